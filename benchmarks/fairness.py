@@ -1,0 +1,111 @@
+"""Short classifications alone, and beside a long prompt on the generator of the same server."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from sprat import measure
+from sprat.benchmarks import bundle, data
+from sprat.benchmarks.data import Texts
+from sprat.benchmarks.harness import Context, Outcome, figure
+from sprat.benchmarks.load import Load, LoadProcess, LoadResult, Target
+from sprat.benchmarks.process import ServerProcess
+from sprat.client import Client
+from sprat.errors import SetupError
+from sprat.pull import pull
+
+CALLS_IN_FLIGHT = 8
+PROMPT_TOKENS = 2000
+PROMPTS = 4
+WINDOW_S = 8.0
+HEAD_START_S = 0.5
+
+
+def run(context: Context) -> Outcome:
+    """Alone and beside, in turn."""
+    source = data.load(context.checkout)
+    window_s = 1.0 if context.quick else WINDOW_S
+    pull(bundle.GENERATOR, context.store)
+    with tempfile.TemporaryDirectory(prefix="sprat-bench-") as folder:
+        context.say("training the task")
+        task = bundle.train(context.store, Path(folder))
+        with ServerProcess(context.store.root, tasks=[task], models=[bundle.GENERATOR]) as server:
+            with Client(server.address) as client:
+                prompts = [_prompt(client, source, number) for number in range(PROMPTS)]
+            short = Target(server.address, "classify", bundle.TASK, source.texts)
+            long = Target(server.address, "generate", bundle.GENERATOR, prompts, output_tokens=4)
+            with LoadProcess(short) as classify, LoadProcess(long) as generate:
+                rounds = _measure(context, classify, generate, window_s)
+    alone, beside, prompt_rates = zip(*rounds, strict=True)
+    p99_alone = [measure.percentiles(each.latencies_ms).p99 for each in alone]
+    p99_beside = [measure.percentiles(each.latencies_ms).p99 for each in beside]
+    ratios = [b / a for a, b in zip(p99_alone, p99_beside, strict=True)]
+    return Outcome(
+        parameters={
+            "texts": source.source,
+            "calls_in_flight": CALLS_IN_FLIGHT,
+            "window_s": window_s,
+            "prompt_tokens": PROMPT_TOKENS,
+            "encoder": bundle.ENCODER,
+            "generator": bundle.GENERATOR,
+            "rounds": context.rounds,
+        },
+        method=(
+            f"Classify with {CALLS_IN_FLIGHT} calls of 1 text in flight, {source.source} texts, "
+            f"alone and beside one prompt of {PROMPT_TOKENS:,} tokens after another on "
+            f"{bundle.GENERATOR}; one server, clients in processes of their own on the same cores. "
+            "Median of rounds, each ratio within one round."
+        ),
+        figures=(
+            figure("p99_alone", "p99 alone", "ms", p99_alone),
+            figure("p99_beside", "p99 beside the prompt", "ms", p99_beside),
+            figure("p99_ratio", "p99 beside the prompt : alone", "", ratios, at_most=3.0),
+            figure("calls_alone", "calls/s alone", "calls/s", [each.calls_per_s for each in alone]),
+            figure(
+                "calls_beside",
+                "calls/s beside the prompt",
+                "calls/s",
+                [each.calls_per_s for each in beside],
+            ),
+            figure("prompt_rate", "prompt tokens/s beside the calls", "tokens/s", prompt_rates),
+        ),
+    )
+
+
+def _measure(
+    context: Context, classify: LoadProcess, generate: LoadProcess, window_s: float
+) -> list[tuple[LoadResult, LoadResult, float]]:
+    """For each round: alone, beside, and the prompt tokens a second meanwhile."""
+    short = Load(CALLS_IN_FLIGHT, seconds=window_s)
+    classify.run(Load(CALLS_IN_FLIGHT, calls=64))
+    rounds = []
+    for number in range(context.rounds):
+        alone = classify.run(short)
+        # Prompts are under way from before the first short call until after the last.
+        generate.start(Load(1, seconds=HEAD_START_S + window_s))
+        classify.run(Load(CALLS_IN_FLIGHT, seconds=HEAD_START_S))
+        beside = classify.run(short)
+        prompts = generate.finish()
+        for result in (alone, beside, prompts):
+            if result.refused:
+                raise SetupError(f"{result.refused} calls were refused")
+        rate = prompts.calls * PROMPT_TOKENS / prompts.elapsed_s
+        rounds.append((alone, beside, rate))
+        context.say(f"round {number + 1} of {context.rounds}: {prompts.calls} prompts meanwhile")
+    return rounds
+
+
+def _prompt(client: Client, source: Texts, number: int) -> str:
+    """The longest text of at most `PROMPT_TOKENS` tokens that begins with text ``number``."""
+    words = " ".join(source.exactly(number + PROMPT_TOKENS)[number:]).split(" ")
+    least, most = 1, PROMPT_TOKENS
+    while least < most:
+        middle = (least + most + 1) // 2
+        prompt = " ".join(words[:middle])
+        (tokens,) = client.tokenize(bundle.GENERATOR, [prompt]).items
+        if len(tokens.ids) <= PROMPT_TOKENS:
+            least = middle
+        else:
+            most = middle - 1
+    return " ".join(words[:least])

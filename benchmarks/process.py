@@ -1,0 +1,158 @@
+"""A real server in a process of its own, as ``sprat serve`` starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from sprat import measure
+from sprat.errors import SetupError
+
+READY_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the server process has used so far.
+
+    Attributes
+    ----------
+    cpu_s : float or None
+        CPU time of all its threads, in seconds.
+    memory : Memory or None
+        Its own memory.
+    cgroup_bytes : int or None
+        Memory of its control group.
+    """
+
+    cpu_s: float | None
+    memory: measure.Memory | None
+    cgroup_bytes: int | None
+
+
+class ServerProcess:
+    """A server on a temporary Unix socket. Use it as a context manager.
+
+    Parameters
+    ----------
+    home : Path
+        The store (``SPRAT_HOME``) that it serves from.
+    tasks, models : sequence of str
+        What it serves, as for ``sprat serve --task`` and ``--model``.
+
+    Attributes
+    ----------
+    address : str
+        Where it listens.
+    ready_s : float
+        Seconds from before the process was started until it said that everything is loaded.
+    load_s : float
+        The seconds of that after the imports, as the server measured them.
+
+    Raises
+    ------
+    SetupError
+        When it does not get ready; the message has the last line that it logged.
+    """
+
+    def __init__(
+        self, home: Path, *, tasks: Sequence[str] = (), models: Sequence[str] = ()
+    ) -> None:
+        self._files = tempfile.TemporaryDirectory(prefix="sprat-bench-")
+        self.address = f"unix:{self._files.name}/sprat.sock"
+        self._log = Path(self._files.name) / "log"
+        command = [sys.executable, "-m", "sprat", "serve", "--listen", self.address]
+        for task in tasks:
+            command += ["--task", task]
+        for model in models:
+            command += ["--model", model]
+        # What the user set for a server of their own, such as TLS, is not for this one.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SPRAT_SERVER__")}
+        # No balancer watches this server: it need not wait for one when it stops.
+        environment |= {"SPRAT_HOME": str(home), "SPRAT_SERVER__DRAIN_S": "0"}
+        with self._log.open("wb") as log:
+            started = time.perf_counter()
+            self._process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=log
+            )
+        try:
+            line = self._first_line(started + READY_TIMEOUT_S)
+            self.ready_s = time.perf_counter() - started
+            self.load_s = float(line.rpartition("(")[2].partition(" ")[0])
+        except BaseException:
+            self.close()
+            raise
+
+    def _first_line(self, deadline: float) -> str:
+        """The line with which the server says that it is ready."""
+        assert self._process.stdout is not None
+        received = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while not received.endswith(b"\n"):
+                if not selector.select(max(0.0, deadline - time.perf_counter())):
+                    raise SetupError(f"the server was not ready within {READY_TIMEOUT_S:g} s")
+                # Unbuffered: a buffer would hide bytes from the selector.
+                block = os.read(self._process.stdout.fileno(), 4096)
+                if not block:
+                    raise SetupError(
+                        f"the server ended with status {self._process.wait()} before it was "
+                        f"ready: {self._last_logged()}"
+                    )
+                received += block
+        line = received.decode()
+        if not line.startswith("ready "):
+            raise SetupError("the server did not say that it is ready")
+        return line
+
+    def _last_logged(self) -> str:
+        lines = self._log.read_text("utf-8", "replace").splitlines()
+        return lines[-1] if lines else "it logged nothing"
+
+    @property
+    def pid(self) -> int:
+        """Of the server process."""
+        return self._process.pid
+
+    def usage(self) -> Usage:
+        """What it has used so far."""
+        return Usage(
+            measure.cpu_seconds(self.pid),
+            measure.memory(self.pid),
+            measure.cgroup_memory(self.pid),
+        )
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop it, by force where it does not end by itself, and remove its files."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT_S)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._files.cleanup()

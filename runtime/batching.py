@@ -1,0 +1,151 @@
+"""Which rows go into the next batch: a fair queue of encoder work, cut by a token budget.
+
+Pure data structures without threads or clocks; `sprat.scheduler` locks and drives them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sprat.values import FloatArray, IntArray
+
+TOKEN_BUDGET = 512
+"""Most tokens of a batch. Above some 256 tokens a forward pass gains nothing by being larger, and
+everything that waits for the worker waits longer."""
+
+MIN_TOKENS = 32
+"""Work is not split over workers into batches smaller than this."""
+
+
+@dataclass(eq=False, slots=True)
+class EncodeWork:
+    """The rows of one request and the room for their vectors.
+
+    Attributes
+    ----------
+    rows : sequence of int32[T_i]
+        Token ids, one array a text.
+    vectors : float32[N, D]
+        Filled row by row as batches finish.
+    deadline : float
+        `time.monotonic` value after which nobody wants the answer; infinity without one.
+    on_done : callable
+        Called once, on a scheduler thread, when every row is filled or ``error`` is set.
+    """
+
+    rows: Sequence[IntArray]
+    vectors: FloatArray
+    deadline: float
+    on_done: Callable[[EncodeWork], None]
+    submitted_ns: int = 0
+    queue_ns: int = 0
+    infer_ns: int = 0
+    cancelled: bool = False
+    ended: bool = False
+    error: BaseException | None = None
+    unfinished: int = field(init=False)
+    tokens_left: int = field(init=False)
+    _order: list[int] = field(init=False)
+    _cursor: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        lengths = [len(row) for row in self.rows]
+        self.unfinished = len(lengths)
+        self.tokens_left = sum(lengths)
+        # Longest first: rows of like length share a batch, and the last batches are the short ones.
+        self._order = np.argsort(np.negative(lengths), kind="stable").tolist()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its remaining rows are not worth computing."""
+        return self.cancelled or self.error is not None
+
+    def take(self, tokens: int) -> list[int]:
+        """The next rows, at least one, of about ``tokens`` tokens together."""
+        taken: list[int] = []
+        while self._cursor < len(self._order):
+            row = self._order[self._cursor]
+            length = len(self.rows[row])
+            if taken and length > tokens:
+                break
+            taken.append(row)
+            tokens -= length
+            self.tokens_left -= length
+            self._cursor += 1
+        return taken
+
+    @property
+    def next_length(self) -> int:
+        """Tokens of the row that `take` would take first."""
+        return len(self.rows[self._order[self._cursor]])
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether every row is in a batch."""
+        return self._cursor == len(self._order)
+
+
+Batch = list[tuple[EncodeWork, list[int]]]
+
+
+class EncodeQueue:
+    """Requests in turn: each batch takes from the oldest, and what is left of it goes to the end.
+
+    Parameters
+    ----------
+    capacity : int
+        Most tokens that may wait; more are refused at `has_room`.
+    workers : int
+        Batches that run side by side; a lone large request is spread over them.
+    """
+
+    def __init__(self, capacity: int, workers: int) -> None:
+        self.capacity = capacity
+        self.workers = workers
+        self.tokens = 0
+        self._works: deque[EncodeWork] = deque()
+
+    def __len__(self) -> int:
+        return len(self._works)
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether work of ``tokens`` tokens may be added. An empty queue takes any work."""
+        return self.tokens == 0 or self.tokens + tokens <= self.capacity
+
+    def add(self, work: EncodeWork) -> None:
+        """Append work at the end."""
+        self._works.append(work)
+        self.tokens += work.tokens_left
+
+    def drop_dead(self, now: float) -> list[EncodeWork]:
+        """Remove cancelled, failed and expired work; return it."""
+        dead = [w for w in self._works if w.is_dead or w.deadline <= now]
+        if dead:
+            self._works = deque(w for w in self._works if not (w.is_dead or w.deadline <= now))
+            self.tokens -= sum(w.tokens_left for w in dead)
+        return dead
+
+    def pop(self) -> Batch:
+        """The next batch; empty when nothing waits."""
+        share = -(-self.tokens // self.workers)
+        budget = min(TOKEN_BUDGET, max(MIN_TOKENS, share))
+        batch: Batch = []
+        while self._works and budget > 0:
+            work = self._works[0]
+            if batch and work.next_length > budget:
+                break
+            before = work.tokens_left
+            rows = work.take(budget)
+            used = before - work.tokens_left
+            budget -= used
+            self.tokens -= used
+            batch.append((work, rows))
+            self._works.popleft()
+            if not work.is_taken:
+                self._works.append(work)
+                break
+        return batch

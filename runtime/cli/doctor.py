@@ -1,0 +1,149 @@
+"""``sprat doctor``: what works on this machine, and what is missing."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Annotated, Literal
+
+import typer
+
+from sprat.cli.output import Json, megabytes, print_json, print_table
+from sprat.errors import SpratError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report.
+
+    Attributes
+    ----------
+    state : {"ok", "missing", "problem"}
+        ``missing`` is an optional part that is not installed; ``problem`` needs something done.
+    """
+
+    part: str
+    state: Literal["ok", "missing", "problem"]
+    detail: str
+
+
+def doctor(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the sha256 of every file in the store.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Report CPU, budget, kernels, engines, extras and store; exit status 1 if something is wrong."""
+    findings = [*_machine(), _kernels(), _ct2(), _llama(), *_extras(), *_store(verify)]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_table(
+            ["part", "state", "detail"], [(f.part, f.state, f.detail) for f in findings]
+        )
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _machine() -> Iterator[Finding]:
+    from sprat.budget import detect
+    from sprat.measure import cpu_flags, cpu_model
+
+    yield Finding("python", "ok", f"{platform.python_version()} ({sys.platform})")
+    flags = " ".join(sorted(cpu_flags())) or "no SIMD flags that matter here"
+    yield Finding("cpu", "ok", f"{cpu_model()}: {flags}")
+    yield Finding("compute threads", "ok", str(detect()))
+
+
+def _check(part: str, call: Callable[[], str]) -> Finding:
+    try:
+        return Finding(part, "ok", call())
+    except ImportError as error:
+        return Finding(part, "problem", f"cannot be imported: {error}")
+    except SpratError as error:
+        return Finding(part, "problem", error.message)
+
+
+def _kernels() -> Finding:
+    def describe() -> str:
+        from sprat import kernels
+
+        return f"{kernels.implementation}, {kernels.isa}"
+
+    return _check("kernels", describe)
+
+
+def _ct2() -> Finding:
+    def describe() -> str:
+        from sprat.engine.ct2 import describe
+
+        return describe()
+
+    return _check("engine ct2", describe)
+
+
+def _llama() -> Finding:
+    if find_spec("llama_cpp") is None:
+        return Finding("engine llama", "missing", 'generators need: pip install "sprat[llama]"')
+
+    def describe() -> str:
+        from sprat.engine.llama_lib import describe
+
+        return describe()
+
+    return _check("engine llama", describe)
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, package, purpose in (
+        ("train", "scikit-learn", "sprat train"),
+        ("bench", "psutil", "benchmarks"),
+    ):
+        try:
+            yield Finding(f"extra {extra}", "ok", f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            yield Finding(
+                f"extra {extra}", "missing", f'{purpose} needs: pip install "sprat[{extra}]"'
+            )
+    if find_spec("pip") is None:
+        yield Finding("pip", "missing", "sprat pull from a package index needs pip")
+
+
+def _store(verify: bool) -> Iterator[Finding]:
+    from sprat.store import Store
+
+    store = Store()
+    folder = store.root
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    try:
+        models, bundles = store.models(), store.bundles()
+    except SpratError as error:
+        yield Finding("store", "problem", error.message)
+        return
+    yield Finding(
+        "store",
+        "ok",
+        f"{store.root}: {len(models)} models, {len(bundles)} bundles, {megabytes(free)} free",
+    )
+    for manifest, _ in models:
+        yield _check(
+            f"model {manifest.name}",
+            lambda name=manifest.name: store.model(name, check=verify)[0].quantization,  # type: ignore[misc]
+        )
+    known = {manifest.digest for manifest, _ in models}
+    for bundle, _ in bundles:
+        part = f"bundle {bundle.name}"
+        if bundle.base.digest not in known:
+            yield Finding(part, "problem", f"made with another {bundle.base.name}; train it again")
+        else:
+            yield _check(
+                part,
+                lambda name=bundle.name: f"on {store.bundle(name, check=verify)[0].base.name}",  # type: ignore[misc]
+            )

@@ -1,0 +1,128 @@
+"""How commands report: readable tables on a terminal, JSON for programs, progress on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="ADDRESS",
+        help="Ask a running server: `unix:PATH`, `HOST:PORT`, or `default` for this user's socket. "
+        "Absent: load the models into this process.",
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar="SPRAT_TOKEN", help="Bearer token for the server."),
+]
+TlsCa = Annotated[
+    str | None,
+    typer.Option("--tls-ca", help="PEM file of the authority behind the server's certificate."),
+]
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", right: str = ""
+) -> None:
+    """A table on stdout.
+
+    Parameters
+    ----------
+    right : str
+        Names of the columns that are aligned to the right, separated by spaces.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(
+            column,
+            justify="right" if column in right.split() else "left",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    return escape(f"{value:.3f}" if isinstance(value, float) else str(value))
+
+
+@contextlib.contextmanager
+def progress(description: str, *, total: float | None = None, unit: str = "") -> Iterator[Any]:
+    """A progress bar on stderr, only where stderr is a terminal.
+
+    Yields
+    ------
+    callable
+        ``update(advance=..., total=..., description=...)``.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        count,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(description, total=total)
+
+        def update(**change: Any) -> None:
+            bar.update(task, **change)
+
+        yield update
+
+
+def megabytes(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1e6:.0f} MB"
+
+
+def read_texts(given: Sequence[str] | None, what: str = "texts") -> list[str]:
+    """Texts from the arguments, or one a line from stdin where none are given."""
+    if given:
+        return list(given)
+    if sys.stdin.isatty():
+        raise typer.BadParameter(f"give {what} as arguments, or one a line on stdin")
+    data = sys.stdin.buffer.read()
+    try:
+        lines = data.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"stdin is not UTF-8 (byte {error.start})") from None
+    return [line for line in lines if line.strip()]
+
+
+Verbs = Callable[..., Any]

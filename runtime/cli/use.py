@@ -1,0 +1,166 @@
+"""``sprat classify``, ``sprat embed``, ``sprat generate``: with or without a server."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from sprat.cli.connect import connect, task_name
+from sprat.cli.output import (
+    Json,
+    Server,
+    TlsCa,
+    Token,
+    print_json,
+    print_table,
+    read_texts,
+)
+from sprat.values import ClassifyResult, Message, Sampling
+
+Texts = Annotated[
+    list[str] | None, typer.Argument(help="Texts. Absent: one a line on stdin.", show_default=False)
+]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Cut texts that are too long instead of refusing them.")
+]
+
+
+def classify(
+    task: Annotated[
+        str, typer.Argument(help="A task of the server; without one, a bundle by name or path.")
+    ],
+    texts: Texts = None,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many scores to show.")] = 3,
+    truncate: Truncate = False,
+    server: Server = None,
+    token: Token = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """Give each text one label of a task."""
+    given = read_texts(texts)
+    with connect(server, tasks=[task], token=token, tls_ca=tls_ca) as verbs:
+        result = verbs.classify(
+            task_name(task, server),
+            given,
+            top_k=top_k,
+            truncation="truncate" if truncate else "refuse",
+        )
+    if as_json:
+        print_json(asdict(result))
+    else:
+        _show_classifications(result)
+
+
+def _show_classifications(result: ClassifyResult) -> None:
+    rows = []
+    for index, item in enumerate(result.items):
+        if item is None:
+            continue
+        others = ", ".join(f"{s.label} {s.score:.3f}" for s in item.scores[1:])
+        confidence = item.scores[0].score if item.confidence is None else item.confidence
+        rows.append((index, "(abstained)" if item.abstained else item.label, confidence, others))
+    print_table(
+        ["text", "label", "confidence" if result.calibrated else "score", "next"],
+        rows,
+        right="text confidence score",
+    )
+
+
+def embed(
+    model: Annotated[str, typer.Argument(help="An encoder, such as minilm-l6.")],
+    texts: Texts = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the vectors to this .npy file.")
+    ] = None,
+    truncate: Truncate = False,
+    server: Server = None,
+    token: Token = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """Turn texts into L2-normalized sentence vectors; show how similar they are."""
+    given = read_texts(texts)
+    with connect(server, models=[model], token=token, tls_ca=tls_ca) as verbs:
+        result = verbs.embed(model, given, truncation="truncate" if truncate else "refuse")
+    if out is not None:
+        np.save(out, result.vectors)
+    if as_json:
+        print_json(
+            {
+                "model": result.model,
+                "model_version": result.model_version,
+                "input_tokens": result.input_tokens.tolist(),
+                "dropped_tokens": result.dropped_tokens.tolist(),
+                "vectors": result.vectors.tolist(),
+                "timings": asdict(result.timings),
+            }
+        )
+        return
+    similarity = result.vectors @ result.vectors.T
+    columns = ["cosine", *(str(i) for i in range(len(given)))]
+    print_table(
+        columns,
+        [(i, *(float(value) for value in row)) for i, row in enumerate(similarity)],
+        right=" ".join(columns),
+    )
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help="A generative model, such as smollm2-135m.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to say. Absent: stdin.", show_default=False)
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="Instructions that stand before the chat.")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")
+    ] = False,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Most tokens.")] = 256,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0, max=10, help="0 is greedy.")
+    ] = 0.0,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="Keep the k best; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Keep this probability, (0, 1].")] = 1.0,
+    min_p: Annotated[
+        float, typer.Option("--min-p", min=0, max=1, help="Keep this share of the best.")
+    ] = 0.0,
+    repeat_penalty: Annotated[
+        float, typer.Option("--repeat-penalty", help="Weaken recent tokens; 1 is off.")
+    ] = 1.0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Repeat a sampled answer.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="End before this string; may be repeated.")
+    ] = None,
+    server: Server = None,
+    token: Token = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """Stream an answer to stdout."""
+    text = sys.stdin.read() if prompt is None else prompt
+    sampling = Sampling(
+        max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, seed, tuple(stop or ())
+    )
+    given: str | list[Message] = text
+    if not raw:
+        given = [Message("user", text)]
+        if system is not None:
+            given.insert(0, Message("system", system))
+    pieces = []
+    with connect(server, models=[model], token=token, tls_ca=tls_ca) as verbs:
+        for chunk in verbs.generate(model, given, sampling):
+            pieces.append(chunk.text)
+            if not as_json:
+                typer.echo(chunk.text, nl=False)
+                sys.stdout.flush()
+    if as_json:
+        print_json({**asdict(chunk), "text": "".join(pieces)})
+    else:
+        typer.echo()

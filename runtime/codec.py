@@ -1,0 +1,430 @@
+"""Between proto messages and values, both ways. The only place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from sprat.errors import InvalidInput
+from sprat.proto.v1 import sprat_pb2 as pb
+from sprat.values import (
+    Chunk,
+    Classification,
+    ClassifyResult,
+    EmbedResult,
+    FinishReason,
+    ItemError,
+    LabelScore,
+    Message,
+    ModelInfo,
+    Role,
+    Sampling,
+    TaskInfo,
+    Timings,
+    Tokenized,
+    TokenizeResult,
+    Truncation,
+)
+
+_TRUNCATIONS: dict[int, Truncation] = {
+    pb.TRUNCATION_UNSPECIFIED: "refuse",
+    pb.TRUNCATION_REFUSE: "refuse",
+    pb.TRUNCATION_END: "truncate",
+}
+_ROLE_NUMBERS: dict[Role, pb.Role] = {
+    "system": pb.ROLE_SYSTEM,
+    "user": pb.ROLE_USER,
+    "assistant": pb.ROLE_ASSISTANT,
+}
+_ROLES: dict[int, Role] = {int(number): role for role, number in _ROLE_NUMBERS.items()}
+_FINISH_REASONS: dict[int, FinishReason] = {
+    pb.FINISH_REASON_STOP: "stop",
+    pb.FINISH_REASON_LENGTH: "length",
+}
+_FINISH_REASON_NUMBERS = {name: number for number, name in _FINISH_REASONS.items()}
+
+
+# -- requests, as the server reads them ------------------------------------------------------
+
+
+def truncation(value: int) -> Truncation:
+    """The policy that a request asks for.
+
+    Raises
+    ------
+    InvalidInput
+        For a number that the enum does not have.
+    """
+    try:
+        return _TRUNCATIONS[value]
+    except KeyError:
+        raise InvalidInput(f"truncation: unknown value {value}", field="truncation") from None
+
+
+def prompt(request: pb.GenerateRequest) -> str | list[Message]:
+    """The raw prompt or the chat of a request.
+
+    Raises
+    ------
+    InvalidInput
+        When neither is set, or a role is none of the enum's.
+    """
+    kind = request.WhichOneof("input")
+    if kind is None:
+        raise InvalidInput("input: expected prompt or chat, got neither", field="input")
+    if kind == "prompt":
+        return str(request.prompt)
+    messages = []
+    for index, message in enumerate(request.chat.messages):
+        role = _ROLES.get(message.role)
+        if role is None:
+            field = f"chat.messages[{index}].role"
+            raise InvalidInput(
+                f"{field}: expected ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT, got {message.role}",
+                field=field,
+            )
+        messages.append(Message(role, message.content))
+    return messages
+
+
+def sampling(request: pb.GenerateRequest) -> Sampling:
+    """Sampling parameters; what is absent keeps the default of `Sampling`."""
+    message = request.sampling
+    given = {
+        name: getattr(message, name)
+        for name in (
+            "max_tokens",
+            "temperature",
+            "top_k",
+            "top_p",
+            "min_p",
+            "repeat_penalty",
+            "seed",
+        )
+        if message.HasField(name)
+    }
+    return Sampling(**given, stop=tuple(message.stop))
+
+
+# -- answers, as the server writes them ------------------------------------------------------
+
+
+def classify_response(result: ClassifyResult) -> pb.ClassifyResponse:
+    """A `ClassifyResult` as a message."""
+    return pb.ClassifyResponse(
+        results=[
+            pb.Classification() if item is None else _classification(item) for item in result.items
+        ],
+        errors=_item_errors(result.errors),
+        model=pb.ModelVersion(name=result.model, version=result.model_version),
+        task_version=result.task_version,
+        calibrated=result.calibrated,
+        timings=_timings(result.timings),
+    )
+
+
+def _classification(item: Classification) -> pb.Classification:
+    return pb.Classification(
+        label=item.label,
+        confidence=item.confidence,
+        scores=[pb.LabelScore(label=s.label, score=s.score) for s in item.scores],
+        abstained=item.abstained,
+        tier=item.tier,
+        escalated=item.escalated,
+        input_tokens=item.input_tokens,
+        dropped_tokens=item.dropped_tokens,
+    )
+
+
+def embed_response(result: EmbedResult) -> pb.EmbedResponse:
+    """An `EmbedResult` as a message; vectors as little-endian float32."""
+    return pb.EmbedResponse(
+        vectors=np.ascontiguousarray(result.vectors, "<f4").tobytes(),
+        dimension=result.vectors.shape[1],
+        input_tokens=result.input_tokens.tolist(),
+        dropped_tokens=result.dropped_tokens.tolist(),
+        errors=_item_errors(result.errors),
+        model=pb.ModelVersion(name=result.model, version=result.model_version),
+        timings=_timings(result.timings),
+    )
+
+
+def generate_response(chunk: Chunk) -> pb.GenerateResponse:
+    """A `Chunk` as a message; the totals only on the last one."""
+    if chunk.finish_reason is None:
+        return pb.GenerateResponse(text=chunk.text)
+    return pb.GenerateResponse(
+        text=chunk.text,
+        finish_reason=_FINISH_REASON_NUMBERS[chunk.finish_reason],
+        prompt_tokens=chunk.prompt_tokens,
+        output_tokens=chunk.output_tokens,
+        model=pb.ModelVersion(name=chunk.model, version=chunk.model_version),
+        timings=_timings(chunk.timings),
+    )
+
+
+def tokenize_response(result: TokenizeResult) -> pb.TokenizeResponse:
+    """A `TokenizeResult` as a message."""
+    return pb.TokenizeResponse(
+        results=[pb.Tokens(ids=item.ids, pieces=item.tokens) for item in result.items],
+        max_tokens=result.max_tokens,
+        model=pb.ModelVersion(name=result.model, version=result.model_version),
+        timings=_timings(result.timings),
+    )
+
+
+def list_tasks_response(tasks: Iterable[TaskInfo]) -> pb.ListTasksResponse:
+    """Tasks as a message."""
+    return pb.ListTasksResponse(
+        tasks=[
+            pb.Task(
+                name=t.name,
+                kind=t.kind,
+                labels=t.labels,
+                models=[pb.ModelVersion(name=n, version=v) for n, v in t.models],
+                calibrated=t.calibrated,
+                accept_at=t.accept_at,
+                version=t.version,
+            )
+            for t in tasks
+        ]
+    )
+
+
+def list_models_response(models: Iterable[ModelInfo]) -> pb.ListModelsResponse:
+    """Models as a message."""
+    return pb.ListModelsResponse(
+        models=[
+            pb.Model(
+                name=m.name,
+                kind=m.kind,
+                engine=m.engine,
+                version=m.version,
+                architecture=m.architecture,
+                quantization=m.quantization,
+                tokenizer=m.tokenizer,
+                max_tokens=m.max_tokens,
+                dimension=m.dimension,
+                licence=m.licence,
+                size_bytes=m.size_bytes,
+            )
+            for m in models
+        ]
+    )
+
+
+def _timings(timings: Timings) -> pb.Timings:
+    return pb.Timings(
+        tokenize_ns=timings.tokenize_ns,
+        queue_ns=timings.queue_ns,
+        infer_ns=timings.infer_ns,
+        total_ns=timings.total_ns,
+    )
+
+
+def _item_errors(errors: Iterable[ItemError]) -> list[pb.ItemError]:
+    return [pb.ItemError(index=e.index, reason=e.reason, message=e.message) for e in errors]
+
+
+# -- requests, as the client writes them -----------------------------------------------------
+
+
+def classify_request(
+    task: str, texts: Sequence[str], top_k: int | None, policy: Truncation, partial: bool
+) -> pb.ClassifyRequest:
+    """A classify call as a message."""
+    return pb.ClassifyRequest(
+        task=task,
+        texts=checked_texts(texts),
+        top_k=top_k,
+        truncation=_truncation_number(policy),
+        partial_results=partial,
+    )
+
+
+def embed_request(
+    model: str, texts: Sequence[str], policy: Truncation, partial: bool
+) -> pb.EmbedRequest:
+    """An embed call as a message."""
+    return pb.EmbedRequest(
+        model=model,
+        texts=checked_texts(texts),
+        truncation=_truncation_number(policy),
+        partial_results=partial,
+    )
+
+
+def generate_request(
+    model: str, given: str | Sequence[Message], parameters: Sampling
+) -> pb.GenerateRequest:
+    """A generate call as a message."""
+    request = pb.GenerateRequest(
+        model=model,
+        sampling=pb.Sampling(
+            max_tokens=parameters.max_tokens,
+            temperature=parameters.temperature,
+            top_k=parameters.top_k,
+            top_p=parameters.top_p,
+            min_p=parameters.min_p,
+            repeat_penalty=parameters.repeat_penalty,
+            seed=parameters.seed,
+            stop=checked_texts(parameters.stop, "sampling.stop"),
+        ),
+    )
+    if isinstance(given, str):
+        request.prompt = checked_texts([given], "prompt")[0]
+    else:
+        contents = checked_texts([m.content for m in given], "chat.messages")
+        request.chat.messages.extend(
+            pb.Message(role=_ROLE_NUMBERS[m.role], content=content)
+            for m, content in zip(given, contents, strict=True)
+        )
+        request.chat.SetInParent()
+    return request
+
+
+def tokenize_request(model: str, texts: Sequence[str]) -> pb.TokenizeRequest:
+    """A tokenize call as a message."""
+    return pb.TokenizeRequest(model=model, texts=checked_texts(texts))
+
+
+def checked_texts(texts: Sequence[str], field: str = "texts") -> Sequence[str]:
+    """The texts, if they can travel.
+
+    Raises
+    ------
+    InvalidInput
+        Names the first one with a lone surrogate, which UTF-8 cannot carry, or that is no text.
+    """
+    if isinstance(texts, str):
+        raise InvalidInput(f"{field}: expected a sequence of texts, got one str", field=field)
+    for index, text in enumerate(texts):
+        where = f"{field}[{index}]"
+        if not isinstance(text, str):
+            raise InvalidInput(f"{where}: expected str, got {type(text).__name__}", field=where)
+        if not text.isascii():
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise InvalidInput(
+                    f"{where}: lone surrogate at character {error.start}", field=where
+                ) from None
+    return texts
+
+
+def _truncation_number(policy: Truncation) -> pb.Truncation:
+    return pb.TRUNCATION_END if policy == "truncate" else pb.TRUNCATION_REFUSE
+
+
+# -- answers, as the client reads them -------------------------------------------------------
+
+
+def classify_result(response: pb.ClassifyResponse) -> ClassifyResult:
+    """A message as a `ClassifyResult`."""
+    failed = {error.index for error in response.errors}
+    return ClassifyResult(
+        items=tuple(
+            None
+            if index in failed
+            else Classification(
+                label=item.label,
+                confidence=item.confidence if item.HasField("confidence") else None,
+                scores=tuple(LabelScore(s.label, s.score) for s in item.scores),
+                abstained=item.abstained,
+                tier=item.tier,
+                escalated=item.escalated,
+                input_tokens=item.input_tokens,
+                dropped_tokens=item.dropped_tokens,
+            )
+            for index, item in enumerate(response.results)
+        ),
+        errors=_read_item_errors(response.errors),
+        model=response.model.name,
+        model_version=response.model.version,
+        task_version=response.task_version,
+        calibrated=response.calibrated,
+        timings=_read_timings(response.timings),
+    )
+
+
+def embed_result(response: pb.EmbedResponse) -> EmbedResult:
+    """A message as an `EmbedResult`."""
+    vectors = np.frombuffer(response.vectors, "<f4").reshape(-1, response.dimension)
+    return EmbedResult(
+        vectors=vectors.astype(np.float32, copy=False),
+        input_tokens=np.array(response.input_tokens, np.int32),
+        dropped_tokens=np.array(response.dropped_tokens, np.int32),
+        errors=_read_item_errors(response.errors),
+        model=response.model.name,
+        model_version=response.model.version,
+        timings=_read_timings(response.timings),
+    )
+
+
+def chunk(response: pb.GenerateResponse) -> Chunk:
+    """A message as a `Chunk`."""
+    return Chunk(
+        text=response.text,
+        finish_reason=_FINISH_REASONS.get(response.finish_reason),
+        prompt_tokens=response.prompt_tokens,
+        output_tokens=response.output_tokens,
+        timings=_read_timings(response.timings),
+        model=response.model.name,
+        model_version=response.model.version,
+    )
+
+
+def tokenize_result(response: pb.TokenizeResponse) -> TokenizeResult:
+    """A message as a `TokenizeResult`."""
+    return TokenizeResult(
+        items=tuple(Tokenized(tuple(t.ids), tuple(t.pieces)) for t in response.results),
+        max_tokens=response.max_tokens,
+        model=response.model.name,
+        model_version=response.model.version,
+        timings=_read_timings(response.timings),
+    )
+
+
+def task_infos(response: pb.ListTasksResponse) -> tuple[TaskInfo, ...]:
+    """A message as values."""
+    return tuple(
+        TaskInfo(
+            name=t.name,
+            kind=t.kind,
+            labels=tuple(t.labels),
+            models=tuple((m.name, m.version) for m in t.models),
+            calibrated=t.calibrated,
+            accept_at=t.accept_at,
+            version=t.version,
+        )
+        for t in response.tasks
+    )
+
+
+def model_infos(response: pb.ListModelsResponse) -> tuple[ModelInfo, ...]:
+    """A message as values."""
+    return tuple(
+        ModelInfo(
+            name=m.name,
+            kind="encoder" if m.kind == "encoder" else "generative",
+            engine=m.engine,
+            version=m.version,
+            architecture=m.architecture,
+            quantization=m.quantization,
+            tokenizer=m.tokenizer,
+            max_tokens=m.max_tokens,
+            dimension=m.dimension,
+            licence=m.licence,
+            size_bytes=m.size_bytes,
+        )
+        for m in response.models
+    )
+
+
+def _read_timings(message: pb.Timings) -> Timings:
+    return Timings(message.tokenize_ns, message.queue_ns, message.infer_ns, message.total_ns)
+
+
+def _read_item_errors(messages: Iterable[pb.ItemError]) -> tuple[ItemError, ...]:
+    return tuple(ItemError(e.index, e.reason, e.message) for e in messages)

@@ -1,0 +1,224 @@
+"""Configuration: one document with every default, read from TOML, environment and flags.
+
+Precedence: defaults < TOML file < environment < flags. An environment variable is ``SPRAT_``, then
+the path in upper case with ``__`` between the parts: ``SPRAT_SERVER__LISTEN`` is ``server.listen``.
+An error names the path: ``server.grace_s: Input should be greater than or equal to 0``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sprat.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ENVIRONMENT_PREFIX = "SPRAT_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ServerConfig(_Section):
+    """Where and how the server listens."""
+
+    listen: Annotated[
+        str,
+        Field(
+            description="`unix:PATH` or `HOST:PORT`; empty: `unix:SPRAT_HOME/run/sprat.sock`"
+        ),
+    ] = ""
+    tls_certificate: Annotated[
+        Path | None, Field(description="PEM file with the server's certificate chain")
+    ] = None
+    tls_key: Annotated[Path | None, Field(description="PEM file with its private key")] = None
+    tls_client_ca: Annotated[
+        Path | None, Field(description="PEM file; clients must show a certificate signed by it")
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        Field(description="file with one `sha256:<hex>` of a bearer token a line"),
+    ] = None
+    insecure: Annotated[
+        bool, Field(description="allow TCP beyond loopback without TLS and token")
+    ] = False
+    max_message_bytes: Annotated[
+        int, Field(ge=1024, le=2**31 - 1, description="largest request that is read")
+    ] = 16 * 1024 * 1024
+    max_concurrent_calls: Annotated[
+        int, Field(ge=1, description="calls in flight; more are refused")
+    ] = 1024
+    reflection: Annotated[bool, Field(description="serve gRPC reflection")] = True
+    drain_s: Annotated[
+        float,
+        Field(ge=0, description="seconds between NOT_SERVING and refusing new calls at a stop"),
+    ] = 0.5
+    grace_s: Annotated[
+        float, Field(ge=0, description="seconds that calls in flight get to finish at a stop")
+    ] = 15.0
+
+    @model_validator(mode="after")
+    def _tls_files_belong_together(self) -> ServerConfig:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are needed together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
+
+
+class ComputeConfig(_Section):
+    """The CPU budget and the queues in front of it."""
+
+    threads: Annotated[
+        int | None,
+        Field(ge=1, description="compute threads; absent: affinity, cgroup quota, physical cores"),
+    ] = None
+    queue_tokens: Annotated[int, Field(ge=1, description="most tokens that wait for one model")] = (
+        65_536
+    )
+
+
+class LimitsConfig(_Section):
+    """What one request may ask for."""
+
+    max_texts: Annotated[int, Field(ge=1, description="texts in one call")] = 1024
+    max_text_bytes: Annotated[int, Field(ge=1, description="UTF-8 bytes of one text")] = (
+        4 * 1024 * 1024
+    )
+
+
+class ModelConfig(_Section):
+    """A model to load, by its name in the store."""
+
+    context_length: Annotated[
+        int | None,
+        Field(ge=32, description="tokens of one sequence (generative); absent: as trained"),
+    ] = None
+    sequences: Annotated[
+        int, Field(ge=1, le=64, description="answers generated side by side (generative)")
+    ] = 8
+
+
+class TaskConfig(_Section):
+    """A task to serve."""
+
+    bundle: Annotated[str, Field(description="name of a bundle in the store, or a path")]
+    accept_at: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="abstain below this confidence; absent: as in the bundle"),
+    ] = None
+
+
+class Config(_Section):
+    """The whole configuration."""
+
+    server: ServerConfig = ServerConfig()
+    compute: ComputeConfig = ComputeConfig()
+    limits: LimitsConfig = LimitsConfig()
+    models: dict[str, ModelConfig] = {}
+    tasks: dict[str, TaskConfig] = {}
+
+    def with_served(self, *, models: Iterable[str], bundles: Mapping[str, str]) -> Config:
+        """Return this configuration with more models, and more bundles by task name."""
+        return self.model_copy(
+            update={
+                "models": {**{name: ModelConfig() for name in models}, **self.models},
+                "tasks": {
+                    **self.tasks,
+                    **{name: TaskConfig(bundle=bundle) for name, bundle in bundles.items()},
+                },
+            }
+        )
+
+
+def load(
+    path: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read the configuration.
+
+    Parameters
+    ----------
+    path : Path, optional
+        TOML file.
+    environment : mapping of str to str, optional
+        Absent: the process's own.
+    flags : mapping of str to object, optional
+        Dotted path to value, such as ``{"server.listen": "127.0.0.1:8501"}``; None values are
+        flags that were not given.
+
+    Raises
+    ------
+    ConfigError
+        Names the path of the first value that cannot be used.
+    """
+    document: dict[str, Any] = {}
+    if path is not None:
+        document = _read_toml(path)
+    for dotted, value in _from_environment(os.environ if environment is None else environment):
+        _set(document, dotted, value)
+    for dotted, value in (flags or {}).items():
+        if value is not None:
+            _set(document, dotted, value)
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise ConfigError(_dotted(first["loc"]), _message(first)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"not TOML: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """``SPRAT_A__B=x`` as ``("a.b", "x")``; a name without ``__`` is no part of the document."""
+    for name, value in sorted(environment.items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
+            yield name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."), value
+
+
+def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    node = document
+    for depth, part in enumerate(parents, 1):
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise ConfigError(
+                ".".join(parents[:depth]), f"expected a table, found {type(child).__name__}"
+            )
+        node = child
+    node[last] = value
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "configuration"
+
+
+def _message(error: Any) -> str:
+    text = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    if isinstance(given, (str, int, float, bool)):
+        text += f" (got {given!r})"
+    return text

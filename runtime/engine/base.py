@@ -1,0 +1,130 @@
+"""What an engine is to the rest of sprat: two small interfaces, one per kind of model.
+
+An engine executes; it has no threads, queues or policies of its own. `sprat.scheduler` decides
+what runs when, and hands every call the number of compute threads that it holds permits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sprat.values import FinishReason, FloatArray, IntArray, Message, Sampling
+
+
+class EncoderEngine(Protocol):
+    """Token ids in, sentence vectors out."""
+
+    dimension: int
+    max_tokens: int
+
+    def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
+        """Run one batch on the calling thread.
+
+        Several threads may call at once, as many as the engine was made with workers.
+
+        Parameters
+        ----------
+        rows : sequence of int32[T_i]
+            Token ids of each text, special tokens included, 1 <= T_i <= max_tokens.
+        threads : int
+            Compute threads to use: 1, or all of the CPU budget.
+
+        Returns
+        -------
+        float32[B, dimension]
+            Pooled, L2-normalized vectors in the order of ``rows``.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the weights. No call may be running."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A sequence for `GenerativeEngine.start`.
+
+    Attributes
+    ----------
+    sequence : int
+        The caller's identifier, unique among the live sequences.
+    prompt : int32[T]
+        Prompt tokens, 1 <= T < context_length.
+    """
+
+    sequence: int
+    prompt: IntArray
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one step brought for one sequence.
+
+    Attributes
+    ----------
+    text : str
+        New whole code points that no stop string can still cut off; may be empty.
+    tokens : int
+        Tokens that were sampled in this step for this sequence (0 or 1).
+    finish_reason : str or None
+        Set on the last progress of a sequence; its cells are free by then.
+    error : str or None
+        The engine could not go on with this sequence; the others are unharmed.
+    """
+
+    sequence: int
+    text: str
+    tokens: int
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+
+
+class GenerativeEngine(Protocol):
+    """A step machine over many sequences. One owner thread calls everything but
+    ``tokenize`` and ``render_chat``, which any thread may call."""
+
+    context_length: int
+    """Most tokens, prompt and answer together, of one sequence."""
+    sequence_limit: int
+    """Most live sequences."""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> IntArray:
+        """Tokens of a text: int32[T]. Special-token text is only special if asked."""
+        ...
+
+    def token_texts(self, ids: IntArray) -> tuple[str, ...]:
+        """Each token as text, for people (invalid UTF-8 becomes U+FFFD)."""
+        ...
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """The prompt that the model's own chat template makes of a chat."""
+        ...
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether a sequence that may grow to ``tokens`` can start now."""
+        ...
+
+    def start(self, start: Start) -> None:
+        """Take in a sequence; its first tokens are decoded by the next steps."""
+        ...
+
+    def stop(self, sequence: int) -> None:
+        """Drop a sequence and free its cells at once. Unknown ones are ignored."""
+        ...
+
+    def busy(self) -> bool:
+        """Whether any sequence is live."""
+        ...
+
+    def step(self, *, max_tokens: int, threads: int) -> list[Progress]:
+        """Decode one batch of at most ``max_tokens`` tokens, decode steps of running sequences
+        first, then slices of prompts, and sample where a prompt or a decode step is complete."""
+        ...
+
+    def close(self) -> None:
+        """Free context and weights."""
+        ...

@@ -1,0 +1,145 @@
+"""sprat without a server: the methods of `sprat.Client`, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from types import TracebackType
+
+from sprat.config import Config
+from sprat.scheduler import LoopThread
+from sprat.service import Service
+from sprat.store import Store
+from sprat.values import (
+    Chunk,
+    ClassifyResult,
+    EmbedResult,
+    Message,
+    ModelInfo,
+    Sampling,
+    TaskInfo,
+    TokenizeResult,
+    Truncation,
+)
+
+
+class Runtime:
+    """Models and tasks loaded into this process. Close it or use it as a context manager.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Names in the store.
+    tasks : sequence of str
+        Bundles, by name in the store or by path.
+    config : Config, optional
+        Everything else; its own models and tasks are loaded too.
+    store : Store, optional
+        Absent: the one of this user.
+
+    Raises
+    ------
+    NotFound, CorruptFile, StaleBundle, EngineError
+        When something cannot be loaded.
+
+    Examples
+    --------
+    >>> with Runtime(models=["minilm-l6"]) as runtime:  # doctest: +SKIP
+    ...     runtime.embed("minilm-l6", ["Where is my parcel?"]).vectors.shape
+    (1, 384)
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Sequence[str] = (),
+        tasks: Sequence[str] = (),
+        config: Config | None = None,
+        store: Store | None = None,
+    ) -> None:
+        store = Store() if store is None else store
+        config = (Config() if config is None else config).with_served(
+            models=models, bundles={store.bundle(name)[0].name: name for name in tasks}
+        )
+        self._loop = LoopThread()
+        try:
+            self._service = self._loop.run(Service.open(config, store))
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish what runs and release the models."""
+        self._loop.run(self._service.close())
+        self._loop.close()
+
+    def classify(
+        self,
+        task: str,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+    ) -> ClassifyResult:
+        """See `sprat.client.Client.classify`."""
+        return self._loop.run(
+            self._service.classify(task, texts, top_k=top_k, truncation=truncation, partial=partial)
+        )
+
+    def embed(
+        self,
+        model: str,
+        texts: Sequence[str],
+        *,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+    ) -> EmbedResult:
+        """See `sprat.client.Client.embed`."""
+        return self._loop.run(
+            self._service.embed(model, texts, truncation=truncation, partial=partial)
+        )
+
+    def generate(
+        self,
+        model: str,
+        prompt: str | Sequence[Message],
+        sampling: Sampling = Sampling(),
+    ) -> Iterator[Chunk]:
+        """See `sprat.client.Client.generate`."""
+        stream = self._service.generate(model, prompt, sampling)
+        try:
+            while (chunk := self._loop.run(_next(stream))) is not None:
+                yield chunk
+        finally:
+            self._loop.run(_close(stream))
+
+    def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
+        """See `sprat.client.Client.tokenize`."""
+        return self._loop.run(self._service.tokenize(model, texts))
+
+    def list_tasks(self) -> tuple[TaskInfo, ...]:
+        """Every task, sorted by name."""
+        return self._service.list_tasks()
+
+    def list_models(self) -> tuple[ModelInfo, ...]:
+        """Every loaded model, sorted by name."""
+        return self._service.list_models()
+
+
+async def _next(stream: AsyncIterator[Chunk]) -> Chunk | None:
+    return await anext(stream, None)
+
+
+async def _close(stream: AsyncIterator[Chunk]) -> None:
+    await stream.aclose()  # type: ignore[attr-defined]

@@ -1,0 +1,189 @@
+"""The RPCs of sprat.v1: decode, call the service, encode; every exception becomes a status."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from sprat import codec
+from sprat.errors import InvalidInput, NotReady, QueueFull
+from sprat.proto.v1 import sprat_pb2 as pb
+from sprat.server import status
+from sprat.service import Service
+
+SERVICE_NAME = "sprat.v1.Sprat"
+
+Request = TypeVar("Request", bound=Message)
+Context = grpc.aio.ServicerContext[Any, Any]
+Unary = Callable[[Service, Any, float], Awaitable[Message]]
+Stream = Callable[[Service, Any, float], AsyncIterator[Message]]
+
+
+async def _classify(service: Service, request: pb.ClassifyRequest, deadline: float) -> Message:
+    return codec.classify_response(
+        await service.classify(
+            request.task,
+            request.texts,
+            top_k=request.top_k if request.HasField("top_k") else None,
+            truncation=codec.truncation(request.truncation),
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
+async def _embed(service: Service, request: pb.EmbedRequest, deadline: float) -> Message:
+    return codec.embed_response(
+        await service.embed(
+            request.model,
+            request.texts,
+            truncation=codec.truncation(request.truncation),
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
+async def _generate(
+    service: Service, request: pb.GenerateRequest, deadline: float
+) -> AsyncIterator[Message]:
+    chunks = service.generate(
+        request.model, codec.prompt(request), codec.sampling(request), deadline=deadline
+    )
+    async for chunk in chunks:
+        yield codec.generate_response(chunk)
+
+
+async def _tokenize(service: Service, request: pb.TokenizeRequest, _: float) -> Message:
+    return codec.tokenize_response(await service.tokenize(request.model, request.texts))
+
+
+async def _list_tasks(service: Service, _: pb.ListTasksRequest, __: float) -> Message:
+    return codec.list_tasks_response(service.list_tasks())
+
+
+async def _list_models(service: Service, _: pb.ListModelsRequest, __: float) -> Message:
+    return codec.list_models_response(service.list_models())
+
+
+UNARY: dict[str, tuple[type[Message], Unary]] = {
+    "Classify": (pb.ClassifyRequest, _classify),
+    "Embed": (pb.EmbedRequest, _embed),
+    "Tokenize": (pb.TokenizeRequest, _tokenize),
+    "ListTasks": (pb.ListTasksRequest, _list_tasks),
+    "ListModels": (pb.ListModelsRequest, _list_models),
+}
+STREAM: dict[str, tuple[type[Message], Stream]] = {
+    "Generate": (pb.GenerateRequest, _generate),
+}
+
+
+class Servicer:
+    """Answers sprat.v1 calls once a service is there.
+
+    Parameters
+    ----------
+    max_concurrent_calls : int
+        Calls in flight; more are refused with QUEUE_FULL.
+
+    Attributes
+    ----------
+    service : Service or None
+        None while models are loading: calls are answered with UNAVAILABLE.
+    """
+
+    def __init__(self, max_concurrent_calls: int) -> None:
+        self.service: Service | None = None
+        self._max_concurrent_calls = max_concurrent_calls
+        self._in_flight = 0
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """The RPC handlers, to be registered with a server."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for name, (kind, unary) in UNARY.items():
+            handlers[name] = grpc.unary_unary_rpc_method_handler(
+                self._unary(unary), _deserializer(kind), _serialize
+            )
+        for name, (kind, stream) in STREAM.items():
+            handlers[name] = grpc.unary_stream_rpc_method_handler(
+                self._stream(stream), _deserializer(kind), _serialize
+            )
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
+
+    def _unary(self, call: Unary) -> Callable[[Any, Context], Awaitable[Message]]:
+        async def answer(request: Message | InvalidInput, context: Context) -> Message:
+            try:
+                service = self._admit(request)
+                try:
+                    return await call(service, request, _deadline(context))
+                finally:
+                    self._in_flight -= 1
+            except Exception as error:
+                await status.abort(context, error)
+
+        return answer
+
+    def _stream(self, call: Stream) -> Callable[[Any, Context], AsyncIterator[Message]]:
+        async def answer(
+            request: Message | InvalidInput, context: Context
+        ) -> AsyncIterator[Message]:
+            try:
+                service = self._admit(request)
+                try:
+                    async for response in call(service, request, _deadline(context)):
+                        yield response
+                finally:
+                    self._in_flight -= 1
+            except Exception as error:
+                await status.abort(context, error)
+
+        return answer
+
+    def _admit(self, request: Message | InvalidInput) -> Service:
+        """Count a call in; the caller counts it out."""
+        if isinstance(request, InvalidInput):
+            raise request
+        if self.service is None:
+            raise NotReady("models are loading", retry_after_s=0.5)
+        if self._in_flight >= self._max_concurrent_calls:
+            raise QueueFull(
+                f"{self._in_flight} calls are in flight, at most "
+                f"{self._max_concurrent_calls} are accepted",
+                retry_after_s=0.1,
+            )
+        self._in_flight += 1
+        return self.service
+
+
+def _deserializer(kind: type[Request]) -> Callable[[bytes], Request | InvalidInput]:
+    """Reads a request; what cannot be read becomes an error that the handler answers with.
+
+    gRPC's own answer to an exception in a deserializer would be a bare UNKNOWN.
+    """
+
+    def read(data: bytes) -> Request | InvalidInput:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return InvalidInput(
+                f"request: {len(data)} bytes are no {kind.DESCRIPTOR.full_name} "
+                "(malformed, or a string that is not UTF-8)",
+                field="request",
+            )
+
+    return read
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _deadline(context: Context) -> float:
+    remaining = context.time_remaining()
+    return math.inf if remaining is None else time.monotonic() + remaining

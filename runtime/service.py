@@ -1,0 +1,192 @@
+"""The verbs of sprat as coroutines: what the gRPC servicer and the in-process Runtime both call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from sprat.budget import ComputePermits, CpuBudget, detect
+from sprat.config import Config, LimitsConfig
+from sprat.errors import InvalidInput
+from sprat.model import require_encoder, require_generative
+from sprat.registry import Registry
+from sprat.scheduler import ComputePool, Mailbox
+from sprat.store import Store
+from sprat.tasks import embed, generate
+from sprat.values import (
+    Chunk,
+    ClassifyResult,
+    EmbedResult,
+    Message,
+    ModelInfo,
+    Sampling,
+    TaskInfo,
+    Timings,
+    TokenizeResult,
+    Truncation,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """Every verb over one registry. Lives on one event loop.
+
+    Parameters
+    ----------
+    registry : Registry
+        What is loaded.
+    pool : ComputePool
+        Closed together with the service.
+    limits : LimitsConfig
+        What one request may ask for.
+    """
+
+    def __init__(self, registry: Registry, pool: ComputePool, limits: LimitsConfig) -> None:
+        self.registry = registry
+        self._pool = pool
+        self._limits = limits
+        self._mailbox = Mailbox(asyncio.get_running_loop())
+
+    @classmethod
+    async def open(cls, config: Config, store: Store) -> Service:
+        """Load what the configuration names; the loop stays responsive meanwhile.
+
+        Raises
+        ------
+        NotFound, CorruptFile, StaleBundle, EngineError
+            See `Registry.load`.
+        """
+        budget = detect(config.compute.threads)
+        log.info("compute threads: %s", budget)
+        _warn(budget)
+        permits = ComputePermits(budget.threads)
+        pool = ComputePool(permits)
+        try:
+            registry = await asyncio.to_thread(
+                Registry.load, config, store, permits=permits, pool=pool
+            )
+        except BaseException:
+            pool.close()
+            raise
+        return cls(registry, pool, config.limits)
+
+    async def close(self) -> None:
+        """Finish what waits, then release models and threads."""
+        await asyncio.to_thread(self.registry.close)
+        await asyncio.to_thread(self._pool.close)
+
+    async def classify(
+        self,
+        task: str,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> ClassifyResult:
+        """Classify texts by a task. See `sprat.tasks.classify.ClassifyTask.run`."""
+        found = self.registry.task(task)
+        self._check_texts(texts)
+        return await found.run(
+            texts,
+            top_k=top_k,
+            truncation=truncation,
+            partial=partial,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
+
+    async def embed(
+        self,
+        model: str,
+        texts: Sequence[str],
+        *,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> EmbedResult:
+        """Embed texts with an encoder. See `sprat.tasks.embed.run`."""
+        found = require_encoder(self.registry.model(model), "embed")
+        self._check_texts(texts)
+        return await embed.run(
+            found,
+            texts,
+            truncation=truncation,
+            partial=partial,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
+
+    def generate(
+        self,
+        model: str,
+        prompt: str | Sequence[Message],
+        sampling: Sampling,
+        *,
+        deadline: float = math.inf,
+    ) -> AsyncIterator[Chunk]:
+        """Stream an answer of a generative model. See `sprat.tasks.generate.run`."""
+        found = require_generative(self.registry.model(model), "generate")
+        if isinstance(prompt, str):
+            self._check_sizes([prompt], "prompt")
+        else:
+            self._check_sizes([message.content for message in prompt], "chat.messages")
+        return generate.run(found, prompt, sampling, deadline=deadline, mailbox=self._mailbox)
+
+    async def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
+        """Show how a model cuts texts into tokens."""
+        started = time.perf_counter_ns()
+        found = self.registry.model(model)
+        self._check_texts(texts)
+        items = await found.tokenize(texts)
+        elapsed = time.perf_counter_ns() - started
+        return TokenizeResult(
+            items=tuple(items),
+            max_tokens=found.info.max_tokens,
+            model=found.info.name,
+            model_version=found.info.version,
+            timings=Timings(tokenize_ns=elapsed, total_ns=elapsed),
+        )
+
+    def list_tasks(self) -> tuple[TaskInfo, ...]:
+        """Every task, sorted by name."""
+        return tuple(task.info for task in self.registry.tasks.values())
+
+    def list_models(self) -> tuple[ModelInfo, ...]:
+        """Every loaded model, sorted by name."""
+        return tuple(model.info for model in self.registry.models.values())
+
+    def _check_texts(self, texts: Sequence[str]) -> None:
+        limit = self._limits.max_texts
+        if not 1 <= len(texts) <= limit:
+            raise InvalidInput(
+                f"texts: expected 1 to {limit} texts, got {len(texts)}", field="texts"
+            )
+        self._check_sizes(texts, "texts")
+
+    def _check_sizes(self, texts: Sequence[str], field: str) -> None:
+        limit = self._limits.max_text_bytes
+        for index, text in enumerate(texts):
+            # A character takes at most four bytes: short texts need no encoding to be measured.
+            if 4 * len(text) > limit and (size := len(text.encode("utf-8", "replace"))) > limit:
+                where = f"{field}[{index}]"
+                raise InvalidInput(
+                    f"{where}: {size} bytes, at most {limit} are accepted", field=where
+                )
+
+
+def _warn(budget: CpuBudget) -> None:
+    available = min(budget.affinity, budget.physical)
+    if budget.quota is not None:
+        available = min(available, max(1, int(budget.quota)))
+    if budget.threads > available:
+        log.warning(
+            "compute.threads is %d, but this process has only %d: they will slow each other down",
+            budget.threads,
+            available,
+        )

@@ -1,0 +1,397 @@
+"""The store: verified models and bundles on this machine.
+
+::
+
+    SPRAT_HOME/
+        models/<name>/model.json ...    bundles/<name>/bundle.json ...
+        tmp/         folders under construction, or on their way out
+        downloads/   parts of interrupted downloads, by name; kept for a week to be resumed
+        locks/       one lock a name, held by whoever changes it
+
+A folder appears under its name only when it is complete and on disk. Readers take no lock and
+write nothing, so a store may be read-only. Whoever changes a name holds its lock; what a killed
+process left in ``tmp`` is swept by the next change, once nobody holds the name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import platformdirs
+
+from sprat.errors import CorruptFile, InvalidInput, NotFound, StoreError
+from sprat.manifest import (
+    BUNDLE_MANIFEST,
+    MODEL_MANIFEST,
+    NAME_PATTERN,
+    BundleManifest,
+    ModelManifest,
+    read,
+    verify,
+)
+
+DOWNLOADS_KEPT_S = 7 * 24 * 3600
+"""How long the parts of an interrupted download wait to be resumed."""
+
+Manifest = TypeVar("Manifest", ModelManifest, BundleManifest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelf(Generic[Manifest]):
+    """One of the two kinds of things in a store."""
+
+    kind: str
+    folder: str
+    file: str
+    manifest: type[Manifest]
+
+
+_MODELS = _Shelf("model", "models", MODEL_MANIFEST, ModelManifest)
+_BUNDLES = _Shelf("bundle", "bundles", BUNDLE_MANIFEST, BundleManifest)
+
+
+def home() -> Path:
+    """Where sprat keeps its files: ``SPRAT_HOME``, by default the user's data folder."""
+    return Path(os.environ.get("SPRAT_HOME") or platformdirs.user_data_path("sprat"))
+
+
+class Store:
+    """Models and bundles by name. A name belongs to one of them, never to both.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Folder of the store; it is made when something is first added. Absent: `home`.
+
+    Examples
+    --------
+    >>> manifest, folder = Store().model("minilm-l6", check=True)  # doctest: +SKIP
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (home() if root is None else root).absolute()
+
+    def model(self, name: str, *, check: bool = False) -> tuple[ModelManifest, Path]:
+        """A model and its folder.
+
+        Parameters
+        ----------
+        check : bool
+            Verify the sha256 of every file that the engine and the tokenizer read.
+
+        Raises
+        ------
+        NotFound
+            With the names that are here.
+        CorruptFile
+            The manifest, or with ``check`` a file, is not what it should be.
+        """
+        manifest, folder = self._get(_MODELS, name)
+        if check:
+            verify(folder, (f for f in manifest.files if f.path != manifest.source_weights))
+        return manifest, folder
+
+    def bundle(self, name: str | Path, *, check: bool = False) -> tuple[BundleManifest, Path]:
+        """A bundle and its folder.
+
+        Parameters
+        ----------
+        name : str or Path
+            A name in the store, or a path: a `Path`, or a string with a slash.
+        check : bool
+            Verify the sha256 of every file.
+
+        Raises
+        ------
+        NotFound
+            With the names that are here.
+        CorruptFile
+            The manifest, or with ``check`` a file, is not what it should be.
+        """
+        if isinstance(name, str) and "/" not in name:
+            manifest, folder = self._get(_BUNDLES, name)
+        else:
+            folder = Path(name)
+            if not folder.exists():
+                raise NotFound("bundle", str(name))
+            manifest = read(folder / BUNDLE_MANIFEST, BundleManifest)
+        if check:
+            verify(folder, manifest.files)
+        return manifest, folder
+
+    def models(self) -> list[tuple[ModelManifest, Path]]:
+        """Every model with its folder, sorted by name."""
+        return [self._get(_MODELS, name) for name in self._names(_MODELS)]
+
+    def bundles(self) -> list[tuple[BundleManifest, Path]]:
+        """Every bundle with its folder, sorted by name."""
+        return [self._get(_BUNDLES, name) for name in self._names(_BUNDLES)]
+
+    def add_model(
+        self,
+        name: str,
+        build: Callable[[Path], object],
+        *,
+        replace: bool = False,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> tuple[ModelManifest, Path]:
+        """Add a model: all of it, or nothing.
+
+        A model of that name that is there already, or that another process adds meanwhile, is
+        returned as it is unless ``replace``: models are reproducible.
+
+        Parameters
+        ----------
+        build : callable
+            Writes the model's files and its ``model.json`` into the empty folder it is given.
+        on_wait : callable
+            Called once when another process is changing the same name.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be written, or the name belongs to a bundle.
+        """
+        return self._add(_MODELS, name, build, replace=replace, keep=True, on_wait=on_wait)
+
+    def add_bundle(
+        self, name: str, build: Callable[[Path], object], *, replace: bool = False
+    ) -> tuple[BundleManifest, Path]:
+        """Add a bundle: all of it, or nothing.
+
+        Parameters
+        ----------
+        build : callable
+            Writes the bundle's files and its ``bundle.json`` into the empty folder it is given.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be written, the name belongs to a model, or the bundle is there
+            already and ``replace`` is not set.
+        """
+        return self._add(_BUNDLES, name, build, replace=replace, keep=False, on_wait=lambda: None)
+
+    def remove(self, name: str) -> None:
+        """Remove a model or a bundle. A server that has it loaded goes on with it.
+
+        Raises
+        ------
+        NotFound
+            With the names that are here.
+        StoreError
+            The store cannot be written.
+        """
+        _check_name(name)
+        models, bundles = self._names(_MODELS), self._names(_BUNDLES)
+        if name not in models + bundles:
+            raise NotFound("model or bundle", name, models + bundles)
+        with self._changing(name, lambda: None):
+            for folder in (_MODELS.folder, _BUNDLES.folder):
+                target = self.root / folder / name
+                if target.is_dir():
+                    trash = self._scratch(name)
+                    target.rename(trash)
+                    shutil.rmtree(trash)
+
+    def partial_downloads(self, name: str) -> Path:
+        """Folder for parts of a download, kept until ``name`` is added, or for a week.
+
+        Only for the ``build`` of `add_model`, which holds the name's lock.
+        """
+        folder = self.root / "downloads" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def require_space(self, size: int) -> None:
+        """Check that ``size`` bytes can be written.
+
+        Raises
+        ------
+        StoreError
+            With what is needed and what is free.
+        """
+        free = _free(self.root)
+        if free < size:
+            raise StoreError(
+                f"{self.root}: {_megabytes(size)} needed, {_megabytes(free)} free",
+                metadata={"needed_bytes": str(size), "free_bytes": str(free)},
+            )
+
+    def _names(self, shelf: _Shelf[Manifest]) -> tuple[str, ...]:
+        try:
+            entries = [e for e in (self.root / shelf.folder).iterdir() if e.is_dir()]
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise self._failure(error) from error
+        return tuple(sorted(e.name for e in entries if re.fullmatch(NAME_PATTERN, e.name)))
+
+    def _get(self, shelf: _Shelf[Manifest], name: str) -> tuple[Manifest, Path]:
+        _check_name(name)
+        folder = self.root / shelf.folder / name
+        try:
+            there = folder.is_dir()
+        except OSError as error:
+            raise self._failure(error) from error
+        if not there:
+            raise NotFound(shelf.kind, name, self._names(shelf))
+        return self._read(shelf, name, folder), folder
+
+    def _read(self, shelf: _Shelf[Manifest], name: str, folder: Path) -> Manifest:
+        manifest = read(folder / shelf.file, shelf.manifest)
+        if manifest.name != name:
+            raise CorruptFile(
+                str(folder / shelf.file), f"name: expected {name!r}, found {manifest.name!r}"
+            )
+        return manifest
+
+    def _add(
+        self,
+        shelf: _Shelf[Manifest],
+        name: str,
+        build: Callable[[Path], object],
+        *,
+        replace: bool,
+        keep: bool,
+        on_wait: Callable[[], None],
+    ) -> tuple[Manifest, Path]:
+        _check_name(name)
+        other: _Shelf[ModelManifest] | _Shelf[BundleManifest]
+        other = _BUNDLES if shelf.kind == "model" else _MODELS
+        target = self.root / shelf.folder / name
+        with self._changing(name, on_wait):
+            if (self.root / other.folder / name).exists():
+                raise StoreError(f"{name} is the name of a {other.kind}; choose another")
+            if target.exists() and not replace:
+                if keep:
+                    return self._get(shelf, name)
+                raise StoreError(f"{shelf.kind} {name} is there already; replace it explicitly")
+            work = self._scratch(name)
+            try:
+                work.mkdir()
+                build(work)
+                manifest = self._read(shelf, name, work)
+                _flush(work)
+                self._move_in(work, target)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(self.root / "downloads" / name, ignore_errors=True)
+        return manifest, target
+
+    def _scratch(self, name: str) -> Path:
+        return self.root / "tmp" / f"{name}.{secrets.token_hex(6)}"
+
+    def _move_in(self, work: Path, target: Path) -> None:
+        """Put ``work`` in the place of ``target``; of a crash in between, `_sweep` takes care."""
+        target.parent.mkdir(exist_ok=True)
+        old = self.root / "tmp" / f"{target.name}.{target.parent.name}"
+        if target.exists():
+            target.rename(old)
+        work.rename(target)
+        _flush_path(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @contextmanager
+    def _changing(self, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock of ``name``; what the disk refuses becomes a StoreError."""
+        # Costs 50 ms to import, which a server that only reads does not pay.
+        from filelock import FileLock, Timeout
+
+        try:
+            for folder in ("locks", "tmp"):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._lock_path(name))
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                on_wait()
+                lock.acquire()
+            try:
+                self._sweep(name)
+                yield
+            finally:
+                lock.release()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _lock_path(self, name: str) -> Path:
+        return self.root / "locks" / f"{name}.lock"
+
+    def _sweep(self, mine: str) -> None:
+        """Clear what killed processes left, for every name whose lock is ours or free."""
+        from filelock import FileLock, Timeout
+
+        left = [(e, e.name.rpartition(".")) for e in (self.root / "tmp").iterdir()]
+        stale = [(entry, name, suffix) for entry, (name, _, suffix) in left]
+        downloads = self.root / "downloads"
+        if downloads.is_dir():
+            oldest = time.time() - DOWNLOADS_KEPT_S
+            stale += [(e, e.name, "") for e in downloads.iterdir() if e.stat().st_mtime < oldest]
+        for entry, name, suffix in stale:
+            if name == mine:
+                self._clear(entry, name, suffix)
+                continue
+            try:
+                with FileLock(self._lock_path(name), blocking=False):
+                    self._clear(entry, name, suffix)
+            except Timeout:
+                continue
+
+    def _clear(self, entry: Path, name: str, suffix: str) -> None:
+        # The old folder of a replacement that was killed before the new one took its place.
+        home_shelf = self.root / suffix / name
+        if suffix in (_MODELS.folder, _BUNDLES.folder) and not home_shelf.exists():
+            entry.rename(home_shelf)
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
+
+    def _failure(self, error: OSError) -> StoreError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StoreError(f"{self.root}: no space left ({_megabytes(_free(self.root))} free)")
+        return StoreError(f"{error.filename or self.root}: {error.strerror or error}")
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InvalidInput(
+            f"{name!r} cannot be a name in the store: expected up to 64 of a-z, 0-9, '.', '_' and "
+            "'-', the first a letter or digit",
+            field="name",
+        )
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _flush(folder: Path) -> None:
+    """Bring every file and folder below ``folder`` to disk."""
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            _flush_path(Path(parent, file))
+        _flush_path(Path(parent))
+
+
+def _flush_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,129 @@
+"""Classify: sentence vectors, a linear head, a temperature, and the honesty to abstain."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from sprat.bundle import Bundle
+from sprat.calibration import softmax
+from sprat.errors import InvalidInput
+from sprat.model import EncoderModel
+from sprat.scheduler import Mailbox
+from sprat.values import (
+    Classification,
+    ClassifyResult,
+    FloatArray,
+    LabelScore,
+    TaskInfo,
+    Timings,
+    Truncation,
+)
+
+
+class ClassifyTask:
+    """A classifier: a bundle's head on a frozen encoder.
+
+    Parameters
+    ----------
+    name : str
+        How requests call it.
+    bundle : Bundle
+        Head, labels and temperature.
+    model : EncoderModel
+        The encoder that the bundle was made with.
+    accept_at : float, optional
+        Abstain below this confidence, in [0, 1]; absent: as in the bundle.
+    """
+
+    def __init__(
+        self, name: str, bundle: Bundle, model: EncoderModel, *, accept_at: float | None = None
+    ) -> None:
+        manifest = bundle.manifest
+        self._bundle = bundle
+        self._model = model
+        self._labels = manifest.labels
+        accept_at = manifest.accept_at if accept_at is None else accept_at
+        self.info = TaskInfo(
+            name=name,
+            kind=manifest.kind,
+            labels=manifest.labels,
+            models=((model.info.name, model.info.version),),
+            calibrated=manifest.calibrated,
+            accept_at=accept_at,
+            version=manifest.version,
+        )
+
+    async def run(
+        self,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+        deadline: float = math.inf,
+        mailbox: Mailbox,
+    ) -> ClassifyResult:
+        """Classify texts.
+
+        Parameters
+        ----------
+        top_k : int, optional
+            How many scores to return, from 1; absent: all labels.
+
+        See `sprat.model.EncoderModel.encode` for the others and for what is raised.
+        """
+        started = time.perf_counter_ns()
+        if top_k is not None and top_k < 1:
+            raise InvalidInput(f"top_k: expected 1 or more, got {top_k}", field="top_k")
+        encoded = await self._model.encode(
+            texts, truncation=truncation, partial=partial, deadline=deadline, mailbox=mailbox
+        )
+        items: list[Classification | None] = [None] * len(texts)
+        for index, probabilities in zip(
+            encoded.kept, self._probabilities(encoded.vectors), strict=True
+        ):
+            items[index] = self._decide(
+                probabilities,
+                len(self._labels) if top_k is None else top_k,
+                encoded.input_tokens[index],
+                encoded.dropped_tokens[index],
+            )
+        return ClassifyResult(
+            items=tuple(items),
+            errors=encoded.errors,
+            model=self._model.info.name,
+            model_version=self._model.info.version,
+            task_version=self.info.version,
+            calibrated=self.info.calibrated,
+            timings=Timings(
+                encoded.tokenize_ns,
+                encoded.queue_ns,
+                encoded.infer_ns,
+                time.perf_counter_ns() - started,
+            ),
+        )
+
+    def _probabilities(self, vectors: FloatArray) -> FloatArray:
+        logits = vectors @ self._bundle.weight.T + self._bundle.bias
+        return softmax(logits, self._bundle.manifest.temperature)
+
+    def _decide(
+        self, probabilities: FloatArray, top_k: int, input_tokens: int, dropped_tokens: int
+    ) -> Classification:
+        # Stable: labels of equal probability stay in the order of the bundle.
+        order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+        scores = tuple(LabelScore(self._labels[i], float(probabilities[i])) for i in order)
+        confidence = scores[0].score if self.info.calibrated else None
+        abstained = confidence is not None and confidence < self.info.accept_at
+        return Classification(
+            label="" if abstained else scores[0].label,
+            confidence=confidence,
+            scores=scores,
+            abstained=abstained,
+            input_tokens=input_tokens,
+            dropped_tokens=dropped_tokens,
+        )

@@ -1,0 +1,99 @@
+"""Which implementation `sprat.kernels` picks, and that implementations look alike."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sprat.kernels import _array, _text, reference
+
+SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__module__)"
+NATIVE = {"pool": _array.pool, "Utf8Stream": _text.Utf8Stream}
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if k not in ("SPRAT_KERNELS", "SPRAT_ISA")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [
+        ({}, "native baseline sprat.kernels._array"),
+        ({"SPRAT_KERNELS": "native"}, "native baseline sprat.kernels._array"),
+        ({"SPRAT_ISA": "baseline"}, "native baseline sprat.kernels._array"),
+        ({"SPRAT_KERNELS": "reference"}, "reference python sprat.kernels.reference"),
+    ],
+)
+def test_kernels_picks_the_implementation(environment: dict[str, str], shown: str) -> None:
+    done = run(SHOW, **environment)
+    assert done.stdout.strip() == shown, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"SPRAT_KERNELS": "fast"}, "SPRAT_KERNELS: expected native or reference, got 'fast'"),
+        ({"SPRAT_KERNELS": ""}, "SPRAT_KERNELS: expected native or reference, got ''"),
+        ({"SPRAT_ISA": "avx2"}, "SPRAT_ISA: expected baseline, got 'avx2'"),
+    ],
+)
+def test_kernels_refuses_another_choice(environment: dict[str, str], message: str) -> None:
+    done = run(SHOW, **environment)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(f"ValueError: {message}")
+
+
+@pytest.mark.parametrize("module", ["_array", "_text"])
+def test_kernels_never_falls_back_silently(module: str) -> None:
+    done = run(f"import sys; sys.modules['sprat.kernels.{module}'] = None; {SHOW}")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: the native kernels of sprat cannot be loaded")
+    assert "pip install" in last
+    assert "SPRAT_KERNELS=reference" in last
+
+
+def test_kernels_reference_needs_no_extension() -> None:
+    names = ("sprat.kernels._array", "sprat.kernels._text")
+    absent = f"import sys; sys.modules.update(dict.fromkeys({names}))"
+    done = run(f"{absent}; {SHOW}", SPRAT_KERNELS="reference")
+    assert done.stdout.startswith("reference"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("native", "specified"),
+    [
+        (_array.pool, reference.pool),
+        (_text.Utf8Stream, reference.Utf8Stream),
+        (_text.Utf8Stream.feed, reference.Utf8Stream.feed),
+        (_text.Utf8Stream.flush, reference.Utf8Stream.flush),
+    ],
+)
+def test_kernels_look_alike(native: object, specified: object) -> None:
+    assert native.__doc__ == specified.__doc__
+    if inspect.isroutine(native):
+        assert callable(specified)
+        got, expected = inspect.signature(native), inspect.signature(specified)
+        assert [*got.parameters] == [*expected.parameters]
+        assert [p.default for p in got.parameters.values()] == [
+            p.default for p in expected.parameters.values()
+        ]
+
+
+@pytest.mark.parametrize("names", [{}, NATIVE], ids=["reference", "native"])
+def test_kernels_examples_run(names: dict[str, object]) -> None:
+    result = doctest.testmod(reference, extraglobs=names)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -1,0 +1,200 @@
+"""Configuration: precedence, and errors that name the path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from sprat import config
+from sprat.config import Config
+from sprat.errors import ConfigError
+
+
+def toml(folder: Path, text: str | bytes) -> Path:
+    path = folder / "sprat.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refused(path: Path | None = None, **sources: Any) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, **{"environment": {}, **sources})
+    return caught.value
+
+
+def test_config_defaults_need_no_file() -> None:
+    assert config.load(environment={}) == Config()
+
+
+def test_config_precedence_is_defaults_toml_environment_flags(tmp_path: Path) -> None:
+    path = toml(tmp_path, "[server]\ngrace_s = 1\ndrain_s = 1\nmax_concurrent_calls = 1\n")
+    made = config.load(
+        path,
+        environment={"SPRAT_SERVER__DRAIN_S": "2", "SPRAT_SERVER__MAX_CONCURRENT_CALLS": "2"},
+        flags={"server.max_concurrent_calls": 3, "server.grace_s": None},
+    )
+    assert (made.server.grace_s, made.server.drain_s, made.server.max_concurrent_calls) == (1, 2, 3)
+    assert made.server.max_message_bytes == Config().server.max_message_bytes
+
+
+def test_config_reads_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPRAT_COMPUTE__THREADS", "3")
+    assert config.load().compute.threads == 3
+
+
+def test_config_flags_none_was_not_given_but_false_was() -> None:
+    made = config.load(
+        environment={"SPRAT_SERVER__REFLECTION": "true", "SPRAT_SERVER__INSECURE": "true"},
+        flags={"server.reflection": False, "server.insecure": None},
+    )
+    assert made.server.reflection is False
+    assert made.server.insecure is True
+
+
+@pytest.mark.parametrize("name", ["SPRAT_HOME", "SPRAT_TEST_DATA", "SPRAT_KERNELS", "OTHER__X"])
+def test_config_environment_ignores_names_that_are_no_path(name: str) -> None:
+    assert config.load(environment={name: "anything"}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("1", True), ("true", True), ("False", False), ("0", False)]
+)
+def test_config_environment_reads_switches(value: str, expected: bool) -> None:
+    made = config.load(environment={"SPRAT_SERVER__INSECURE": value})
+    assert made.server.insecure is expected
+
+
+def test_config_environment_reaches_tasks_and_models() -> None:
+    made = config.load(
+        environment={
+            "SPRAT_TASKS__TICKETS__BUNDLE": "tickets",
+            "SPRAT_TASKS__TICKETS__ACCEPT_AT": "0.8",
+            "SPRAT_MODELS__SMOL__SEQUENCES": "2",
+        }
+    )
+    assert made.tasks["tickets"].accept_at == 0.8
+    assert made.models["smol"].sequences == 2
+
+
+def test_config_models_and_tasks_from_toml(tmp_path: Path) -> None:
+    made = config.load(
+        toml(tmp_path, '[models."smollm2-135m"]\n[tasks.tickets]\nbundle = "./tickets"\n'),
+        environment={},
+    )
+    assert made.models["smollm2-135m"] == config.ModelConfig()
+    assert made.tasks["tickets"].bundle == "./tickets"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("[server]\ngrace_s = -1", "server.grace_s", "greater than or equal to 0"),
+        ("[server]\ngrace_s = inf", "server.grace_s", "finite"),
+        ("[server]\ndrain_s = nan", "server.drain_s", "finite"),
+        ("[server]\nlisten = 8501", "server.listen", "valid string"),
+        ("[server]\nlisten = ['a']", "server.listen", "valid string"),
+        ("[server]\ninsecure = 'perhaps'", "server.insecure", "boolean"),
+        ("[server]\nmax_message_bytes = 10", "server.max_message_bytes", "1024"),
+        ("[server]\nmax_message_bytes = 2147483648", "server.max_message_bytes", "2147483647"),
+        ("[server]\nmax_concurrent_calls = 0", "server.max_concurrent_calls", "1"),
+        ("[server]\nsurprise = 1", "server.surprise", "Extra inputs"),
+        ("surprise = 1", "surprise", "Extra inputs"),
+        ("server = 3", "server", "dictionary"),
+        ("[compute]\nthreads = 0", "compute.threads", "greater than or equal to 1"),
+        ("[compute]\nthreads = 1.5", "compute.threads", "integer"),
+        ("[limits]\nmax_texts = 0", "limits.max_texts", "greater than or equal to 1"),
+        ("[models.m]\ncontext_length = 8", "models.m.context_length", "32"),
+        ("[models.m]\nsequences = 65", "models.m.sequences", "64"),
+        ("[models]\nm = 'x'", "models.m", "dictionary"),
+        ("[tasks.t]\nbundle = 'b'\naccept_at = 1.5", "tasks.t.accept_at", "1"),
+        ("[tasks.t]\nbundle = 'b'\naccept_at = nan", "tasks.t.accept_at", "finite"),
+        ("[tasks.t]", "tasks.t.bundle", "Field required"),
+    ],
+)
+def test_config_error_names_the_path(tmp_path: Path, text: str, where: str, what: str) -> None:
+    error = refused(toml(tmp_path, text))
+    assert error.path == where
+    assert error.message.startswith(f"{where}: ")
+    assert what in error.message
+
+
+def test_config_error_shows_the_value(tmp_path: Path) -> None:
+    error = refused(toml(tmp_path, "[compute]\nthreads = -2\n"))
+    assert error.message.endswith("(got -2)")
+
+
+def test_config_error_in_environment_and_flags_names_the_path() -> None:
+    assert refused(environment={"SPRAT_COMPUTE__THREADS": "many"}).path == "compute.threads"
+    assert refused(environment={"SPRAT_COMPUTE__THREADS": ""}).path == "compute.threads"
+    assert refused(environment={"SPRAT_SURPRISE__X": "1"}).path == "surprise"
+    assert refused(flags={"server.grace_s": "soon"}).path == "server.grace_s"
+    assert refused(flags={"server.surprise": 1}).path == "server.surprise"
+
+
+def test_config_error_for_a_value_in_the_place_of_a_table(tmp_path: Path) -> None:
+    path = toml(tmp_path, "server = 3\n[tasks]\ntickets = 'b'\n")
+    error = refused(path, flags={"server.listen": "unix:x"})
+    assert (error.path, error.message) == ("server", "server: expected a table, found int")
+    error = refused(path, environment={"SPRAT_TASKS__TICKETS__BUNDLE": "b"})
+    assert error.message == "tasks.tickets: expected a table, found str"
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"tls_certificate": "c"}, "tls_certificate and tls_key are needed together"),
+        ({"tls_key": "k"}, "tls_certificate and tls_key are needed together"),
+        ({"tls_client_ca": "a"}, "tls_client_ca needs tls_certificate and tls_key"),
+    ],
+)
+def test_config_tls_files_come_in_pairs(given: dict[str, str], missing: str) -> None:
+    error = refused(flags={f"server.{name}": value for name, value in given.items()})
+    assert error.message == f"server: {missing}"
+
+
+def test_config_tls_files_may_come_from_different_sources(tmp_path: Path) -> None:
+    made = config.load(
+        toml(tmp_path, "[server]\ntls_certificate = 'c.pem'\n"),
+        environment={"SPRAT_SERVER__TLS_KEY": "k.pem"},
+        flags={"server.tls_client_ca": "ca.pem"},
+    )
+    assert (made.server.tls_certificate, made.server.tls_key) == (Path("c.pem"), Path("k.pem"))
+
+
+@pytest.mark.parametrize("text", ["[server\n", "a = \n", b"\xff\xfe", b'a = "\xff"\n'])
+def test_config_error_for_what_is_no_toml(tmp_path: Path, text: str | bytes) -> None:
+    path = toml(tmp_path, text)
+    error = refused(path)
+    assert error.path == str(path)
+    assert "not TOML" in error.message
+
+
+def test_config_error_for_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "No such file" in refused(tmp_path / "none.toml").message
+    assert "Is a directory" in refused(tmp_path).message
+
+
+def test_config_never_changes_after_loading() -> None:
+    made = config.load(environment={})
+    with pytest.raises(ValueError, match="frozen"):
+        made.server.grace_s = 3.0  # type: ignore[misc]
+
+
+def test_config_every_field_is_described() -> None:
+    def sections(kind: type[BaseModel]) -> None:
+        for name, field in kind.model_fields.items():
+            if kind is not Config:
+                assert field.description, f"{kind.__name__}.{name}"
+
+    for kind in (
+        config.ServerConfig,
+        config.ComputeConfig,
+        config.LimitsConfig,
+        config.ModelConfig,
+        config.TaskConfig,
+        Config,
+    ):
+        assert kind.__doc__
+        sections(kind)
