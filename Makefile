@@ -10,7 +10,7 @@ PYTHON ?= python3
 EXTRAS := llama,train,bench,dev
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check --quiet
+PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 
 # Folders too (as `proto/.`, since `proto` is a target): their time changes when a file goes away.
 SOURCES := setup.py $(shell find runtime/. kernels/. quantize/. proto/. benchmarks/. \

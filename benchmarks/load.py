@@ -191,35 +191,44 @@ class LoadProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
+    """What is kept of an answer."""
+
     timings: Timings
     output_tokens: int = 0
 
 
-Call = Callable[[Sequence[str]], Awaitable[_Answer]]
+Call = Callable[[Sequence[str]], Awaitable[Answer]]
 
 
 def _call(client: AsyncClient, target: Target) -> Call:
     """One call of the target's verb."""
 
-    async def classify(texts: Sequence[str]) -> _Answer:
-        return _Answer((await client.classify(target.name, texts)).timings)
+    async def classify(texts: Sequence[str]) -> Answer:
+        return Answer((await client.classify(target.name, texts)).timings)
 
-    async def embed(texts: Sequence[str]) -> _Answer:
-        return _Answer((await client.embed(target.name, texts)).timings)
+    async def embed(texts: Sequence[str]) -> Answer:
+        return Answer((await client.embed(target.name, texts)).timings)
 
-    async def generate(texts: Sequence[str]) -> _Answer:
-        answer = _Answer(Timings())
+    async def generate(texts: Sequence[str]) -> Answer:
+        answer = Answer(Timings())
         sampling = Sampling(max_tokens=target.output_tokens)
         async for chunk in client.generate(target.name, texts[0], sampling):
-            answer = _Answer(chunk.timings, chunk.output_tokens)
+            answer = Answer(chunk.timings, chunk.output_tokens)
         return answer
 
     calls: dict[Verb, Call] = {"classify": classify, "embed": embed, "generate": generate}
     return calls[target.verb]
 
 
-async def _run(call: Call, texts: Sequence[str], load: Load) -> LoadResult:
+async def drive(call: Call, texts: Sequence[str], load: Load) -> LoadResult:
+    """Keep calls in flight until the load is over.
+
+    Raises
+    ------
+    SpratError
+        Of the first call that failed for another reason than a refusal for now.
+    """
     result = LoadResult()
     timings: list[Timings] = []
     source = itertools.cycle(texts)
@@ -249,6 +258,7 @@ async def _run(call: Call, texts: Sequence[str], load: Load) -> LoadResult:
     finally:
         for each in callers:
             each.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
     result.elapsed_s = time.perf_counter() - started
     result.cpu_s = time.process_time() - cpu
     result.calls = len(result.latencies_ms)
@@ -275,7 +285,7 @@ def main() -> None:
 
     def answer(load: Load) -> dict[str, Any]:
         try:
-            return asdict(loop.run_until_complete(_run(call, target.texts, load)))
+            return asdict(loop.run_until_complete(drive(call, target.texts, load)))
         except SpratError as error:
             return {"error": f"{error.reason}: {error.message}"}
 

@@ -1,8 +1,8 @@
 """Tables of the README, made from results: ``python -m sprat.benchmarks.report README.md``.
 
 A table stands between ``<!-- table:CASE -->`` and ``<!-- /table:CASE -->``, each on a line of its
-own. With ``--check`` nothing is written, and the exit status says whether all of them are up to
-date.
+own; a table that is named after no benchmark is left alone. With ``--check`` nothing is written,
+and the exit status says whether all of them are up to date.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _number(value: float) -> str:
 
 
 def update(text: str, results: Path) -> str:
-    """The text with every table made anew.
+    """The text with every benchmark's table made anew.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def update(text: str, results: Path) -> str:
     inside: str | None = None
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         marker = MARKER.fullmatch(line.strip())
-        if marker is not None:
+        if marker is not None and marker[2] in harness.CASES:
             closes, name = marker.groups()
             if (name if closes else None) != inside:
                 expected = f"<!-- /table:{inside} -->" if inside else "the begin of a table"

@@ -123,10 +123,13 @@ class EncodeQueue:
 
     def drop_dead(self, now: float) -> list[EncodeWork]:
         """Remove cancelled, failed and expired work; return it."""
-        dead = [w for w in self._works if w.is_dead or w.deadline <= now]
-        if dead:
-            self._works = deque(w for w in self._works if not (w.is_dead or w.deadline <= now))
-            self.tokens -= sum(w.tokens_left for w in dead)
+        dead: list[EncodeWork] = []
+        alive: deque[EncodeWork] = deque()
+        # Looked at once: another thread may cancel work at any time.
+        for work in self._works:
+            (dead if work.is_dead or work.deadline <= now else alive).append(work)
+        self._works = alive
+        self.tokens -= sum(w.tokens_left for w in dead)
         return dead
 
     def pop(self) -> Batch:

@@ -22,10 +22,11 @@ from typing import Any, Literal, cast
 from sprat.errors import CorruptFile, InvalidInput, UnsupportedModel
 from sprat.manifest import MODEL_MANIFEST, ModelManifest, list_files, write
 from sprat.progress import Progress
+from sprat.published import WEIGHTS
 
-WEIGHTS = "model.safetensors"
 ENCODER_QUANTIZATIONS = ("int8", "float32")
 _KEPT = (WEIGHTS, "config.json")
+_GGUF_TYPE = re.compile(r"i?q\d\w*|b?f16|f32|mxfp4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,25 +141,31 @@ def generative(folder: Path, origin: Origin, quantization: str | None, progress:
     )
 
 
-def check_quantization(quantization: str | None, *, encoder: bool) -> None:
+def check_quantization(quantization: str | None, *, encoder: bool | None) -> None:
     """Refuse what cannot be made, before anything is downloaded.
+
+    Parameters
+    ----------
+    encoder : bool or None
+        Whether the model is one; None: not known yet.
 
     Raises
     ------
     InvalidInput
         ``quantization`` is no weight type of this kind of model.
     """
-    pattern, expected = (
-        ("|".join(ENCODER_QUANTIZATIONS), " or ".join(ENCODER_QUANTIZATIONS))
-        if encoder
-        else (r"i?q\d\w*|b?f16|f32|mxfp4", "q8_0, or the type it was published in,")
+    of_encoders = quantization in ENCODER_QUANTIZATIONS
+    of_ggufs = quantization is not None and bool(_GGUF_TYPE.fullmatch(quantization))
+    if quantization is None or (of_encoders and encoder is not False) or (of_ggufs and not encoder):
+        return
+    choices = []
+    if encoder is not False:
+        choices.append(f"{' or '.join(ENCODER_QUANTIZATIONS)} for an encoder")
+    if not encoder:
+        choices.append("q8_0, or the type it was published in, for a GGUF file")
+    raise InvalidInput(
+        f"quantization: expected {'; '.join(choices)}; got {quantization!r}", field="quantization"
     )
-    if quantization is not None and not re.fullmatch(pattern, quantization):
-        kind = "an encoder" if encoder else "a GGUF model"
-        raise InvalidInput(
-            f"quantization: expected {expected} for {kind}, got {quantization!r}",
-            field="quantization",
-        )
 
 
 def read_pooling(source: Path) -> Literal["mean", "cls"]:

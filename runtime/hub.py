@@ -212,13 +212,14 @@ def _reason(error: Exception, repository: HubRepository) -> str:
         return "HF_HUB_OFFLINE is set"
     if isinstance(error, errors.GatedRepoError):
         return "gated: accept its terms on the hub, then set HF_TOKEN"
-    if isinstance(error, errors.RepositoryNotFoundError):
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
         return "no such repository, or HF_TOKEN does not give access to it"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"no revision {repository.revision}"
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return f"nothing at {error.response.request.url}"
-    if isinstance(error, errors.HfHubHTTPError):
-        return f"the hub answered HTTP {error.response.status_code}"
+    if status is not None:
+        return f"the hub answered HTTP {status}"
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -155,7 +155,7 @@ class BundleManifest(_Document):
     kind: Literal["classify"]
     base: ModelRef
     labels: tuple[str, ...] = Field(min_length=2)
-    temperature: float = Field(gt=0, allow_inf_nan=False)
+    temperature: float = Field(ge=1e-3, le=1e3)
     calibrated: bool
     accept_at: float = Field(default=0.0, ge=0, le=1)
     train_rows: int = Field(ge=1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from sprat import build, hub, wheel
+from sprat import build, hub, published, wheel
 from sprat.catalog import CATALOG, HubRepository, Wheel
 from sprat.errors import (
     CorruptFile,
@@ -23,10 +22,6 @@ from sprat.progress import Progress, Silent
 from sprat.store import Store
 
 _HUB_SPEC = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
-_POOLING = re.compile(r"\d+_Pooling/config\.json")
-_PART_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.")
-_REQUIRED = ("model.safetensors", "config.json", "tokenizer.json")
-_OPTIONAL = ("modules.json", "sentence_bert_config.json")
 
 ROOM = 2.5
 """Bytes needed for each downloaded one, where something is made of it: the download, and what is
@@ -89,9 +84,9 @@ def pull(
     Parameters
     ----------
     spec : str
-        A name of the catalog; ``hf:org/name``, optionally with ``@revision`` and with ``:file.gguf``
-        where a repository has several; or the path of a folder or of a ``.gguf`` file, which is
-        copied and never changed.
+        A name of the catalog; ``hf:org/name``, optionally with ``@revision``, and with
+        ``:file.gguf`` where a repository has several; or the path of a folder or of a ``.gguf``
+        file, which is copied and never changed.
     store : Store
         Where to put it.
     name : str, optional
@@ -135,8 +130,12 @@ def pull(
         else:
             return _same(there, request)
 
+    made = False
+
     def make(folder: Path) -> None:
+        nonlocal made
         _make(folder, request, store, progress)
+        made = True
 
     manifest, _ = store.add_model(
         request.name,
@@ -144,17 +143,20 @@ def pull(
         replace=replace,
         on_wait=lambda: progress.phase(f"wait for another change of {request.name}"),
     )
-    return _same(manifest, request)
+    return manifest if made else _same(manifest, request)
 
 
 def _understand(spec: str, name: str | None, quantization: str | None) -> _Request:
     quantization = quantization.lower() if quantization else None
     if entry := CATALOG.get(spec):
         chosen = quantization or entry.quantization
+        encoder = any(file.path == published.WEIGHTS for file in entry.files)
+        build.check_quantization(chosen, encoder=encoder)
         suffix = "" if chosen == entry.quantization else f"-{chosen}"
         return _Request(
             name or f"{entry.name}{suffix}", chosen, entry.sources, entry.files, entry.licence
         )
+    build.check_quantization(quantization, encoder=None)
     source: Source
     if spec.startswith("hf:"):
         match = _HUB_SPEC.fullmatch(spec)
@@ -196,9 +198,9 @@ def _is_from(there: ModelManifest, request: _Request) -> bool:
     if request.pins:
         return max(request.pins, key=lambda pin: pin.size).sha256 in digests
     if isinstance(source, Local):
-        names = _choose(_local_files(source.path), None)
-        (weights,) = (n for n in names if n == build.WEIGHTS or n.endswith(".gguf"))
-        return sha256_file(_below(source.path, weights)) in digests
+        names = published.choose(published.local_files(source.path), None)
+        (weights,) = (n for n in names if n == published.WEIGHTS or n.endswith(".gguf"))
+        return sha256_file(published.below(source.path, weights)) in digests
     return there.source == str(source) or there.source.startswith(f"{source} (")
 
 
@@ -210,30 +212,30 @@ def _is_quantized(there: ModelManifest, quantization: str | None) -> bool:
 
 def _make(folder: Path, request: _Request, store: Store, progress: Progress) -> None:
     """Fetch from the first source that delivers, then build: what `Store.add_model` calls."""
-    published = folder / "source"
+    source_folder = folder / "source"
     reasons = []
     for source in request.sources:
-        shutil.rmtree(published, ignore_errors=True)
-        published.mkdir()
+        shutil.rmtree(source_folder, ignore_errors=True)
+        source_folder.mkdir()
         try:
-            origin = _fetch(source, published, request, store, progress)
+            origin = _fetch(source, source_folder, request, store, progress)
             break
         except (DownloadError, CorruptFile) as error:
-            reasons.append(f"{source}: {error.message.removeprefix(f'{published}/')}")
+            reasons.append(f"{source}: {error.message.removeprefix(f'{folder}/')}")
     else:
         raise DownloadError(f"{request.name}: no source delivered it\n  " + "\n  ".join(reasons))
     try:
-        if (published / build.WEIGHTS).is_file():
+        if (source_folder / published.WEIGHTS).is_file():
             build.encoder(folder, origin, request.quantization or "int8", progress)
         else:
             build.generative(folder, origin, request.quantization, progress)
     except UnsupportedModel as error:
         # The folder will be gone: name the file by where it came from.
-        text = error.message.replace(f"{published}/", "")
+        text = error.message.replace(f"{source_folder}/", "")
         raise UnsupportedModel(f"{origin.source}: {text}") from None
     except CorruptFile as error:
-        text = error.message.removeprefix(f"{error.path}: ").replace(f"{published}/", "")
-        path = error.path.removeprefix(f"{published}/")
+        text = error.message.removeprefix(f"{error.path}: ").replace(f"{source_folder}/", "")
+        path = error.path.removeprefix(f"{source_folder}/")
         raise CorruptFile(f"{origin.source}: {path}", text) from None
 
 
@@ -248,12 +250,12 @@ def _fetch(
         commit = source.revision or ""
         if not names:
             listing = hub.look_up(source)
-            names = _choose(listing.files, source.file)
+            names = published.choose(listing.files, source.file)
             commit, licence = listing.commit, listing.licence
             label += f" ({commit})"
     elif isinstance(source, Local):
-        names = _choose(_local_files(source.path), None)
-    encoder = build.WEIGHTS in names
+        names = published.choose(published.local_files(source.path), None)
+    encoder = published.WEIGHTS in names
     build.check_quantization(request.quantization, encoder=encoder)
     converted = encoder or request.quantization is not None
 
@@ -267,7 +269,7 @@ def _fetch(
         partials = store.partial_downloads(request.name)
         hub.fetch(source, commit, names, out, partials=partials, reserve=reserve, progress=progress)
     else:
-        paths = {_below(source.path, name): out / target for name, target in names.items()}
+        paths = {published.below(source.path, name): out / target for name, target in names.items()}
         reserve(sum(path.stat().st_size for path in paths))
         progress.phase("copy")
         for path, target in paths.items():
@@ -277,55 +279,3 @@ def _fetch(
         progress.phase("verify")
         verify(out, request.pins)
     return build.Origin(request.name, licence or "not stated", label)
-
-
-def _local_files(path: Path) -> list[str]:
-    if not path.is_dir():
-        return [path.name]
-    pooling = (p.relative_to(path).as_posix() for p in path.glob("*_Pooling/config.json"))
-    return [p.name for p in path.iterdir() if p.is_file()] + list(pooling)
-
-
-def _below(path: Path, name: str) -> Path:
-    return path / name if path.is_dir() else path
-
-
-def _choose(files: Collection[str], wanted: str | None) -> dict[str, str]:
-    """Which files make the model.
-
-    Parameters
-    ----------
-    files : collection of str
-        Paths of everything there is; not trusted.
-    wanted : str or None
-        The GGUF file that was asked for.
-
-    Returns
-    -------
-    dict of str to str
-        From the path in the source to the one below the folder ``source``.
-    """
-    if wanted is None and build.WEIGHTS in files:
-        missing = [name for name in _REQUIRED if name not in files]
-        if missing:
-            raise UnsupportedModel(f"beside {build.WEIGHTS}, {' and '.join(missing)} is missing")
-        poolings = {name for name in files if _POOLING.fullmatch(name)}
-        return {n: n for n in files if n in _REQUIRED or n in _OPTIONAL or n in poolings}
-    found = sorted(n for n in files if n.endswith(".gguf") and "\\" not in n)
-    if wanted is not None:
-        found = [name for name in found if name == wanted]
-    if len(found) > 1:
-        raise InvalidInput(
-            f"several GGUF files; add the name of one, as in hf:org/name:{found[0]}: "
-            f"{', '.join(found)}",
-            field="spec",
-        )
-    if not found:
-        pickled = any(name.endswith((".bin", ".pt", ".pth")) for name in files)
-        raise UnsupportedModel(
-            f"no {wanted or f'{build.WEIGHTS} and no .gguf file'} is there"
-            + ("; pickled weights are never read" if pickled else "")
-        )
-    if _PART_OF_SEVERAL.search(found[0]):
-        raise UnsupportedModel(f"{found[0]} is one part of several; sprat reads whole GGUF files")
-    return {found[0]: PurePosixPath(found[0]).name}

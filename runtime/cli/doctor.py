@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -52,11 +50,11 @@ def doctor(
 
 def _machine() -> Iterator[Finding]:
     from sprat.budget import detect
-    from sprat.measure import cpu_flags, cpu_model
+    from sprat.measure import machine
 
-    yield Finding("python", "ok", f"{platform.python_version()} ({sys.platform})")
-    flags = " ".join(sorted(cpu_flags())) or "no SIMD flags that matter here"
-    yield Finding("cpu", "ok", f"{cpu_model()}: {flags}")
+    facts = machine()
+    yield Finding("python", "ok", f"{facts['python']} ({facts['system']}, {facts['architecture']})")
+    yield Finding("cpu", "ok", f"{facts['cpu']}: {' '.join(facts['flags'])}")
     yield Finding("compute threads", "ok", str(detect()))
 
 

@@ -181,7 +181,7 @@ def _csv_records(text: str) -> Iterator[tuple[int, object]]:
                 yield (
                     line,
                     _Fault(
-                        f"{len(row)} fields where the header has {len(header)}; "
+                        f"expected {len(header)} fields as in the header, found {len(row)}; "
                         "a text with a comma, quote or line break needs quotes"
                     ),
                 )

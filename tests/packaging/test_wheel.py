@@ -1,4 +1,4 @@
-"""From the tree to an sdist, from that to a wheel, from that to an environment with nothing else."""
+"""From the tree to an sdist, from that to a wheel, from that into an empty environment."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_wheel_runs_from_anywhere(environment: Path, tmp_path: Path) -> None:
     code = """
 import json
 import sprat
-from sprat import kernels
-print(json.dumps([sprat.__file__, kernels.implementation, kernels.Utf8Stream().feed(b"\\xc3\\xa9")]))
+from sprat.kernels import Utf8Stream, implementation
+print(json.dumps([sprat.__file__, implementation, Utf8Stream().feed(b"\\xc3\\xa9")]))
 """
     file, implementation, text = json.loads(run(environment / "python", "-c", code, cwd=tmp_path))
     assert Path(file).is_relative_to(environment.parent)

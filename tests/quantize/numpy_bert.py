@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-_erf = np.frompyfunc(math.erf, 1, 1)
-_STEP = 2.0**-10
-_GRID = np.arange(-8.0, 8.0 + _STEP, _STEP)
-_CDF = 0.5 * (1.0 + _erf(_GRID / math.sqrt(2.0)).astype(np.float64))
-_PDF = np.exp(-0.5 * _GRID**2) / math.sqrt(2.0 * math.pi)
+_STEPS = 8192
+_GRID = np.arange(-8 * _STEPS, 8 * _STEPS + 1) / _STEPS
+_ERF = np.frompyfunc(math.erf, 1, 1)(_GRID / math.sqrt(2.0)).astype(np.float64)
+_VALUE = _GRID * 0.5 * (1.0 + _ERF)
+_SLOPE = 0.5 * (1.0 + _ERF) + _GRID * np.exp(-0.5 * _GRID**2) / math.sqrt(2.0 * math.pi)
 
 BERT_NAMES = {
     "layers": "num_hidden_layers",
@@ -49,14 +49,16 @@ DISTILBERT_NAMES = {
 
 
 def gelu(x: Array) -> Array:
-    """x times the normal distribution function, by a second-order expansion around the nearest of
-    16,385 exact values: the error is below 1e-10."""
-    clipped = np.clip(x, -8.0, 8.0)
-    index = np.rint((clipped + 8.0) / _STEP).astype(np.intp)
-    point = _GRID[index]
-    delta = clipped - point
-    cdf = _CDF[index] + _PDF[index] * delta * (1.0 - 0.5 * point * delta)
-    return x * cdf
+    """x times the normal distribution function, by its tangent at the nearest multiple of 1/8192,
+    where it is exact: the error is below 2e-9."""
+    nearest = np.clip(x, -8.0, 8.0)
+    nearest *= _STEPS
+    index = np.rint(nearest).astype(np.int32)
+    y = x - index / _STEPS
+    index += 8 * _STEPS
+    y *= _SLOPE[index]
+    y += _VALUE[index]
+    return y
 
 
 def gelu_tanh(x: Array) -> Array:
@@ -85,28 +87,31 @@ def forward(
     """Last hidden states, float64[B, T, H], of rows that all have T tokens."""
     names = DISTILBERT_NAMES if config["model_type"] == "distilbert" else BERT_NAMES
 
-    def tensor(name: str) -> Array:
-        return tensors[prefix + name].astype(np.float64)
-
     def dense(name: str, x: Array) -> Array:
-        return x @ tensor(name + ".weight").T + tensor(name + ".bias")
+        weight = tensors[f"{prefix}{name}.weight"].astype(np.float64, copy=False)
+        y = x @ weight.T
+        y += tensors[f"{prefix}{name}.bias"]
+        return y
 
     def norm(name: str, x: Array) -> Array:
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = (centred**2).mean(axis=-1, keepdims=True)
-        scaled = centred / np.sqrt(variance + config.get("layer_norm_eps", 1e-12))
-        return scaled * tensor(name + ".weight") + tensor(name + ".bias")
+        centred /= np.sqrt(variance + config.get("layer_norm_eps", 1e-12))
+        centred *= tensors[f"{prefix}{name}.weight"]
+        centred += tensors[f"{prefix}{name}.bias"]
+        return centred
 
     ids = np.stack(rows)
     batch, length = ids.shape
     heads = int(config[str(names["heads"])])
     first = config["pad_token_id"] + 1 if "roberta" in config["model_type"] else 0
-    x = tensor("embeddings.word_embeddings.weight")[ids]
-    x = x + tensor("embeddings.position_embeddings.weight")[first : first + length]
+    table = prefix + "embeddings.{}_embeddings.weight"
+    x = tensors[table.format("word")][ids].astype(np.float64)
+    x += tensors[table.format("position")][first : first + length]
     if "type_vocab_size" in config:
-        x = x + tensor("embeddings.token_type_embeddings.weight")[0]
-    x = norm("embeddings.LayerNorm", x)
+        x += tensors[table.format("token_type")][0]
     width = x.shape[-1]
+    x = norm("embeddings.LayerNorm", x).reshape(batch * length, width)
     for index in range(int(config[str(names["layers"])])):
         at = str(names["layer"]).format(index) + "."
         query, key, value = (
@@ -116,9 +121,9 @@ def forward(
         scores = query @ key.swapaxes(2, 3) / math.sqrt(width // heads)
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ value
-        mixed = mixed.swapaxes(1, 2).reshape(batch, length, width)
+        mixed = mixed.swapaxes(1, 2).reshape(batch * length, width)
         x = norm(at + str(names["mixed_norm"]), x + dense(at + str(names["mixed"]), mixed))
         activate = ACTIVATIONS[config.get(str(names["activation"]), "gelu")]
         inner = activate(dense(at + str(names["inner"]), x))
         x = norm(at + str(names["outer_norm"]), x + dense(at + str(names["outer"]), inner))
-    return x
+    return x.reshape(batch, length, width)

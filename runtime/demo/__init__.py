@@ -1,0 +1,1 @@
+"""The demo: its tickets and what ``make demo`` runs."""

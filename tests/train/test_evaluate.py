@@ -1,0 +1,226 @@
+"""Figures: as defined, with intervals that hold what they promise, and no text anywhere."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+from sprat.train import evaluate as module
+from sprat.train.calibrate import log_softmax
+from sprat.train.evaluate import METRICS, Report, evaluate
+from sprat.values import FloatArray, IntArray
+
+
+def honest_rows(n: int, k: int, rng: np.random.Generator) -> tuple[FloatArray, IntArray]:
+    """Logits and labels that are drawn from exactly their softmax."""
+    logits = rng.normal(0, 2, (n, k)).astype(np.float32)
+    p = np.exp(log_softmax(logits, 1))
+    targets = (p.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
+    return logits, np.minimum(targets, k - 1).astype(np.int32)
+
+
+def report_of(logits: FloatArray, targets: IntArray, temperature: float = 1.0) -> Report:
+    labels = [f"label {i}" for i in range(logits.shape[1])]
+    return evaluate(
+        logits, targets, labels=labels, lines=range(1, len(targets) + 1), temperature=temperature
+    )
+
+
+def sure(answers: list[int], confidence: float, k: int) -> FloatArray:
+    """Logits of answers that all have one confidence."""
+    p = np.full((len(answers), k), (1 - confidence) / (k - 1))
+    p[np.arange(len(answers)), answers] = confidence
+    return np.log(p).astype(np.float32)
+
+
+# -- the figures -----------------------------------------------------------------------------
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 200), st.integers(2, 7), st.floats(0.1, 10), st.integers(0, 10_000))
+def test_evaluate_agrees_with_scikit_learn(n: int, k: int, temperature: float, seed: int) -> None:
+    logits, targets = honest_rows(n, k, np.random.default_rng(seed))
+    report = report_of(logits, targets, temperature)
+    p = np.exp(log_softmax(logits, temperature))
+    answers = p.argmax(axis=1)
+    assert report.n == n
+    assert report.accuracy == pytest.approx(metrics.accuracy_score(targets, answers))
+    assert report.macro_f1 == pytest.approx(
+        metrics.f1_score(targets, answers, average="macro", zero_division=0)
+    )
+    assert report.nll == pytest.approx(metrics.log_loss(targets, p, labels=range(k)))
+    assert report.brier == pytest.approx(np.square(p - np.eye(k)[targets]).sum(axis=1).mean())
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        targets, answers, labels=range(k), zero_division=0
+    )
+    for i, label in enumerate(report.labels):
+        assert label.label == f"label {i}"
+        assert label.precision == pytest.approx(precision[i])
+        assert label.recall == pytest.approx(recall[i])
+        assert label.f1 == pytest.approx(f1[i])
+        assert (label.support, label.predicted) == (support[i], (answers == i).sum())
+
+
+def test_evaluate_calibration_error_by_hand() -> None:
+    # 15 bins of two rows each. In the bins of 0.6 one of two is right, in those of 0.8 both are.
+    targets = np.array([0, 1] * 7 + [0, 0] * 8, np.int32)
+    logits = np.concatenate([sure([0] * 14, 0.6, 2), sure([0] * 16, 0.8, 2)])
+    report = report_of(logits, targets)
+    # Which rows share a bin is random among equals, so the bins of 0.6 vary; their mean does not.
+    gaps = [abs(b.accuracy - b.confidence) * b.n for b in report.reliability]
+    assert report.ece == pytest.approx(sum(gaps) / 30)
+    low = [b for b in report.reliability if b.highest < 0.7]
+    high = [b for b in report.reliability if b.lowest > 0.7]
+    assert (len(low), len(high)) == (7, 8)
+    assert sum(b.accuracy for b in low) / 7 == pytest.approx(0.5)
+    assert all(b.accuracy == 1 and b.confidence == pytest.approx(0.8) for b in high)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_evaluate_calibrated_answers_have_no_calibration_error(k: int) -> None:
+    logits, targets = honest_rows(100_000, k, np.random.default_rng(k))
+    assert report_of(logits, targets).ece < 0.01
+    assert report_of(logits, targets, temperature=0.3).ece > 0.1
+    assert report_of(logits, targets, temperature=3.0).ece > 0.1
+
+
+def test_evaluate_states_how_far_few_rows_mislead() -> None:
+    rng = np.random.default_rng(0)
+    figures = []
+    for _ in range(20):
+        # Two labels, confidences from 0.6 to 1: 80 % are right.
+        confidence = rng.uniform(0.6, 1, 300)
+        logits = np.log(np.stack([confidence, 1 - confidence], axis=1)).astype(np.float32)
+        targets = (rng.random(300) > confidence).astype(np.int32)
+        figures.append(report_of(logits, targets).ece)
+    assert np.mean(figures) == pytest.approx(0.07, abs=0.01)
+
+
+def test_evaluate_order_of_rows_with_one_confidence_does_not_matter() -> None:
+    # Sorted by label, as files often are: bins in file order would be all right or all wrong.
+    targets = np.repeat([0, 1], [800, 200]).astype(np.int32)
+    report = report_of(sure([0] * 1000, 0.8, 2), targets)
+    assert report.ece < 0.08
+    assert {b.n for b in report.reliability} == {66, 67}
+
+
+def test_evaluate_temperature_changes_confidence_and_nothing_else() -> None:
+    logits, targets = honest_rows(500, 4, np.random.default_rng(1))
+    cold, hot = report_of(logits, targets, 0.5), report_of(logits, targets, 2.0)
+    assert cold.accuracy == hot.accuracy
+    assert cold.intervals["accuracy"] != cold.intervals["ece"]
+    assert cold.macro_f1 == hot.macro_f1
+    assert cold.labels == hot.labels
+    assert cold.confusions == hot.confusions
+    assert cold.confident > hot.confident
+
+
+def test_evaluate_lists_confused_pairs_most_frequent_first() -> None:
+    targets = np.array([0, 0, 0, 1, 1, 2, 2], np.int32)
+    report = report_of(sure([0, 1, 1, 2, 1, 2, 2], 0.7, 3), targets)
+    assert [(c.label, c.predicted, c.count) for c in report.confusions] == [
+        ("label 0", "label 1", 2),
+        ("label 1", "label 2", 1),
+    ]
+
+
+def test_evaluate_lists_confident_wrong_answers_with_their_lines() -> None:
+    logits = np.concatenate(
+        [sure([0, 0, 0], 0.95, 2), sure([1], 0.99, 2), sure([1], 0.85, 2), sure([1], 0.9, 2)]
+    )
+    report = report_of(logits, np.array([0, 1, 0, 0, 0, 1], np.int32))
+    assert (report.confident, report.confident_wrong) == (4, 2)
+    assert [(w.line, w.label, w.predicted, round(w.confidence, 2)) for w in report.worst] == [
+        (4, "label 0", "label 1", 0.99),
+        (2, "label 1", "label 0", 0.95),
+    ]
+
+
+def test_evaluate_lists_are_bounded_and_counts_are_not() -> None:
+    n = 900
+    targets = (np.arange(n) % 30).astype(np.int32)
+    answers = ((targets + 1 + np.arange(n) // 30 % 29) % 30).tolist()
+    report = report_of(sure(answers, 0.95, 30), targets)
+    assert report.confident_wrong == n
+    assert len(report.worst) == len(report.confusions) == 20
+
+
+# -- intervals -------------------------------------------------------------------------------
+
+
+def test_evaluate_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(11)
+    logits, targets = honest_rows(200_000, 3, rng)
+    truth = report_of(logits, targets)
+    covered = dict.fromkeys(METRICS, 0)
+    samples = 200
+    for _ in range(samples):
+        rows = rng.integers(0, len(targets), 300)
+        report = report_of(logits[rows], targets[rows])
+        for metric in METRICS:
+            low, high = report.intervals[metric]
+            covered[metric] += low <= getattr(truth, metric) <= high
+    for metric in ("accuracy", "macro_f1", "nll", "brier"):
+        # 95 % of 200 is 190; four standard deviations are 12.
+        assert covered[metric] >= 178, metric
+
+
+def test_evaluate_interval_is_that_of_a_binomial() -> None:
+    targets = np.repeat([0, 1], [850, 150]).astype(np.int32)
+    report = report_of(sure([0] * 1000, 0.85, 2), targets)
+    low, high = report.intervals["accuracy"]
+    half = 1.96 * math.sqrt(0.85 * 0.15 / 1000)
+    assert low == pytest.approx(0.85 - half, abs=0.003)
+    assert high == pytest.approx(0.85 + half, abs=0.003)
+
+
+def test_evaluate_resamples_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, targets = honest_rows(100, 3, np.random.default_rng(2))
+    whole = report_of(logits, targets)
+    # 7 does not divide 1,000: the last piece is shorter.
+    monkeypatch.setattr(module, "_CHUNK", 700)
+    assert report_of(logits, targets) == whole
+
+
+def test_evaluate_the_seed_decides_the_intervals_alone() -> None:
+    logits, targets = honest_rows(100, 3, np.random.default_rng(2))
+    arguments = {"labels": ["a", "b", "c"], "lines": range(100), "temperature": 1.0}
+    first = evaluate(logits, targets, seed=1, **arguments)
+    assert evaluate(logits, targets, seed=1, **arguments) == first
+    other = evaluate(logits, targets, seed=2, **arguments)
+    assert other.intervals != first.intervals
+    assert other.model_copy(update={"intervals": first.intervals}) == first
+
+
+# -- the report ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_evaluate_takes_a_single_row(answer: int) -> None:
+    report = report_of(sure([answer], 0.75, 2), np.array([0], np.int32))
+    right = 1.0 - answer
+    assert (report.n, report.accuracy, report.macro_f1) == (1, right, right)
+    assert report.ece == pytest.approx(abs(right - 0.75))
+    assert report.intervals["accuracy"] == (right, right)
+    assert len(report.reliability) == 1
+
+
+def test_evaluate_report_survives_json() -> None:
+    report = report_of(*honest_rows(50, 4, np.random.default_rng(3)))
+    assert Report.model_validate_json(report.model_dump_json()) == report
+    document = report.model_dump(mode="json")
+    assert all(isinstance(document[m], float) for m in METRICS)
+    assert document["n"] == 50
+
+
+def test_evaluate_summary_holds_the_headline_figures() -> None:
+    report = report_of(*honest_rows(50, 4, np.random.default_rng(3)))
+    summary = report.summary()
+    assert summary.n == 50
+    assert summary.accuracy.value == report.accuracy
+    assert (summary.macro_f1.low, summary.macro_f1.high) == report.intervals["macro_f1"]
+    assert summary.ece.value == report.ece
