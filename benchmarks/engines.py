@@ -94,7 +94,7 @@ def _encoder(
 ) -> list[Figure]:
     _, folder = context.store.model(manifest.name)
     assert manifest.pooling is not None
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json", max_tokens=manifest.max_tokens)
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     rows = ceiling.by_length(tokenizer.encode_batch(texts))
     engine = Ct2Encoder(
         folder / manifest.weights,

@@ -99,7 +99,7 @@ def fetch(
     """
     with _hub_errors(repository):
         from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         headers = build_hf_headers(library_name="sprat")
         wanted: list[tuple[str, Path, str, HfFileMetadata]] = []

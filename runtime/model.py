@@ -380,7 +380,7 @@ def load(
         from sprat.engine.ct2 import Ct2Encoder
 
         assert manifest.pooling is not None
-        tokenizer = Tokenizer.from_file(folder / "tokenizer.json", max_tokens=manifest.max_tokens)
+        tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
         encoder = Ct2Encoder(
             weights,
             pooling=manifest.pooling,

@@ -76,8 +76,12 @@ class Hub:
         return [r for r in self.requests if r.method == "GET" and r.path.endswith(f"/{file}")]
 
     @property
+    def port(self) -> int:
+        return self._server.server_port
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Hub:
         hub = self
@@ -128,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts[2:3] == ["resolve"]:
             self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
-            self._answer(404)
+            self._answer(404, {})
 
     def _repository(self, name: str, revision: str | None) -> Repository | None:
         """The repository, or None after the error was sent."""
@@ -136,10 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None or (
             found.token and self.headers.get("Authorization") != f"Bearer {found.token}"
         ):
-            self._answer(401, **{"X-Error-Message": "Invalid username or password."})
+            self._answer(401, {"X-Error-Message": "Invalid username or password."})
             return None
         if revision not in (None, "main", found.commit):
-            self._answer(404, **{"X-Error-Code": "RevisionNotFound"})
+            self._answer(404, {"X-Error-Code": "RevisionNotFound"})
             return None
         return found
 
@@ -151,31 +155,28 @@ class _Handler(BaseHTTPRequestHandler):
                 "siblings": [{"rfilename": path} for path in found.files],
                 "cardData": {"license": found.licence} if found.licence else {},
             }
-            self._answer(200, json.dumps(document).encode())
+            self._answer(200, {}, json.dumps(document).encode())
 
     def _resolve(self, name: str, revision: str, file: str) -> None:
         found = self._repository(name, revision)
         if found is None:
             return
         if file not in found.files:
-            self._answer(404, **{"X-Error-Code": "EntryNotFound", "X-Repo-Commit": found.commit})
+            self._answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": found.commit})
             return
         content = found.files[file]
         headers = {"X-Repo-Commit": found.commit, "Accept-Ranges": "bytes"}
         if len(content) >= LARGE:
-            self._answer(
-                302,
-                **headers,
-                **{
-                    "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
-                    "X-Linked-Size": str(len(content)),
-                    # Another host, as the real hub's storage is.
-                    "Location": f"http://localhost:{self.server.server_port}/blobs/{name}/{file}",  # type: ignore[attr-defined]
-                },
-            )
+            headers |= {
+                "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+                "X-Linked-Size": str(len(content)),
+                # Another host, as the real hub's storage is.
+                "Location": f"http://localhost:{self.state.port}/blobs/{name}/{file}",
+            }
+            self._answer(302, headers)
         else:
             blob = b"blob %d\0" % len(content) + content
-            self._answer(200, content, **headers, ETag=f'"{hashlib.sha1(blob).hexdigest()}"')
+            self._answer(200, {**headers, "ETag": f'"{hashlib.sha1(blob).hexdigest()}"'}, content)
 
     def _blob(self, name: str, file: str, offset: int) -> None:
         content = self.state.lies.get(file, self.state.repositories[name].files[file])
@@ -198,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(rest)
 
-    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+    def _answer(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)

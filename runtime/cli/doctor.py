@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
@@ -36,14 +35,12 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Report CPU, budget, kernels, engines, extras and store; exit status 1 if something is wrong."""
+    """Report CPU, budget, kernels, engines, extras, store. Exit status 1 if something is wrong."""
     findings = [*_machine(), _kernels(), _ct2(), _llama(), *_extras(), *_store(verify)]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        print_table(
-            ["part", "state", "detail"], [(f.part, f.state, f.detail) for f in findings]
-        )
+        print_table(["part", "state", "detail"], [(f.part, f.state, f.detail) for f in findings])
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 
@@ -98,16 +95,15 @@ def _llama() -> Finding:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, package, purpose in (
-        ("train", "scikit-learn", "sprat train"),
-        ("bench", "psutil", "benchmarks"),
+    for extra, module, purpose in (
+        ("train", "sklearn", "sprat train"),
+        ("bench", "psutil", "make bench"),
     ):
-        try:
-            yield Finding(f"extra {extra}", "ok", f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            yield Finding(
-                f"extra {extra}", "missing", f'{purpose} needs: pip install "sprat[{extra}]"'
-            )
+        if find_spec(module) is None:
+            hint = f'{purpose} needs: pip install "sprat[{extra}]"'
+            yield Finding(f"extra {extra}", "missing", hint)
+        else:
+            yield Finding(f"extra {extra}", "ok", purpose)
     if find_spec("pip") is None:
         yield Finding("pip", "missing", "sprat pull from a package index needs pip")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -58,7 +58,9 @@ def print_table(
         )
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(table)
+    # A file or a pipe has no width: nothing is folded there.
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, width=width).print(table)
 
 
 def _cell(value: object) -> str:
@@ -123,6 +125,3 @@ def read_texts(given: Sequence[str] | None, what: str = "texts") -> list[str]:
     except UnicodeDecodeError as error:
         raise typer.BadParameter(f"stdin is not UTF-8 (byte {error.start})") from None
     return [line for line in lines if line.strip()]
-
-
-Verbs = Callable[..., Any]

@@ -108,8 +108,7 @@ class ClassifyTask:
         )
 
     def _probabilities(self, vectors: FloatArray) -> FloatArray:
-        logits = vectors @ self._bundle.weight.T + self._bundle.bias
-        return softmax(logits, self._bundle.manifest.temperature)
+        return softmax(self._bundle.logits(vectors), self._bundle.manifest.temperature)
 
     def _decide(
         self, probabilities: FloatArray, top_k: int, input_tokens: int, dropped_tokens: int
