@@ -112,9 +112,13 @@ class EncodeQueue:
     def __len__(self) -> int:
         return len(self._works)
 
-    def has_room(self, tokens: int) -> bool:
-        """Whether work of ``tokens`` tokens may be added. An empty queue takes any work."""
-        return self.tokens == 0 or self.tokens + tokens <= self.capacity
+    def has_room(self, tokens: int, *, reserved: int = 0) -> bool:
+        """Whether work of ``tokens`` tokens may be added beside what waits and is reserved.
+
+        Where nothing is, any work fits.
+        """
+        waiting = self.tokens + reserved
+        return waiting == 0 or waiting + tokens <= self.capacity
 
     def add(self, work: EncodeWork) -> None:
         """Append work at the end."""

@@ -153,6 +153,8 @@ def write_bundle(
             work.rename(path)
             _flush(path.parent)
         finally:
+            if old.exists() and not path.exists():
+                old.rename(path)
             shutil.rmtree(work, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
@@ -179,7 +181,7 @@ def _flush(path: Path) -> None:
 
 def _read_head(path: Path, *, rows: int) -> tuple[FloatArray, FloatArray]:
     try:
-        tensors = dict(safetensors.deserialize(path.read_bytes()))
+        tensors = dict(safetensors.deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
     except (OSError, safetensors.SafetensorError):
         raise CorruptFile(str(path), "not a safetensors file") from None
     if tensors.keys() != {"weight", "bias"}:

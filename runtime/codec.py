@@ -38,11 +38,13 @@ _ROLE_NUMBERS: dict[Role, pb.Role] = {
     "assistant": pb.ROLE_ASSISTANT,
 }
 _ROLES: dict[int, Role] = {int(number): role for role, number in _ROLE_NUMBERS.items()}
-_FINISH_REASONS: dict[int, FinishReason] = {
-    pb.FINISH_REASON_STOP: "stop",
-    pb.FINISH_REASON_LENGTH: "length",
+_FINISH_REASON_NUMBERS: dict[FinishReason, pb.FinishReason] = {
+    "stop": pb.FINISH_REASON_STOP,
+    "length": pb.FINISH_REASON_LENGTH,
 }
-_FINISH_REASON_NUMBERS = {name: number for number, name in _FINISH_REASONS.items()}
+_FINISH_REASONS: dict[int, FinishReason] = {
+    int(number): reason for reason, number in _FINISH_REASON_NUMBERS.items()
+}
 
 
 # -- requests, as the server reads them ------------------------------------------------------

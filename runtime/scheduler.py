@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sprat.batching import Batch, EncodeQueue, EncodeWork
+from sprat.batching import TOKEN_BUDGET, Batch, EncodeQueue, EncodeWork
 from sprat.budget import ComputePermits
 from sprat.engine.base import EncoderEngine, GenerativeEngine, Progress, Start
 from sprat.errors import (
@@ -67,9 +68,14 @@ class Mailbox:
 
     def _deliver(self) -> None:
         self._is_scheduled = False
-        while self._calls:
-            call, arguments = self._calls.popleft()
-            call(*arguments)
+        try:
+            while self._calls:
+                call, arguments = self._calls.popleft()
+                call(*arguments)
+        finally:
+            # One that raised does not hold back those behind it.
+            if self._calls:
+                self._loop.call_soon(self._deliver)
 
 
 class LoopThread:
@@ -146,7 +152,8 @@ class EncodeScheduler:
         self._reserved = 0
         self._running = 0
         self._closed = False
-        self._tokens_per_s = 2000.0
+        # Unknown until a batch of some size was measured; until then no estimate refuses work.
+        self._tokens_per_s = math.inf
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._work, name=f"sprat-{name}-{i}", daemon=True)
@@ -201,8 +208,8 @@ class EncodeScheduler:
     def _check_room(self, tokens: int) -> None:
         if self._closed:
             raise NotReady(f"model {self.name} is being unloaded")
-        waiting = self._queue.tokens + self._reserved
-        if not self._queue.has_room(tokens + self._reserved):
+        if not self._queue.has_room(tokens, reserved=self._reserved):
+            waiting = self._queue.tokens + self._reserved
             raise QueueFull(
                 f"model {self.name}: {waiting} tokens wait, {tokens} more do not fit into "
                 f"{self._queue.capacity}",
@@ -249,10 +256,7 @@ class EncodeScheduler:
         done = []
         with self._changed:
             if error is None:
-                # Tokens a second of the whole model: of one worker, times the workers beside it.
-                share = self._permits.permits // threads
-                rate = sum(map(len, rows)) / elapsed * 1e9 * share
-                self._tokens_per_s += 0.05 * (rate - self._tokens_per_s)
+                self._learn_speed(sum(map(len, rows)), elapsed, threads)
             for work, indices in batch:
                 work.queue_ns = max(work.queue_ns, started - work.submitted_ns)
                 work.infer_ns = max(work.infer_ns, elapsed)
@@ -266,6 +270,16 @@ class EncodeScheduler:
                     done.append(work)
         for work in done:
             work.on_done(work)
+
+    def _learn_speed(self, tokens: int, elapsed_ns: int, threads: int) -> None:
+        """Average the speed of the whole model: of one worker, times the workers beside it."""
+        if tokens < TOKEN_BUDGET // 2:
+            return  # Small batches are slow by the token and say nothing of a full queue.
+        rate = tokens / elapsed_ns * 1e9 * (self._permits.permits // threads)
+        if self._tokens_per_s == math.inf:
+            self._tokens_per_s = rate
+        else:
+            self._tokens_per_s += 0.05 * (rate - self._tokens_per_s)
 
     def _end(self, work: EncodeWork) -> bool:
         """Mark work as ended; False when it was. Holds the lock."""
@@ -384,9 +398,13 @@ class GenerateScheduler:
         ------
         QueueFull, NotReady
             As in `EncodeScheduler.submit`.
+        EngineError
+            When the engine broke and was given up.
         """
         work.submitted_ns = time.perf_counter_ns()
         with self._changed:
+            if self._failure is not None:
+                raise EngineError(f"model {self.name} stopped after a failure; see the log")
             if self._closed:
                 raise NotReady(f"model {self.name} is being unloaded")
             waiting = sum(w.tokens for w in self._waiting)
@@ -416,8 +434,21 @@ class GenerateScheduler:
         try:
             while self._prepare(engine):
                 self._step(engine)
+        except Exception as error:
+            self._give_up(error)
         finally:
             engine.close()
+
+    def _give_up(self, error: Exception) -> None:
+        """The engine broke outside a step: end what waits and runs, take on no more."""
+        failure = _as_sprat_error(self.name, error)
+        with self._changed:
+            self._failure = failure
+            ended = [*self._live.values(), *self._waiting]
+            self._live.clear()
+            self._waiting.clear()
+        for work in ended:
+            work.on_progress(failure)
 
     def _prepare(self, engine: GenerativeEngine) -> bool:
         """Drop the dead, start what fits; wait for work. False when closed and drained."""
@@ -452,8 +483,16 @@ class GenerateScheduler:
 
     def _start_waiting(self, engine: GenerativeEngine) -> list[tuple[GenerateWork, SpratError]]:
         failed: list[tuple[GenerateWork, SpratError]] = []
-        while self._waiting and engine.has_room(self._waiting[0].tokens):
-            work = self._waiting.popleft()
+        while self._waiting:
+            work = self._waiting[0]
+            has_room = engine.has_room(work.tokens)
+            if not has_room and self._live:
+                break
+            self._waiting.popleft()
+            if not has_room:
+                message = f"model {self.name}: {work.tokens} tokens do not fit, even alone"
+                failed.append((work, EngineError(message)))
+                continue
             work.sequence = self._next_sequence
             self._next_sequence += 1
             work.started_ns = time.perf_counter_ns()

@@ -1,119 +1,167 @@
-"""Texts to token ids for encoders, with the model's own ``tokenizer.json``.
+"""Text to token ids for encoders, and the rules for texts that nothing can be said of.
 
-What a user writes is never a special token: a literal ``[SEP]`` is tokenized like any other text.
+Today this stands on the ``tokenizers`` library. Its own threads are switched off unless
+``TOKENIZERS_PARALLELISM`` is set already: they would run beside the CPU budget.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-# One text is too little to share out, and batches run on the CPU budget, not beside it.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-import tokenizers
-
 from sprat.errors import CorruptFile, InputTooLong, InvalidInput
 from sprat.values import IntArray, Truncation
 
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import tokenizers  # noqa: E402  (reads the variable)
+
+# Anything but white space, control characters (Cc) and invisible format characters (Cf).
+_VISIBLE = re.compile(
+    r"[^\s\x00-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f]"
+)
+
 
 class Tokenizer:
-    """A tokenizer of the `tokenizers` library. Safe to share between threads.
+    """The tokenizer of one encoder. Any number of threads may use it at once.
 
-    Parameters
+    Text is never read as markup: a literal ``[SEP]`` in a text is a bracket, letters and a
+    bracket. A NUL or another control character is whatever the model's own normalizer makes of it
+    (BERT's drops it).
+
+    Attributes
     ----------
-    inner : tokenizers.Tokenizer
-        Its padding and truncation are turned off.
+    max_tokens : int
+        Most tokens of a text that the model takes, special tokens included.
+    name : str
+        For people, such as ``tokenizers (WordPiece)``.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
-        inner.no_padding()
-        inner.no_truncation()
-        inner.encode_special_tokens = True
-        self._inner = inner
+    def __init__(self, backend: tokenizers.Tokenizer, *, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self.name = f"tokenizers ({type(backend.model).__name__})"
+        backend.no_padding()
+        backend.no_truncation()
+        backend.encode_special_tokens = True
+        self._backend = backend
 
     @classmethod
-    def from_file(cls, path: Path) -> Tokenizer:
-        """Read a ``tokenizer.json``.
+    def from_file(cls, path: Path, *, max_tokens: int) -> Tokenizer:
+        """Read a tokenizer.json; padding and truncation that it asks for are switched off.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        max_tokens : int
+            Most tokens of a text that the model takes, special tokens included.
 
         Raises
         ------
         CorruptFile
-            When it is missing or the library cannot read it.
+            The file is missing, cut or malformed.
         """
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
-        except Exception as error:  # The library raises bare Exception.
-            raise CorruptFile(str(path), f"no tokenizer.json: {error}") from None
-
-    @property
-    def name(self) -> str:
-        """What tokenizes, for people: ``tokenizers (WordPiece)``."""
-        return f"tokenizers ({type(self._inner.model).__name__})"
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library has no class of its own
+            raise CorruptFile(str(path), f"not a tokenizer ({error})") from None
+        return cls(backend, max_tokens=max_tokens)
 
     def encode_batch(self, texts: Sequence[str]) -> list[IntArray]:
-        """Token ids of each text, special tokens included: int32[T_i], of any length.
+        """Token ids of each text, special tokens included, however many they are.
 
-        Releases the GIL while it works.
+        Parameters
+        ----------
+        texts : sequence of str
+            Texts that `check_text` accepts.
+
+        Returns
+        -------
+        list of int32[T_i]
+            New arrays, in the order of ``texts``. A text of which the normalizer leaves nothing
+            gives the special tokens alone.
         """
-        encodings = self._inner.encode_batch_fast(list(texts))
+        encodings = self._backend.encode_batch_fast(texts)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def tokens(self, ids: IntArray) -> tuple[str, ...]:
-        """Each token as text, for people."""
-        return tuple(self._inner.id_to_token(i) or "" for i in ids.tolist())
+        """The vocabulary's entry for each id, for people; empty where there is none."""
+        return tuple(self._backend.id_to_token(token) or "" for token in ids.tolist())
 
 
-def check_text(text: object, *, field: str) -> None:
-    """Check that something is a text that can be tokenized.
+def check_text(text: str, field: str) -> None:
+    """Refuse what no answer can be given for.
+
+    Parameters
+    ----------
+    text : str
+        A text of a request. NUL and other control characters are accepted beside visible ones.
+    field : str
+        Where it stands in the request, such as ``texts[3]``.
 
     Raises
     ------
     InvalidInput
-        For what is no str, empty, only white space, or has a lone surrogate (named by position).
+        It is not a str; is empty or holds nothing but white space, control characters and
+        invisible format characters; or holds a lone surrogate.
     """
     if not isinstance(text, str):
-        raise InvalidInput(f"{field}: expected str, got {type(text).__name__}", field=field)
-    if not text or text.isspace():
-        raise InvalidInput(f"{field}: expected a text, got an empty one", field=field)
+        raise InvalidInput(f"{field}: expected text, got {type(text).__name__}", field=field)
+    if _VISIBLE.search(text) is None:
+        kind = "holds no visible character" if text else "is empty"
+        raise InvalidInput(f"{field}: {kind}", field=field)
     if not text.isascii():
         try:
-            text.encode("utf-8")
+            text.encode()
         except UnicodeEncodeError as error:
             raise InvalidInput(
-                f"{field}: lone surrogate at character {error.start}", field=field
+                f"{field}: half a surrogate pair at index {error.start}, which is not text",
+                field=field,
+                metadata={"index": str(error.start)},
             ) from None
 
 
 def fit(
     ids: IntArray, *, limit: int, truncation: Truncation, field: str
 ) -> tuple[IntArray, int]:
-    """Ids that fit the model, and how many were dropped.
-
-    Truncation drops tokens at the end of the text and keeps the final special token.
+    """Hold a row to the limit.
 
     Parameters
     ----------
     ids : int32[T]
-        Token ids, special tokens included.
+        Token ids of a text, the last one the special token that ends it.
     limit : int
-        Most tokens that are accepted.
+        Most tokens, at least 2.
     truncation : {"refuse", "truncate"}
-        What happens beyond it.
+        What happens to a longer row.
+    field : str
+        Where the text stands in the request, such as ``texts[3]``.
+
+    Returns
+    -------
+    ids : int32[min(T, limit)]
+        The row; a truncated one keeps its beginning and its last token.
+    dropped : int
+        Tokens that were cut out.
 
     Raises
     ------
     InputTooLong
-        When there are more and ``truncation`` is ``refuse``.
+        More tokens than the limit, under "refuse".
     """
-    excess = len(ids) - limit
-    if excess <= 0:
+    dropped = len(ids) - limit
+    if dropped <= 0:
         return ids, 0
     if truncation == "refuse":
         raise InputTooLong(
-            field=field, tokens=len(ids), limit=limit, hint="shorten it or allow truncation"
+            field=field,
+            tokens=len(ids),
+            limit=limit,
+            hint="send a shorter text, or ask for truncation",
         )
-    return np.concatenate([ids[: limit - 1], ids[-1:]]), excess
+    return np.concatenate((ids[: limit - 1], ids[-1:])), dropped

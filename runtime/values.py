@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
 Truncation = Literal["refuse", "truncate"]
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length"]
 Role = Literal["system", "user", "assistant"]
 
 
@@ -207,7 +207,7 @@ class Chunk:
     text : str
         Whole code points only; concatenated chunks are the answer.
     finish_reason : str or None
-        ``stop`` (end token or stop string), ``length`` (``max_tokens`` or context), ``cancelled``;
+        ``stop`` (end token or stop string) or ``length`` (``max_tokens`` or context);
         None before the last chunk.
     prompt_tokens, output_tokens : int
         So far.

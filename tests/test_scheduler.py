@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import numpy as np
 import pytest
@@ -170,22 +169,26 @@ def test_loop_thread_close_ends_its_helper_threads() -> None:
     loop = LoopThread()
     loop.run(asyncio.to_thread(lambda: None))
     loop.close()
-    assert set(threading.enumerate()) <= before
+    until(lambda: set(threading.enumerate()) <= before, "a thread is left behind")
 
 
 def test_loop_thread_close_closes_open_generators() -> None:
     ended = threading.Event()
 
-    async def numbers() -> object:
+    async def numbers() -> AsyncIterator[int]:
         try:
             yield 1
             yield 2
         finally:
             ended.set()
 
-    loop = LoopThread()
     stream = numbers()
-    assert loop.run(anext(stream)) == 1  # type: ignore[call-overload]
+
+    async def first() -> int:
+        return await anext(stream)
+
+    loop = LoopThread()
+    assert loop.run(first()) == 1
     loop.close()
     assert ended.is_set()
 
@@ -367,10 +370,16 @@ def test_encode_scheduler_drops_expired_work_without_running_it(
 
 def test_encode_scheduler_refuses_what_cannot_be_in_time(make: Make, encoder: Encoder) -> None:
     scheduler = make(threads=1, capacity=10**9)
+    encoder.failure = lambda _: time.sleep(0.01)
+    measured = Call([1] * 512)
+    scheduler.submit(measured.work)
+    measured.check()
     occupy(scheduler, encoder, 1)
-    scheduler.submit(Call(*([1] * 500 for _ in range(200))).work)
+    ahead = Call(*([1] * 500 for _ in range(200)))
+    scheduler.submit(ahead.work)
     with pytest.raises(DeadlineExceeded) as caught:
         scheduler.submit(Call([2], deadline_s=0.5).work)
+    ahead.work.cancelled = True
     assert float(caught.value.metadata["estimate_ms"]) > 500
     assert [2] not in encoder.rows
 
@@ -378,7 +387,7 @@ def test_encode_scheduler_refuses_what_cannot_be_in_time(make: Make, encoder: En
 def test_encode_scheduler_takes_a_large_first_request_in_reasonable_time(make: Make) -> None:
     """Nothing is known of the model's speed yet: that is no reason to refuse."""
     scheduler = make(capacity=10**9)
-    call = Call(*([n % 100] * 256 for n in range(1024)), deadline_s=60.0)
+    call = Call(*([n] * 256 for n in range(64)), deadline_s=2.0)
     scheduler.submit(call.work)
     call.check()
 
@@ -488,7 +497,6 @@ def test_encode_scheduler_passes_on_what_the_engine_raises_on_purpose(
     assert call.check_error(CorruptFile).message == "model.bin: cut"
 
 
-@pytest.mark.filterwarnings("default")
 def test_encode_scheduler_gives_a_lone_text_every_thread(make: Make, encoder: Encoder) -> None:
     scheduler = make(threads=4)
     for n in range(5):
@@ -728,17 +736,11 @@ def test_generate_scheduler_refuses_what_never_fits_instead_of_waiting(
     generate: MakeGenerator, generator: Generator
 ) -> None:
     generator.cells = 40
-
-    def too_large(start: Start) -> None:
-        if len(start.prompt) + start.sampling.max_tokens > generator.cells:
-            raise EngineError("no room")
-
-    generator.on_start = too_large
     scheduler = generate()
     impossible, fine = Answer("x" * 30, max_tokens=20), Answer()
     scheduler.submit(impossible.work)
     scheduler.submit(fine.work)
-    assert "no room" in impossible.check_error(EngineError).message
+    assert "50 tokens do not fit" in impossible.check_error(EngineError).message
     fine.check("abab")
 
 
@@ -897,7 +899,7 @@ def test_generate_scheduler_deadline_in_the_middle_of_an_answer(
     generate: MakeGenerator, generator: Generator
 ) -> None:
     generator.on_step = lambda: time.sleep(0.002)
-    scheduler = generate()
+    scheduler = generate(capacity=10**6)
     late = Answer("ab", max_tokens=10_000, deadline_s=0.03)
     generator.cells = 10**6
     neighbour = Answer("cd", max_tokens=30)
@@ -975,7 +977,6 @@ def test_generate_scheduler_takes_one_permit_beside_other_owners(generator: Gene
 
 def test_generate_scheduler_many_submitters(generate: MakeGenerator, generator: Generator) -> None:
     scheduler = generate(capacity=10**6)
-    logging.getLogger("sprat").debug("stress")
     made: list[Answer] = []
     lock = threading.Lock()
 

@@ -1,92 +1,127 @@
-"""Encoders on CTranslate2: ids in, pooled and normalized sentence vectors out."""
+"""The engine for encoders: CTranslate2 on the CPU.
+
+CTranslate2 fixes the threads of a forward pass when a model is loaded, so a model that may use
+several cores is loaded twice: once with a worker for every core, each running a batch on one thread
+(the most texts a second), and once with one worker that runs a batch on all cores (the least time
+for a batch that is alone). For MiniLM-L6 in int8 the second copy takes 26 MB.
+
+``CT2_USE_MKL`` is never set: on AMD it makes CTranslate2 several times slower.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import ctranslate2
 import numpy as np
+from ctranslate2 import Encoder, StorageView
 
 from sprat.errors import CorruptFile, EngineError
 from sprat.kernels import pool
 from sprat.values import FloatArray, IntArray
 
 
-def describe() -> str:
-    """The library's version and the weight types that run fast here."""
-    types = sorted(ctranslate2.get_supported_compute_types("cpu"))
-    return f"ctranslate2 {ctranslate2.__version__}: {', '.join(types)}"
-
-
 class Ct2Encoder:
-    """An encoder. See `sprat.engine.base.EncoderEngine`.
+    """An `EncoderEngine` over the folder that `sprat.quantize.ct2.convert` writes.
 
     Parameters
     ----------
     folder : Path
-        A CTranslate2 model, as `sprat.quantize.ct2` writes it.
+        Holds model.bin, config.json and vocabulary.json.
     pooling : {"mean", "cls"}
         How token vectors become a sentence vector.
     max_tokens : int
-        Longest input.
+        Longest row. The model must have that many positions.
     workers : int
-        Batches that may run side by side on one thread each. With more than one, a second copy of
-        the weights runs a batch that is alone on all of these threads.
+        Threads that may call `encode` at once, and cores that one call may use.
 
     Raises
     ------
     CorruptFile
-        When the library cannot read the model.
+        A file of the folder is missing, cut or malformed.
+    EngineError
+        The model cannot run on this machine, or not over ``max_tokens`` tokens.
     """
 
     def __init__(
         self, folder: Path, *, pooling: Literal["mean", "cls"], max_tokens: int, workers: int
     ) -> None:
         self.max_tokens = max_tokens
+        self._folder = folder
         self._pooling = pooling
-        self._workers = workers
-        self._side_by_side = _load(folder, inter_threads=workers, intra_threads=1)
-        self._alone = (
-            _load(folder, inter_threads=1, intra_threads=workers)
-            if workers > 1
-            else self._side_by_side
+        self._rows = _vocabulary_size(folder / "vocabulary.json")
+        self._per_core = _load(folder, inter_threads=workers, intra_threads=1)
+        self._all_cores = (
+            _load(folder, inter_threads=1, intra_threads=workers) if workers > 1 else self._per_core
         )
-        probe = self._forward(self._side_by_side, np.zeros((1, 1), np.int32), np.ones(1, np.int32))
-        self.dimension = probe.shape[2]
+        longest = np.zeros((1, max_tokens), np.int32)
+        self.dimension = self._forward(self._all_cores, longest, [max_tokens]).shape[1]
 
     def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
-        """See `sprat.engine.base.EncoderEngine.encode`."""
-        lengths = np.array([len(row) for row in rows], np.int32)
-        ids = np.zeros((len(rows), int(lengths.max())), np.int32)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-        encoder = self._alone if threads > 1 else self._side_by_side
-        return pool(self._forward(encoder, ids, lengths), lengths, self._pooling)
+        """Run one batch; see `EncoderEngine.encode`.
 
-    @staticmethod
-    def _forward(encoder: ctranslate2.Encoder, ids: IntArray, lengths: IntArray) -> FloatArray:
-        """Token vectors, float32[B, T, D]; padded positions hold anything."""
+        Raises
+        ------
+        EngineError
+            A row is empty, is too long or holds a token id that the model has no vector for; or
+            the engine is closed.
+        """
+        lengths = [len(row) for row in rows]
+        shortest, longest = min(lengths, default=0), max(lengths, default=0)
+        if not (shortest and longest <= self.max_tokens):
+            raise EngineError(
+                f"{self._folder}: expected rows of 1 to {self.max_tokens} tokens, "
+                f"got {len(rows)} rows of {shortest} to {longest}"
+            )
+        ids_bt = np.zeros((len(rows), longest), np.int32)
+        for ids_t, row, length in zip(ids_bt, rows, lengths, strict=True):
+            ids_t[:length] = row
+        # Unsigned, a negative id is a large one. CTranslate2 would read past its table.
+        if ids_bt.view(np.uint32).max() >= self._rows:
+            raise EngineError(
+                f"{self._folder}: expected token ids in [0, {self._rows}), got {ids_bt.min()} to "
+                f"{ids_bt.max()}: the tokenizer is another model's"
+            )
+        encoder = self._all_cores if threads > 1 else self._per_core
+        return self._forward(encoder, ids_bt, lengths)
+
+    def _forward(self, encoder: Encoder, ids_bt: IntArray, lengths: list[int]) -> FloatArray:
+        lengths_b = np.array(lengths, np.int32)
         try:
             output = encoder.forward_batch(
-                ctranslate2.StorageView.from_array(ids),
-                ctranslate2.StorageView.from_array(lengths),
+                StorageView.from_array(ids_bt), StorageView.from_array(lengths_b)
             )
-        except RuntimeError as error:
-            raise EngineError(f"ctranslate2 failed on a batch: {error}") from None
-        # A view of the output's memory; numpy keeps the output alive.
-        return np.asarray(output.last_hidden_state)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"{self._folder}: CTranslate2 cannot run it ({error})") from error
+        # A view: it keeps the output alive while the kernel reads it.
+        return pool(np.asarray(output.last_hidden_state), lengths_b, self._pooling)
 
     def close(self) -> None:
-        """See `sprat.engine.base.EncoderEngine.close`."""
-        del self._side_by_side, self._alone
+        """Release the weights. No call may be running."""
+        self._per_core.unload_model()
+        self._all_cores.unload_model()
 
 
-def _load(folder: Path, *, inter_threads: int, intra_threads: int) -> ctranslate2.Encoder:
+def _load(folder: Path, *, inter_threads: int, intra_threads: int) -> Encoder:
     try:
-        return ctranslate2.Encoder(
-            str(folder), "cpu", inter_threads=inter_threads, intra_threads=intra_threads
+        return Encoder(
+            str(folder), device="cpu", inter_threads=inter_threads, intra_threads=intra_threads
         )
     except (RuntimeError, ValueError) as error:
-        raise CorruptFile(str(folder), f"ctranslate2 cannot load it: {error}") from None
+        raise CorruptFile(str(folder), f"CTranslate2 cannot load it ({error})") from error
+    except MemoryError:
+        raise EngineError(f"{folder}: not enough memory to load it") from None
+
+
+def _vocabulary_size(path: Path) -> int:
+    try:
+        tokens = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CorruptFile(str(path), f"cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise CorruptFile(str(path), "not JSON") from None
+    if not isinstance(tokens, list):
+        raise CorruptFile(str(path), f"expected a list, found {type(tokens).__name__}")
+    return len(tokens)

@@ -1,1 +1,1 @@
-"""Training and evaluation. The server never imports this: it fits what `sprat.calibration` applies."""
+"""Training and evaluation. The server imports none of it: it only applies what was fitted here."""

@@ -111,24 +111,20 @@ def read(path: Path) -> Dataset:
         records = _csv_records(_decode(path))
     else:
         raise DataError(str(path), 0, f"expected .jsonl or .csv, found {suffix or 'no suffix'}")
-    texts: list[str] = []
-    labels: list[str] = []
-    lines: list[int] = []
+    rows: list[tuple[str, str, int]] = []
     faults: list[tuple[int, str]] = []
     for line, record in records:
-        try:
-            text, label = _checked(record)
-        except _Fault as fault:
-            faults.append((line, str(fault)))
+        checked = _check(record)
+        if isinstance(checked, _Fault):
+            faults.append((line, str(checked)))
         else:
-            texts.append(text)
-            labels.append(label)
-            lines.append(line)
+            rows.append((*checked, line))
     if faults:
         raise _bad_rows(str(path), faults)
-    if not texts:
+    if not rows:
         raise DataError(str(path), 0, "no rows")
-    return Dataset(tuple(texts), tuple(labels), tuple(lines), str(path))
+    texts, labels, lines = zip(*rows, strict=True)
+    return Dataset(texts, labels, lines, str(path))
 
 
 def _decode(path: Path) -> str:
@@ -206,18 +202,23 @@ def _header(row: list[str]) -> list[str]:
     return row
 
 
-def _checked(record: object) -> tuple[str, str]:
-    """Text and label of a record, or a `_Fault`."""
+def _check(record: object) -> tuple[str, str] | _Fault:
+    """Text and label of a record, or what is wrong with it."""
     if isinstance(record, _Fault):
-        raise record
+        return record
+    try:
+        return _fields(record)
+    except _Fault as fault:
+        return fault
+
+
+def _fields(record: object) -> tuple[str, str]:
     if not isinstance(record, dict):
         raise _Fault(f"expected a JSON object, found {_JSON_TYPES[type(record)]}")
     text, label = (_string(record, field) for field in ("text", "label"))
     label = label.strip()
     if len(label) > MAX_LABEL_CHARACTERS:
-        raise _Fault(
-            f"label: {len(label)} characters, at most {MAX_LABEL_CHARACTERS} are accepted"
-        )
+        raise _Fault(f"label: {len(label)} characters, at most {MAX_LABEL_CHARACTERS} are accepted")
     if any(unicodedata.category(character) == "Cc" for character in label):
         raise _Fault("label: a control character")
     return text, label

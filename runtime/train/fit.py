@@ -1,4 +1,4 @@
-"""Fit a linear head on frozen sentence vectors: weights, bias, and the temperature to serve them."""
+"""Fit a linear head on frozen sentence vectors: weights, bias, and their temperature."""
 
 from __future__ import annotations
 
@@ -140,7 +140,9 @@ def _out_of_fold(
 def _fit(vectors_nd: FloatArray, targets_n: IntArray, strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, tol=TOLERANCE, max_iter=MAX_STEPS).fit(vectors_nd, targets_n)
+    return LogisticRegression(C=strength, tol=TOLERANCE, max_iter=MAX_STEPS).fit(
+        vectors_nd, targets_n
+    )
 
 
 def _coefficients(model: Any) -> tuple[FloatArray, FloatArray]:

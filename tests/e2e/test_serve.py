@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from servers import ENCODER, GENERATOR, TASK, Server
+
 from sprat import AsyncClient, Client, Message, Runtime, Sampling
 from sprat.errors import InputTooLong, InvalidInput, NotFound, TaskNotSupported
 from sprat.store import Store
@@ -62,9 +62,7 @@ def test_embed_keeps_order_in_large_calls(client: Client) -> None:
 
 def test_generate_streams_whole_code_points(client: Client) -> None:
     chunks = list(
-        client.generate(
-            GENERATOR, [Message("user", "Name three fruits.")], Sampling(max_tokens=24)
-        )
+        client.generate(GENERATOR, [Message("user", "Name three fruits.")], Sampling(max_tokens=24))
     )
     assert len(chunks) > 3
     last = chunks[-1]
@@ -81,9 +79,7 @@ def test_generate_ends_before_a_stop_string(client: Client) -> None:
     free = "".join(c.text for c in client.generate(GENERATOR, prompt, Sampling(max_tokens=12)))
     stop = free.strip().split(",")[0]
     assert stop
-    cut = list(
-        client.generate(GENERATOR, prompt, Sampling(max_tokens=12, stop=(stop,)))
-    )
+    cut = list(client.generate(GENERATOR, prompt, Sampling(max_tokens=12, stop=(stop,))))
     text = "".join(chunk.text for chunk in cut)
     assert text == free[: free.index(stop)]
     assert cut[-1].finish_reason == "stop"

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+
 from sprat.train.data import Dataset
 from sprat.values import FloatArray
 
-DIMENSION = 64
+DIMENSION = 256
 
 TOPICS = {
     "billing": "invoice charge refund card price payment tax receipt amount currency",
@@ -22,7 +23,7 @@ COMMON = "please the my was again about help today with and still order account 
 
 
 def embed_words(texts: Sequence[str]) -> FloatArray:
-    """float32[N, 64]: L2-normalized sums of one fixed random vector a word."""
+    """float32[N, 256]: L2-normalized sums of one fixed random vector a word."""
     vectors = np.zeros((len(texts), DIMENSION), np.float32)
     for vector, text in zip(vectors, texts, strict=True):
         for word in text.lower().split():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sprat.calibration import softmax
 from sprat.train.calibrate import (
     MAX_TEMPERATURE,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from sprat.errors import DataError
 from sprat.train.data import Dataset, read
 
@@ -17,7 +18,9 @@ SECRET = "xyzzy-secret"
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 labels = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
-rows = st.lists(st.tuples(texts, labels).filter(lambda r: r[0].strip() and r[1].strip()), min_size=1)
+rows = st.lists(
+    st.tuples(texts, labels).filter(lambda r: r[0].strip() and r[1].strip()), min_size=1
+)
 
 
 def write(tmp_path: Path, name: str, content: str | bytes) -> Path:
@@ -146,7 +149,11 @@ def test_data_jsonl_names_the_bad_row(tmp_path: Path, row: str, message: str) ->
         (f"text;label\n{SECRET};x\n", 1, "found 0 among 1 columns separated by commas"),
         ("text,category\na,b\n", 1, "expected one column label"),
         ("text,label,text\na,b,c\n", 1, "expected one column text in the first record, found 2"),
-        (f"text,label\na,b\n{SECRET},with a comma,x\n", 3, "expected 2 fields as in the header, found 3"),
+        (
+            f"text,label\na,b\n{SECRET},with a comma,x\n",
+            3,
+            "expected 2 fields as in the header, found 3",
+        ),
         (f"text,label\n{SECRET}\n", 2, "expected 2 fields as in the header, found 1"),
         ('text,label\n"two\nlines",x\n,y\n', 4, "text: empty"),
         (f"text,label\n{SECRET}, \n", 2, "label: empty"),
@@ -154,9 +161,7 @@ def test_data_jsonl_names_the_bad_row(tmp_path: Path, row: str, message: str) ->
         (f'text,label\na,x\n"{SECRET},x\nb,y\n', 3, "broken CSV"),
     ],
 )
-def test_data_csv_names_the_bad_row(
-    tmp_path: Path, content: str, line: int, message: str
-) -> None:
+def test_data_csv_names_the_bad_row(tmp_path: Path, content: str, line: int, message: str) -> None:
     error = failure(write(tmp_path, "rows.csv", content))
     assert error.line == line
     assert message in error.message

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
+
 from sprat.calibration import softmax
 from sprat.errors import SetupError
 from sprat.train.calibrate import fit_temperature, nll
@@ -15,7 +17,6 @@ from sprat.train.data import Dataset
 from sprat.train.fit import REGULARIZATION, TOLERANCE, Head, fit_head
 from sprat.train.split import assign_folds
 from sprat.values import FloatArray, IntArray
-from threadpoolctl import threadpool_info
 
 Embed = Callable[[Sequence[str]], FloatArray]
 Rows = tuple[FloatArray, IntArray, IntArray]
@@ -63,9 +64,7 @@ def test_fit_head_of_two_labels_has_two_rows(embed: Embed, dataset: Callable[...
     )
 
 
-def test_fit_chooses_by_scores_of_heads_that_have_not_seen_the_rows(
-    rows: Rows, head: Head
-) -> None:
+def test_fit_chooses_by_scores_of_heads_that_have_not_seen_the_rows(rows: Rows, head: Head) -> None:
     vectors, targets, folds = rows
     logits = np.empty((len(targets), 3), np.float32)
     for fold in range(5):

@@ -1,0 +1,270 @@
+"""Engines without weights, for tests: sprat's own and yours.
+
+Both keep the contracts of `sprat.engine.base` and answer the same for the same input, in any
+batch, on any machine. They can be slow on purpose and fail on purpose.
+
+Examples
+--------
+>>> import numpy as np
+>>> engine = FakeEncoder(dimension=4)
+>>> first, second = engine.encode([np.array([1, 2], np.int32)] * 2, threads=1)
+>>> bool((first == second).all())
+True
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sprat.engine.base import Progress, Start
+from sprat.errors import EngineError
+from sprat.kernels import Utf8Stream
+from sprat.values import FinishReason, FloatArray, IntArray, Message
+
+BEGIN, END = 256, 257
+"""Token ids of `FakeGenerator` beyond the 256 bytes: start of a text, end of an answer."""
+
+_SPECIAL = {"<begin>": BEGIN, "<end>": END}
+
+
+class FakeEncoder:
+    """An `EncoderEngine` whose vectors depend on nothing but the token ids.
+
+    Each id has a fixed direction and a row is the normalized sum of its ids' directions, so that
+    rows that share ids are close and rows with the same ids are equal.
+
+    Parameters
+    ----------
+    dimension : int, default 16
+        Length of a vector.
+    max_tokens : int, default 512
+        Longest row.
+    delay_s : float, default 0
+        What every call takes, in seconds.
+    failing_calls : collection of int, default ()
+        Which calls, counted from 0, raise `EngineError` (after the delay).
+
+    Attributes
+    ----------
+    batches : list of int
+        Rows of each call so far, in the order in which the calls came.
+    closed : bool
+        Whether `close` was called; then `encode` raises `EngineError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        dimension: int = 16,
+        max_tokens: int = 512,
+        delay_s: float = 0.0,
+        failing_calls: Collection[int] = (),
+    ) -> None:
+        self.dimension = dimension
+        self.max_tokens = max_tokens
+        self.batches: list[int] = []
+        self.closed = False
+        self._delay_s = delay_s
+        self._failing_calls = failing_calls
+        self._calls = itertools.count()
+        self._frequencies = np.sqrt(np.arange(2, dimension + 2))
+
+    def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
+        """Run one batch; see `EncoderEngine.encode`.
+
+        Raises
+        ------
+        EngineError
+            A failing call, a closed engine, or a row that is empty or too long.
+        """
+        call = next(self._calls)
+        self.batches.append(len(rows))
+        if self.closed:
+            raise EngineError("the fake encoder is closed")
+        time.sleep(self._delay_s)
+        if call in self._failing_calls:
+            raise EngineError(f"the fake encoder was told to fail on call {call}")
+        return np.stack([self._vector(row) for row in rows])
+
+    def _vector(self, row: IntArray) -> FloatArray:
+        if not 1 <= len(row) <= self.max_tokens:
+            raise EngineError(f"expected rows of 1 to {self.max_tokens} tokens, got {len(row)}")
+        total = np.cos(np.outer(row.astype(np.float64) + 1.0, self._frequencies)).sum(axis=0)
+        return (total / np.linalg.norm(total)).astype(np.float32)
+
+    def close(self) -> None:
+        """Make every later `encode` fail."""
+        self.closed = True
+
+
+@dataclass(slots=True)
+class _Sequence:
+    start: Start
+    prompt_left: int
+    answer: list[int]
+    output_tokens: int = 0
+    decoder: Utf8Stream = field(default_factory=Utf8Stream)
+
+
+class FakeGenerator:
+    """A `GenerativeEngine` that answers with its prompt, or with a scripted text.
+
+    Its tokens are the bytes of UTF-8, so that an answer takes one step a byte and code points
+    come in pieces; ``<begin>`` and ``<end>`` are its special tokens.
+
+    Parameters
+    ----------
+    answer : str or None, default None
+        What every sequence answers; None repeats its prompt without special tokens.
+    context_length : int, default 2048
+        Most tokens of a sequence.
+    sequence_limit : int, default 8
+        Most live sequences.
+    delay_s : float, default 0
+        What every step with work takes, in seconds.
+    failing_steps : collection of int, default ()
+        Which steps with work, counted from 0, raise `EngineError` (after the delay).
+
+    Attributes
+    ----------
+    steps : int
+        Steps with work so far.
+    closed : bool
+        Whether `close` was called.
+    """
+
+    def __init__(
+        self,
+        *,
+        answer: str | None = None,
+        context_length: int = 2048,
+        sequence_limit: int = 8,
+        delay_s: float = 0.0,
+        failing_steps: Collection[int] = (),
+    ) -> None:
+        self.context_length = context_length
+        self.sequence_limit = sequence_limit
+        self.steps = 0
+        self.closed = False
+        self._answer = answer
+        self._delay_s = delay_s
+        self._failing_steps = failing_steps
+        self._live: dict[int, _Sequence] = {}
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> IntArray:
+        """Bytes of a text, after ``BEGIN`` with ``add_special``."""
+        ids = [BEGIN] if add_special else []
+        while text:
+            found = [(text.find(name), name) for name in _SPECIAL if parse_special and name in text]
+            at, name = min(found, default=(len(text), ""))
+            ids.extend(text[:at].encode())
+            if name:
+                ids.append(_SPECIAL[name])
+            text = text[at + len(name) :]
+        return np.array(ids, np.int32)
+
+    def token_texts(self, ids: IntArray) -> tuple[str, ...]:
+        """Each token as text; half a code point is U+FFFD."""
+        names = {token: name for name, token in _SPECIAL.items()}
+        return tuple(
+            names.get(token) or bytes([token]).decode(errors="replace") for token in ids.tolist()
+        )
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """One ``role: content`` line for each message, then ``assistant:``."""
+        return "".join(f"{m.role}: {m.content}\n" for m in messages) + "assistant:"
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether a sequence is free and ``tokens`` fit into the context."""
+        return len(self._live) < self.sequence_limit and tokens <= self.context_length
+
+    def start(self, start: Start) -> None:
+        """Take in a sequence.
+
+        Raises
+        ------
+        EngineError
+            The identifier is in use, no sequence is free, or the prompt leaves no room.
+        """
+        if start.sequence in self._live or len(self._live) >= self.sequence_limit:
+            raise EngineError(f"sequence {start.sequence} is in use, or none is free")
+        if not 1 <= len(start.prompt) < self.context_length:
+            raise EngineError(
+                f"expected a prompt of 1 to {self.context_length - 1} tokens, "
+                f"got {len(start.prompt)}"
+            )
+        self._live[start.sequence] = _Sequence(start, len(start.prompt), self._answer_to(start))
+
+    def _answer_to(self, start: Start) -> list[int]:
+        text = self._answer
+        if text is None:
+            text = bytes(i for i in start.prompt.tolist() if i < BEGIN).decode(errors="replace")
+        # The answer is known, and with it where a stop string will cut it.
+        ends = [text.find(stop) for stop in start.sampling.stop if stop in text]
+        return [*text[: min(ends, default=len(text))].encode(), END]
+
+    def stop(self, sequence: int) -> None:
+        """Drop a sequence. Unknown ones are ignored."""
+        self._live.pop(sequence, None)
+
+    def busy(self) -> bool:
+        """Whether any sequence is live."""
+        return bool(self._live)
+
+    def step(self, *, max_tokens: int, threads: int) -> list[Progress]:
+        """One token for every running sequence, then prompts; see `GenerativeEngine.step`.
+
+        Raises
+        ------
+        EngineError
+            A failing step, or a closed engine.
+        """
+        if self.closed:
+            raise EngineError("the fake generator is closed")
+        if not self._live:
+            return []
+        number, self.steps = self.steps, self.steps + 1
+        time.sleep(self._delay_s)
+        if number in self._failing_steps:
+            raise EngineError(f"the fake generator was told to fail on step {number}")
+        # Stable: in order of arrival within the running and within the waiting.
+        order = sorted(self._live.values(), key=lambda s: s.prompt_left > 0)
+        progress = []
+        for sequence in order:
+            taken = min(max_tokens, max(1, sequence.prompt_left))
+            if not taken:
+                break
+            max_tokens -= taken
+            sequence.prompt_left = max(0, sequence.prompt_left - taken)
+            if not sequence.prompt_left:
+                progress.append(self._sample(sequence))
+        return progress
+
+    def _sample(self, sequence: _Sequence) -> Progress:
+        number = sequence.start.sequence
+        token = sequence.answer[sequence.output_tokens]
+        sequence.output_tokens += 1
+        text = "" if token == END else sequence.decoder.feed(bytes([token]))
+        used = len(sequence.start.prompt) + sequence.output_tokens
+        finish_reason: FinishReason | None = None
+        if token == END:
+            finish_reason = "stop"
+        elif (
+            sequence.output_tokens >= sequence.start.sampling.max_tokens
+            or used >= self.context_length
+        ):
+            finish_reason = "length"
+        if finish_reason is not None:
+            text += sequence.decoder.flush()
+            del self._live[number]
+        return Progress(number, text, 1, finish_reason)
+
+    def close(self) -> None:
+        """Drop every sequence and make every later step fail."""
+        self._live.clear()
+        self.closed = True
