@@ -3,7 +3,7 @@
 Environment
 -----------
 SPRAT_DEBUG=1
-    Native code unoptimized, with debug symbols and the C++ library's assertions.
+    Native code unoptimized, with debug symbols and with the assertions of the C++ library.
 SPRAT_SANITIZE=1
     The same under AddressSanitizer and UndefinedBehaviorSanitizer. Python then needs their library
     and that of C++, for its exceptions, from the start: see tests/kernels/test_sanitized.py.
@@ -33,7 +33,7 @@ PACKAGES = {
     "sprat.benchmarks": "benchmarks",
 }
 
-DEBUG = ["-O0", "-g", "-D_GLIBCXX_ASSERTIONS"]
+DEBUG = ["-O0", "-g", "-UNDEBUG", "-D_GLIBCXX_ASSERTIONS"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 

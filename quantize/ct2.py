@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,24 +78,26 @@ class _Family:
     """Positions count from ``pad_token_id + 1``."""
 
 
-_BERT_NAMES = {
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "dimension": "hidden_size",
-    "inner": "intermediate_size",
-    "activation": "hidden_act",
-    "layer": "encoder.layer",
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "inner_dense": "intermediate.dense",
-    "output_dense": "output.dense",
-    "output_norm": "output.LayerNorm",
-}
-_BERT = _Family(prefix="bert.", has_token_types=True, pads_positions=False, **_BERT_NAMES)
-_ROBERTA = _Family(prefix="roberta.", has_token_types=True, pads_positions=True, **_BERT_NAMES)
+_BERT = _Family(
+    prefix="bert.",
+    layers="num_hidden_layers",
+    heads="num_attention_heads",
+    dimension="hidden_size",
+    inner="intermediate_size",
+    activation="hidden_act",
+    layer="encoder.layer",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_output="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    inner_dense="intermediate.dense",
+    output_dense="output.dense",
+    output_norm="output.LayerNorm",
+    has_token_types=True,
+    pads_positions=False,
+)
+_ROBERTA = replace(_BERT, prefix="roberta.", pads_positions=True)
 _DISTILBERT = _Family(
     prefix="distilbert.",
     layers="n_layers",
@@ -152,9 +154,7 @@ _EXTRAS = (
 _FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-def convert(
-    source: Path, out: Path, *, quantization: Literal["int8", "float32"]
-) -> EncoderFacts:
+def convert(source: Path, out: Path, *, quantization: Literal["int8", "float32"]) -> EncoderFacts:
     """Write the CTranslate2 form of an encoder.
 
     Parameters
@@ -276,9 +276,7 @@ class _Weights:
         header.pop("__metadata__", None)
         self._prefix = prefix if any(name.startswith(prefix) for name in header) else ""
         self._left = {
-            # The names that TensorFlow gave to the two halves of a layer norm.
-            _modern(name.removeprefix(self._prefix)): entry
-            for name, entry in header.items()
+            _modern(name.removeprefix(self._prefix)): entry for name, entry in header.items()
         }
 
     def take(self, name: str, *shape: int) -> FloatArray:
@@ -296,9 +294,7 @@ class _Weights:
         if entry is None:
             raise UnsupportedModel(f"{where} is missing")
         if tuple(entry["shape"]) != shape:
-            raise UnsupportedModel(
-                f"{where}: expected shape {list(shape)}, found {entry['shape']}"
-            )
+            raise UnsupportedModel(f"{where}: expected shape {list(shape)}, found {entry['shape']}")
         if entry["dtype"] not in _FLOATS:
             raise UnsupportedModel(
                 f"{where}: expected type {' or '.join(_FLOATS)}, found {entry['dtype']}"
@@ -326,6 +322,7 @@ class _Weights:
 
 
 def _modern(name: str) -> str:
+    """A name with the words of today for the two halves of a layer norm."""
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
         if name.endswith(old):
             return name.removesuffix(old) + new
@@ -359,13 +356,14 @@ def _build(config: _Config, weights: _Weights) -> tuple[Any, EncoderFacts]:
 
     for index, layer in enumerate(encoder.layer):
         at = f"{family.layer}.{index}."
-        mixed = [
-            (weights.take(f"{at}{part}.weight", width, width), weights.take(f"{at}{part}.bias", width))
-            for part in (family.query, family.key, family.value)
-        ]
         attention, ffn = layer.self_attention, layer.ffn
-        attention.linear[0].weight = np.concatenate([weight for weight, _ in mixed])
-        attention.linear[0].bias = np.concatenate([bias for _, bias in mixed])
+        queries_keys_values = [at + part for part in (family.query, family.key, family.value)]
+        attention.linear[0].weight = np.concatenate(
+            [weights.take(f"{name}.weight", width, width) for name in queries_keys_values]
+        )
+        attention.linear[0].bias = np.concatenate(
+            [weights.take(f"{name}.bias", width) for name in queries_keys_values]
+        )
         _set_dense(attention.linear[1], weights, at + family.attention_output, width, width)
         _set_norm(attention.layer_norm, weights, at + family.attention_norm, width)
         _set_dense(ffn.linear_0, weights, at + family.inner_dense, inner, width)
@@ -411,14 +409,17 @@ def _vocabulary(source: Path, rows: int) -> list[str]:
         if not path.is_file():
             raise UnsupportedModel(f"{source}: neither tokenizer.json nor vocab.txt is there")
         try:
-            pairs = dict(enumerate(path.read_text("utf-8").splitlines()))
+            # Not splitlines: some vocabularies hold other line separators as tokens.
+            lines = path.read_bytes().decode().removesuffix("\n").split("\n")
         except UnicodeDecodeError as error:
             raise CorruptFile(str(path), f"byte {error.start} is not UTF-8") from None
+        pairs = {row: line.rstrip("\r") for row, line in enumerate(lines)}
     if not pairs:
         raise CorruptFile(str(path), "holds no tokens")
     if min(pairs) < 0 or max(pairs) >= rows:
         raise UnsupportedModel(
-            f"{path}: token ids go up to {max(pairs)}, the embedding table has {rows} rows"
+            f"{path}: token ids go from {min(pairs)} up to {max(pairs)}, "
+            f"the embedding table has {rows} rows"
         )
     return [pairs.get(row, f"[unused row {row}]") for row in range(rows)]
 

@@ -26,6 +26,7 @@ from sprat.published import WEIGHTS
 
 ENCODER_QUANTIZATIONS = ("int8", "float32")
 _KEPT = (WEIGHTS, "config.json")
+_NOT_GENERATIVE = ("clip", "gemma-embedding", "t5encoder")
 _GGUF_TYPE = re.compile(r"i?q\d\w*|b?f16|f32|mxfp4")
 
 
@@ -112,7 +113,12 @@ def generative(folder: Path, origin: Origin, quantization: str | None, progress:
     (published,) = (folder / "source").iterdir()
     weights = folder / "model.gguf"
     facts = gguf.inspect(published)
-    own = facts.quantization.lower()
+    own = facts.quantization
+    if "bert" in facts.architecture or facts.architecture in _NOT_GENERATIVE:
+        raise UnsupportedModel(
+            f"{published}: architecture {facts.architecture} generates nothing; an encoder is "
+            f"pulled from its {WEIGHTS}"
+        )
     if quantization in (None, own):
         published.rename(weights)
         published.parent.rmdir()
@@ -132,7 +138,7 @@ def generative(folder: Path, origin: Origin, quantization: str | None, progress:
         kind="generative",
         engine="llama",
         architecture=facts.architecture,
-        quantization=facts.quantization.lower(),
+        quantization=facts.quantization,
         weights=weights.name,
         source_weights=source_weights,
         pooling=None,

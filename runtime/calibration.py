@@ -30,4 +30,5 @@ def softmax(logits_bk: FloatArray, temperature: float) -> FloatArray:
     """
     # The largest logit goes first: no exponent is positive, so nothing overflows.
     weights = np.exp((logits_bk - logits_bk.max(axis=1, keepdims=True)) / np.float32(temperature))
-    return weights / weights.sum(axis=1, keepdims=True, dtype=np.float32)
+    probabilities: FloatArray = weights / weights.sum(axis=1, keepdims=True)
+    return probabilities

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from google.protobuf.message import Message as Proto
 
 from sprat.errors import InvalidInput
 from sprat.proto.v1 import sprat_pb2 as pb
@@ -32,6 +33,10 @@ _TRUNCATIONS: dict[int, Truncation] = {
     pb.TRUNCATION_REFUSE: "refuse",
     pb.TRUNCATION_END: "truncate",
 }
+_TRUNCATION_NUMBERS: dict[Truncation, pb.Truncation] = {
+    "refuse": pb.TRUNCATION_REFUSE,
+    "truncate": pb.TRUNCATION_END,
+}
 _ROLE_NUMBERS: dict[Role, pb.Role] = {
     "system": pb.ROLE_SYSTEM,
     "user": pb.ROLE_USER,
@@ -45,6 +50,15 @@ _FINISH_REASON_NUMBERS: dict[FinishReason, pb.FinishReason] = {
 _FINISH_REASONS: dict[int, FinishReason] = {
     int(number): reason for reason, number in _FINISH_REASON_NUMBERS.items()
 }
+_SAMPLING_NUMBERS = (
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "seed",
+)
 
 
 # -- requests, as the server reads them ------------------------------------------------------
@@ -93,19 +107,7 @@ def prompt(request: pb.GenerateRequest) -> str | list[Message]:
 def sampling(request: pb.GenerateRequest) -> Sampling:
     """Sampling parameters; what is absent keeps the default of `Sampling`."""
     message = request.sampling
-    given = {
-        name: getattr(message, name)
-        for name in (
-            "max_tokens",
-            "temperature",
-            "top_k",
-            "top_p",
-            "min_p",
-            "repeat_penalty",
-            "seed",
-        )
-        if message.HasField(name)
-    }
+    given = {name: getattr(message, name) for name in _SAMPLING_NUMBERS if message.HasField(name)}
     return Sampling(**given, stop=tuple(message.stop))
 
 
@@ -236,13 +238,14 @@ def classify_request(
     task: str, texts: Sequence[str], top_k: int | None, policy: Truncation, partial: bool
 ) -> pb.ClassifyRequest:
     """A classify call as a message."""
-    return pb.ClassifyRequest(
-        task=task,
-        texts=checked_texts(texts),
-        top_k=top_k,
+    request = pb.ClassifyRequest(
+        task=_checked(task, "task"),
+        texts=_checked_all(texts, "texts"),
         truncation=_truncation_number(policy),
         partial_results=partial,
     )
+    _set_number(request, "top_k", top_k, "top_k")
+    return request
 
 
 def embed_request(
@@ -250,8 +253,8 @@ def embed_request(
 ) -> pb.EmbedRequest:
     """An embed call as a message."""
     return pb.EmbedRequest(
-        model=model,
-        texts=checked_texts(texts),
+        model=_checked(model, "model"),
+        texts=_checked_all(texts, "texts"),
         truncation=_truncation_number(policy),
         partial_results=partial,
     )
@@ -261,62 +264,67 @@ def generate_request(
     model: str, given: str | Sequence[Message], parameters: Sampling
 ) -> pb.GenerateRequest:
     """A generate call as a message."""
-    request = pb.GenerateRequest(
-        model=model,
-        sampling=pb.Sampling(
-            max_tokens=parameters.max_tokens,
-            temperature=parameters.temperature,
-            top_k=parameters.top_k,
-            top_p=parameters.top_p,
-            min_p=parameters.min_p,
-            repeat_penalty=parameters.repeat_penalty,
-            seed=parameters.seed,
-            stop=checked_texts(parameters.stop, "sampling.stop"),
-        ),
-    )
+    stop = _checked_all(parameters.stop, "sampling.stop")
+    request = pb.GenerateRequest(model=_checked(model, "model"), sampling=pb.Sampling(stop=stop))
+    for name in _SAMPLING_NUMBERS:
+        _set_number(request.sampling, name, getattr(parameters, name), f"sampling.{name}")
     if isinstance(given, str):
-        request.prompt = checked_texts([given], "prompt")[0]
-    else:
-        contents = checked_texts([m.content for m in given], "chat.messages")
-        request.chat.messages.extend(
-            pb.Message(role=_ROLE_NUMBERS[m.role], content=content)
-            for m, content in zip(given, contents, strict=True)
-        )
-        request.chat.SetInParent()
+        request.prompt = _checked(given, "prompt")
+        return request
+    request.chat.SetInParent()
+    for index, message in enumerate(given):
+        where = f"chat.messages[{index}]"
+        role = _ROLE_NUMBERS.get(message.role)
+        if role is None:
+            known = ", ".join(_ROLE_NUMBERS)
+            raise InvalidInput(f"{where}.role: expected one of {known}", field=f"{where}.role")
+        content = _checked(message.content, f"{where}.content")
+        request.chat.messages.append(pb.Message(role=role, content=content))
     return request
 
 
 def tokenize_request(model: str, texts: Sequence[str]) -> pb.TokenizeRequest:
     """A tokenize call as a message."""
-    return pb.TokenizeRequest(model=model, texts=checked_texts(texts))
+    return pb.TokenizeRequest(model=_checked(model, "model"), texts=_checked_all(texts, "texts"))
 
 
-def checked_texts(texts: Sequence[str], field: str = "texts") -> Sequence[str]:
-    """The texts, if they can travel.
-
-    Raises
-    ------
-    InvalidInput
-        Names the first one with a lone surrogate, which UTF-8 cannot carry, or that is no text.
-    """
+def _checked_all(texts: Sequence[str], field: str) -> list[str]:
     if isinstance(texts, str):
         raise InvalidInput(f"{field}: expected a sequence of texts, got one str", field=field)
-    for index, text in enumerate(texts):
-        where = f"{field}[{index}]"
-        if not isinstance(text, str):
-            raise InvalidInput(f"{where}: expected str, got {type(text).__name__}", field=where)
-        if not text.isascii():
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise InvalidInput(
-                    f"{where}: lone surrogate at character {error.start}", field=where
-                ) from None
-    return texts
+    return [_checked(text, f"{field}[{index}]") for index, text in enumerate(texts)]
+
+
+def _checked(text: str, field: str) -> str:
+    """The text, if it can travel: a str without lone surrogates, which UTF-8 cannot carry."""
+    if not isinstance(text, str):
+        raise InvalidInput(f"{field}: expected str, got {type(text).__name__}", field=field)
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"{field}: lone surrogate at character {error.start}", field=field
+            ) from None
+    return text
+
+
+def _set_number(message: Proto, name: str, value: float | None, field: str) -> None:
+    """Set a field unless the value is None; refuse what its type on the wire cannot hold."""
+    if value is None:
+        return
+    try:
+        setattr(message, name, value)
+    except (TypeError, ValueError):
+        shown = value if isinstance(value, (int, float)) else type(value).__name__
+        raise InvalidInput(f"{field}: {shown} is out of range", field=field) from None
 
 
 def _truncation_number(policy: Truncation) -> pb.Truncation:
-    return pb.TRUNCATION_END if policy == "truncate" else pb.TRUNCATION_REFUSE
+    number = _TRUNCATION_NUMBERS.get(policy)
+    if number is None:
+        known = " or ".join(_TRUNCATION_NUMBERS)
+        raise InvalidInput(f"truncation: expected {known}", field="truncation")
+    return number
 
 
 # -- answers, as the client reads them -------------------------------------------------------

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 
 from sprat.errors import CorruptFile, InputTooLong, InvalidInput
 from sprat.values import IntArray, Truncation
 
+# Read by the library when it first meets a batch.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-import tokenizers  # noqa: E402  (reads the variable)
 
 # Anything but white space, control characters (Cc) and invisible format characters (Cf).
 _VISIBLE = re.compile(
@@ -36,14 +36,11 @@ class Tokenizer:
 
     Attributes
     ----------
-    max_tokens : int
-        Most tokens of a text that the model takes, special tokens included.
     name : str
         For people, such as ``tokenizers (WordPiece)``.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, max_tokens: int) -> None:
-        self.max_tokens = max_tokens
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self.name = f"tokenizers ({type(backend.model).__name__})"
         backend.no_padding()
         backend.no_truncation()
@@ -51,15 +48,13 @@ class Tokenizer:
         self._backend = backend
 
     @classmethod
-    def from_file(cls, path: Path, *, max_tokens: int) -> Tokenizer:
+    def from_file(cls, path: Path) -> Tokenizer:
         """Read a tokenizer.json; padding and truncation that it asks for are switched off.
 
         Parameters
         ----------
         path : Path
             The file.
-        max_tokens : int
-            Most tokens of a text that the model takes, special tokens included.
 
         Raises
         ------
@@ -70,7 +65,7 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library has no class of its own
             raise CorruptFile(str(path), f"not a tokenizer ({error})") from None
-        return cls(backend, max_tokens=max_tokens)
+        return cls(backend)
 
     def encode_batch(self, texts: Sequence[str]) -> list[IntArray]:
         """Token ids of each text, special tokens included, however many they are.
@@ -126,9 +121,7 @@ def check_text(text: str, field: str) -> None:
             ) from None
 
 
-def fit(
-    ids: IntArray, *, limit: int, truncation: Truncation, field: str
-) -> tuple[IntArray, int]:
+def fit(ids: IntArray, *, limit: int, truncation: Truncation, field: str) -> tuple[IntArray, int]:
     """Hold a row to the limit.
 
     Parameters

@@ -79,9 +79,10 @@ def _pip_download(wheel: Wheel, downloads: Path, temporary: Path, progress: Prog
             while process.returncode is None:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_S)
-                size = max(seen, _largest_file(temporary))
-                progress.advance(size - seen)
-                seen = size
+                size = _largest_file(temporary)
+                if size > seen:
+                    progress.advance(size - seen)
+                    seen = size
         finally:
             process.kill()
             process.wait()

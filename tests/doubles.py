@@ -7,12 +7,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import tokenizers
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+
+from sprat.budget import ComputePermits
+from sprat.bundle import Bundle
+from sprat.config import LimitsConfig
 from sprat.engine.base import Progress, Start
+from sprat.manifest import BundleManifest, FileEntry, ModelManifest
+from sprat.model import EncoderModel, GenerativeModel
+from sprat.registry import Registry
+from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
+from sprat.service import Service
+from sprat.tasks.classify import ClassifyTask
+from sprat.tokenizer import Tokenizer
 from sprat.values import FinishReason, FloatArray, IntArray, Message
 
 WAIT_S = 10.0
@@ -70,20 +86,20 @@ class Encoder:
         self._lock = threading.Lock()
 
     def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
-        ids = [row.tolist() for row in rows]
-        assert ids
-        assert all(1 <= len(row) <= self.max_tokens for row in ids)
+        lists = [row.tolist() for row in rows]
+        assert lists
+        assert all(1 <= len(row) <= self.max_tokens for row in lists)
         assert not self.closed, "a closed engine was used"
         with self._lock:
-            self.calls.append((threads, ids))
+            self.calls.append((threads, lists))
             self._running += threads
             self.most_threads = max(self.most_threads, self._running)
         try:
             assert self.gate.wait(WAIT_S), "the gate stayed shut"
-            error = self.failure and self.failure(ids)
+            error = self.failure and self.failure(lists)
             if error:
                 raise error
-            return np.stack([vector(row, self.dimension) for row in ids])
+            return np.stack([vector(row, self.dimension) for row in lists])
         finally:
             with self._lock:
                 self._running -= threads
@@ -212,3 +228,119 @@ class Generator:
         if self.owner is None:
             self.owner = threading.get_ident()
         assert self.owner == threading.get_ident(), "used by another thread than its owner"
+
+
+# -- what stands around the engines: all of it real ------------------------------------------
+
+WORDS = ["[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz"]
+ENCODER, GENERATOR, TASK = "enc", "gen", "letters"
+LABELS = ("first", "second", "third")
+MAX_TOKENS = 16
+
+
+def tokenizer() -> Tokenizer:
+    """One token a letter between white space, between ``[CLS]`` (1) and ``[SEP]`` (2)."""
+    backend = tokenizers.Tokenizer(
+        WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    backend.pre_tokenizer = WhitespaceSplit()
+    backend.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return Tokenizer(backend)
+
+
+def ids(text: str) -> list[int]:
+    """The tokens of a text of letters."""
+    return [1, *(WORDS.index(word) if word in WORDS else 0 for word in text.split()), 2]
+
+
+def manifest(name: str, **changes: Any) -> ModelManifest:
+    """A manifest for an engine of this module; an encoder's unless it says otherwise."""
+    fields: dict[str, Any] = {
+        "name": name,
+        "kind": "encoder",
+        "engine": "ct2",
+        "architecture": "bert",
+        "quantization": "int8",
+        "weights": "int8",
+        "pooling": "mean",
+        "max_tokens": MAX_TOKENS,
+        "dimension": 4,
+        "licence": "Apache-2.0",
+        "source": "tests",
+        "files": (FileEntry(path="int8/model.bin", size=10, sha256="a" * 64),),
+    }
+    return ModelManifest(**{**fields, **changes})
+
+
+def generator_manifest(name: str = GENERATOR) -> ModelManifest:
+    """A manifest for the `Generator`."""
+    return manifest(
+        name, kind="generative", engine="llama", architecture="llama", pooling=None, dimension=0
+    )
+
+
+def bundle(base: ModelManifest, *, accept_at: float = 0.0, calibrated: bool = True) -> Bundle:
+    """A head with one row for each of the first dimensions."""
+    figure = {"value": 0.9, "low": 0.8, "high": 1.0}
+    made = BundleManifest.model_validate(
+        {
+            "name": TASK,
+            "kind": "classify",
+            "base": {"name": base.name, "digest": base.digest},
+            "labels": LABELS,
+            "temperature": 0.5,
+            "calibrated": calibrated,
+            "accept_at": accept_at,
+            "train_rows": 30,
+            "created": "2025-01-01T00:00:00Z",
+            "made_by": "tests",
+            "evaluation": {"n": 9, "accuracy": figure, "macro_f1": figure, "ece": figure},
+            "files": [{"path": "head.safetensors", "size": 1, "sha256": "b" * 64}],
+        }
+    )
+    weight = np.eye(len(LABELS), base.dimension, dtype=np.float32)
+    return Bundle(made, weight, np.array([0.1, 0.0, -0.1], np.float32))
+
+
+def encoder_model(
+    engine: Encoder, permits: ComputePermits, pool: ComputePool, *, capacity: int = 100_000
+) -> EncoderModel:
+    """A loaded encoder on an engine of this module."""
+    scheduler = EncodeScheduler(ENCODER, engine, permits, capacity=capacity)
+    return EncoderModel(manifest(ENCODER), tokenizer(), scheduler, pool)
+
+
+def generative_model(
+    engine: Generator, permits: ComputePermits, pool: ComputePool, *, capacity: int = 100_000
+) -> GenerativeModel:
+    """A loaded generative model on an engine of this module."""
+    scheduler = GenerateScheduler(GENERATOR, lambda: engine, permits, capacity=capacity)
+    return GenerativeModel(generator_manifest(), scheduler, pool)
+
+
+@asynccontextmanager
+async def serving(
+    encoder: Encoder,
+    generator: Generator,
+    *,
+    threads: int = 2,
+    capacity: int = 100_000,
+    limits: LimitsConfig | None = None,
+) -> AsyncIterator[Service]:
+    """A service with one encoder, one generative model and one classify task."""
+    permits = ComputePermits(threads)
+    pool = ComputePool(permits)
+    encodes = encoder_model(encoder, permits, pool, capacity=capacity)
+    generates = generative_model(generator, permits, pool, capacity=capacity)
+    task = ClassifyTask(TASK, bundle(encodes.manifest, accept_at=0.4), encodes)
+    registry = Registry({ENCODER: encodes, GENERATOR: generates}, {TASK: task})
+    service = Service(registry, pool, LimitsConfig() if limits is None else limits)
+    with no_leaked_threads():
+        try:
+            yield service
+        finally:
+            encoder.gate.set()
+            generator.gate.set()
+            await service.close()

@@ -7,8 +7,9 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import gguf
 import numpy as np
 from safetensors.numpy import save
 from tokenizers import Tokenizer
@@ -96,6 +97,48 @@ def encoder_files(
     return files
 
 
+def gguf_file(folder: Path, *, architecture: str = "llama") -> bytes:
+    """A random one-layer llama in float32, with a token for each byte."""
+    path = folder / "written.gguf"
+    draw = np.random.default_rng(7)
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    unknown, control, byte_token = 2, 3, 6
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_context_length(POSITIONS)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
+    writer.add_token_types([unknown, control, control, *[byte_token] * 256])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    shapes = {
+        "token_embd": (len(tokens), WIDTH),
+        "output": (len(tokens), WIDTH),
+        **{f"blk.0.attn_{part}": (WIDTH, WIDTH) for part in ("q", "k", "v", "output")},
+        "blk.0.ffn_gate": (INNER, WIDTH),
+        "blk.0.ffn_up": (INNER, WIDTH),
+        "blk.0.ffn_down": (WIDTH, INNER),
+    }
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", draw.normal(0, 0.1, shape).astype(np.float32))
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
 def as_json(document: Any) -> bytes:
     return json.dumps(document).encode()
 
@@ -116,13 +159,17 @@ def pins(files: dict[str, bytes]) -> tuple[FileEntry, ...]:
     )
 
 
-def entry(files: dict[str, bytes], *sources: Any, name: str = "tiny") -> CatalogEntry:
-    """A catalog entry of a test, by default from the wheel that `write_wheel` makes."""
+def entry(
+    files: dict[str, bytes],
+    *sources: Any,
+    quantization: Literal["int8", "q8_0"] = "int8",
+) -> CatalogEntry:
+    """The catalog entry ``tiny``, by default from the wheel that `write_wheel` makes."""
     return CatalogEntry(
-        name=name,
+        name="tiny",
         summary="for tests",
         licence="Apache-2.0",
-        quantization="int8",
+        quantization=quantization,
         sources=sources or (Wheel("tiny-model", "1.0", size=1, folder="tiny_model/data"),),
         files=pins(files),
     )

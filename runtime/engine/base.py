@@ -85,7 +85,8 @@ class Progress:
 
 class GenerativeEngine(Protocol):
     """A step machine over many sequences. One owner thread calls everything but
-    ``tokenize`` and ``render_chat``, which any thread may call."""
+    ``tokenize``, ``token_texts`` and ``chat_tokens``, which any thread may call.
+    """
 
     context_length: int
     """Most tokens, prompt and answer together, of one sequence."""
@@ -100,8 +101,11 @@ class GenerativeEngine(Protocol):
         """Each token as text, for people (invalid UTF-8 becomes U+FFFD)."""
         ...
 
-    def render_chat(self, messages: Sequence[Message]) -> str:
-        """The prompt that the model's own chat template makes of a chat."""
+    def chat_tokens(self, messages: Sequence[Message]) -> IntArray:
+        """The prompt that the model's own chat template makes of a chat: int32[T].
+
+        Special-token text in a message's content is not special.
+        """
         ...
 
     def has_room(self, tokens: int) -> bool:
@@ -122,7 +126,8 @@ class GenerativeEngine(Protocol):
 
     def step(self, *, max_tokens: int, threads: int) -> list[Progress]:
         """Decode one batch of at most ``max_tokens`` tokens, decode steps of running sequences
-        first, then slices of prompts, and sample where a prompt or a decode step is complete."""
+        first, then slices of prompts, and sample where a prompt or a decode step is complete.
+        """
         ...
 
     def close(self) -> None:

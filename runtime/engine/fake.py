@@ -175,9 +175,10 @@ class FakeGenerator:
             names.get(token) or bytes([token]).decode(errors="replace") for token in ids.tolist()
         )
 
-    def render_chat(self, messages: Sequence[Message]) -> str:
+    def chat_tokens(self, messages: Sequence[Message]) -> IntArray:
         """One ``role: content`` line for each message, then ``assistant:``."""
-        return "".join(f"{m.role}: {m.content}\n" for m in messages) + "assistant:"
+        text = "".join(f"{m.role}: {m.content}\n" for m in messages) + "assistant:"
+        return self.tokenize(text, add_special=True, parse_special=False)
 
     def has_room(self, tokens: int) -> bool:
         """Whether a sequence is free and ``tokens`` fit into the context."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from sprat.bundle import Bundle
 from sprat.calibration import softmax
-from sprat.errors import InvalidInput
+from sprat.errors import ConfigError, InvalidInput
 from sprat.model import EncoderModel
 from sprat.scheduler import Mailbox
 from sprat.values import (
@@ -37,6 +37,11 @@ class ClassifyTask:
         The encoder that the bundle was made with.
     accept_at : float, optional
         Abstain below this confidence, in [0, 1]; absent: as in the bundle.
+
+    Raises
+    ------
+    ConfigError
+        When there is a threshold, but no calibration and so no confidence.
     """
 
     def __init__(
@@ -47,6 +52,11 @@ class ClassifyTask:
         self._model = model
         self._labels = manifest.labels
         accept_at = manifest.accept_at if accept_at is None else accept_at
+        if accept_at > 0 and not manifest.calibrated:
+            raise ConfigError(
+                f"tasks.{name}.accept_at",
+                f"{accept_at:g} needs a confidence, but bundle {manifest.name} is not calibrated",
+            )
         self.info = TaskInfo(
             name=name,
             kind=manifest.kind,

@@ -57,11 +57,14 @@ def check(sampling: Sampling) -> None:
             field="sampling.stop",
         )
     for index, stop in enumerate(sampling.stop):
-        size = len(stop.encode("utf-8", "surrogatepass"))
+        where = f"sampling.stop[{index}]"
+        try:
+            size = len(stop.encode())
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{where}: holds a lone surrogate", field=where) from None
         if not 1 <= size <= MAX_STOP_BYTES:
             raise InvalidInput(
-                f"sampling.stop[{index}]: expected 1 to {MAX_STOP_BYTES} bytes, got {size}",
-                field=f"sampling.stop[{index}]",
+                f"{where}: expected 1 to {MAX_STOP_BYTES} bytes, got {size}", field=where
             )
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,13 +56,13 @@ class Dataset:
         """Rows."""
         return len(self.texts)
 
-    def take(self, rows: Sequence[int] | IntArray) -> Dataset:
+    def take(self, rows: Iterable[int]) -> Dataset:
         """The rows at these indices, in this order."""
-        indices = [int(i) for i in rows]
+        rows = tuple(rows)
         return Dataset(
-            tuple(self.texts[i] for i in indices),
-            tuple(self.labels[i] for i in indices),
-            tuple(self.lines[i] for i in indices),
+            tuple(self.texts[row] for row in rows),
+            tuple(self.labels[row] for row in rows),
+            tuple(self.lines[row] for row in rows),
             self.path,
         )
 

@@ -181,9 +181,10 @@ def evaluate(
     The calibration error is the mean, over 15 bins with equal numbers of rows in the order of
     confidence (fewer bins for fewer rows), of the distance between the bin's accuracy and its mean
     confidence: ECE (Naeini et al., 2015) with the adaptive bins of Nixon et al. (2019). It is
-    biased upwards when rows are few. How far is simulated: 1,000 times each answer is right with a chance of exactly its
-    confidence, and the mean error that shows is ``ece_noise`` (consistency resampling, Bröcker and
-    Smith, 2007). Only what ``ece`` has beyond it speaks against the confidences.
+    biased upwards when rows are few. How far is simulated: 1,000 times each answer is right with a
+    chance of exactly its confidence, and the mean error that shows is ``ece_noise`` (consistency
+    resampling, Bröcker and Smith, 2007). Only what ``ece`` has beyond it speaks against the
+    confidences.
 
     Intervals run from the 2.5th to the 97.5th percentile over 1,000 resamples of the rows with
     replacement (Efron, 1979). A resample repeats rows, which moves its calibration error further

@@ -75,7 +75,7 @@ def split(data: Dataset, held_out: float, *, seed: int) -> tuple[Dataset, Datase
                 taken += sizes[group]
         is_held[chosen or [shuffled[sizes[shuffled].argmin()]]] = True
     held_n = is_held[groups_n]
-    return data.take(np.flatnonzero(~held_n)), data.take(np.flatnonzero(held_n))
+    return data.take(np.flatnonzero(~held_n).tolist()), data.take(np.flatnonzero(held_n).tolist())
 
 
 def assign_folds(data: Dataset, *, seed: int) -> IntArray:

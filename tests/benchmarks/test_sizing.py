@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sprat.benchmarks import bundle, sizing
+from sprat.benchmarks import sizing
 from sprat.errors import InvalidInput, NotFound, SetupError
 from sprat.store import Store
 
@@ -27,11 +27,15 @@ def run(store: Store, task: str | None, model: str | None, **change: Any) -> siz
     return sizing.run(task, model, store=store, **arguments)
 
 
-def test_sizing_classify_through_a_real_server(store: Store, minilm: Path, tmp_path: Path) -> None:
-    task = bundle.train(store, tmp_path)
+def test_sizing_classify_through_a_real_server(store: Store, bundle: Path) -> None:
     done: list[int] = []
     report = run(
-        store, task, None, concurrency=[1, 4], texts_per_call=2, progress=lambda: done.append(1)
+        store,
+        str(bundle),
+        None,
+        concurrency=[1, 4],
+        texts_per_call=2,
+        progress=lambda: done.append(1),
     )
     assert len(done) == 2
     assert (report.verb, report.name, report.model) == ("classify", "tickets", "minilm-l6")

@@ -11,7 +11,8 @@ namespace sprat {
 enum class Pooling { mean, cls };
 
 // Averages `length` >= 1 rows of `width` floats into `mean`. Four rows a pass save loads and stores
-// of the running sums; the order of additions stays that of the rows.
+// of the running sums (1.2 to 1.35 times as fast as one); the order of additions stays that of the
+// rows. AVX2 gained another 1.2 on [32, 128, 384], short of the 1.3 that a variant has to bring.
 inline void mean_rows(const float* rows, std::size_t length, std::size_t width, float* mean) {
   std::fill_n(mean, width, 0.0F);
   std::size_t t = 0;

@@ -1,0 +1,57 @@
+"""Every case once, with little work: what it measures here means nothing, that it runs does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sprat.benchmarks import bundle as task
+from sprat.benchmarks import harness, report
+from sprat.errors import SetupError
+from sprat.store import Store
+
+GOALS = {
+    "serve": {"large_ratio", "small_ratio", "server_cpu_beyond", "alone_beyond"},
+    "start": {"ready", "resident_idle", "resident_used"},
+    "fairness": {"p99_ratio"},
+    "engines": set(),
+    "sizing": set(),
+}
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", harness.CASES)
+def test_cases_leave_a_result_that_can_be_reported(
+    name: str,
+    store: Store,
+    minilm: Path,
+    smollm: Path,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SPRAT_HOME", str(store.root))
+    # The session's bundle is trained by the same command.
+    monkeypatch.setattr(task, "train", lambda store, folder: str(bundle))
+    said: list[str] = []
+    result = harness.run_here(harness.find(name), tmp_path, quick=True, say=said.append)
+    assert result == harness.read(tmp_path / f"{name}.json")
+    assert {each.name for each in result.figures if each.met is not None} == GOALS[name]
+    assert all(each.value > 0 for each in result.figures if "beyond" not in each.name)
+    assert len(report.render(result).splitlines()) >= 5
+    assert said
+
+
+def test_cases_task_is_trained_by_the_command(store: Store, minilm: Path, tmp_path: Path) -> None:
+    path = task.train(store, tmp_path)
+    manifest, _ = store.bundle(path, check=True)
+    assert (manifest.name, manifest.base.name) == (task.TASK, task.ENCODER)
+
+
+def test_cases_task_that_cannot_be_trained_says_why(
+    store: Store, minilm: Path, tmp_path: Path
+) -> None:
+    (tmp_path / task.TASK).write_text("in the way")
+    with pytest.raises(SetupError, match="the benchmark's task cannot be trained: error: "):
+        task.train(store, tmp_path)

@@ -1,0 +1,189 @@
+"""Classify: head, temperature, order, abstention."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from doubles import ENCODER, LABELS, TASK, Encoder, bundle, encoder_model, ids, vector
+
+from sprat.budget import ComputePermits
+from sprat.bundle import Bundle
+from sprat.errors import ConfigError, InputTooLong, InvalidInput
+from sprat.model import EncoderModel
+from sprat.scheduler import ComputePool, Mailbox
+from sprat.tasks.classify import ClassifyTask
+
+TEXTS = ["a", "b c", "d e f", "g", "h i"]
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[EncoderModel]:
+    permits = ComputePermits(2)
+    pool = ComputePool(permits)
+    made = encoder_model(Encoder(), permits, pool)
+    yield made
+    await asyncio.to_thread(made.close)
+    pool.close()
+
+
+@pytest.fixture
+async def mailbox() -> Mailbox:
+    return Mailbox(asyncio.get_running_loop())
+
+
+def expected(head: Bundle, text: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Probabilities as the definition says, in float64."""
+    logits = head.weight.astype(np.float64) @ vector(ids(text)) + head.bias
+    powers = np.exp(logits / head.manifest.temperature)
+    return powers / powers.sum()
+
+
+async def test_classify_scores_are_the_softmax_of_the_head(
+    model: EncoderModel, mailbox: Mailbox
+) -> None:
+    head = bundle(model.manifest)
+    result = await ClassifyTask(TASK, head, model).run(TEXTS, mailbox=mailbox)
+    assert len(result.items) == len(TEXTS)
+    for text, item in zip(TEXTS, result.items, strict=True):
+        probabilities = expected(head, text)
+        assert item is not None
+        scores = {s.label: s.score for s in item.scores}
+        assert list(scores.values()) == sorted(scores.values(), reverse=True)
+        np.testing.assert_allclose([scores[label] for label in LABELS], probabilities, rtol=1e-5)
+        assert item.label == LABELS[int(probabilities.argmax())]
+        assert item.confidence == item.scores[0].score
+        assert item.input_tokens == len(ids(text))
+        assert (item.abstained, item.tier, item.escalated) == (False, 0, False)
+
+
+async def test_classify_says_who_answered(model: EncoderModel, mailbox: Mailbox) -> None:
+    task = ClassifyTask("renamed", bundle(model.manifest), model)
+    result = await task.run(["a"], mailbox=mailbox)
+    assert (result.model, result.model_version) == (ENCODER, model.info.version)
+    assert result.task_version == task.info.version
+    assert result.calibrated is True
+    timings = result.timings
+    assert timings.total_ns >= timings.tokenize_ns + timings.infer_ns > 0
+    info = task.info
+    assert (info.name, info.kind, info.labels) == ("renamed", "classify", LABELS)
+    assert info.models == ((ENCODER, model.info.version),)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3, 99])
+async def test_classify_top_k_keeps_the_best(
+    model: EncoderModel, mailbox: Mailbox, top_k: int
+) -> None:
+    task = ClassifyTask(TASK, bundle(model.manifest), model)
+    full = await task.run(["a b"], mailbox=mailbox)
+    cut = await task.run(["a b"], top_k=top_k, mailbox=mailbox)
+    assert full.items[0] is not None
+    assert cut.items[0] is not None
+    assert cut.items[0].scores == full.items[0].scores[:top_k]
+    assert cut.items[0].label == full.items[0].label
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+async def test_classify_top_k_below_one_is_refused(
+    model: EncoderModel, mailbox: Mailbox, top_k: int
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await ClassifyTask(TASK, bundle(model.manifest), model).run(
+            ["a"], top_k=top_k, mailbox=mailbox
+        )
+    assert caught.value.field == "top_k"
+
+
+async def test_classify_equal_scores_keep_the_order_of_the_labels(
+    model: EncoderModel, mailbox: Mailbox
+) -> None:
+    head = bundle(model.manifest)
+    flat = Bundle(head.manifest, np.zeros_like(head.weight), np.zeros_like(head.bias))
+    result = await ClassifyTask(TASK, flat, model).run(["a"], mailbox=mailbox)
+    assert result.items[0] is not None
+    assert tuple(s.label for s in result.items[0].scores) == LABELS
+
+
+async def test_classify_abstains_below_the_threshold_and_only_there(
+    model: EncoderModel, mailbox: Mailbox
+) -> None:
+    head = bundle(model.manifest)
+    sure = [float(expected(head, text).max()) for text in TEXTS]
+    threshold = sorted(sure)[2] - 1e-4
+    result = await ClassifyTask(TASK, head, model, accept_at=threshold).run(TEXTS, mailbox=mailbox)
+    for confidence, item in zip(sure, result.items, strict=True):
+        assert item is not None
+        assert item.abstained is (confidence < threshold)
+        assert (item.label == "") is item.abstained
+        assert item.scores, "the scores are told in any case"
+        assert item.confidence == pytest.approx(confidence, rel=1e-5)
+
+
+async def test_classify_threshold_is_the_task_s_or_else_the_bundle_s(model: EncoderModel) -> None:
+    head = bundle(model.manifest, accept_at=0.7)
+    assert ClassifyTask(TASK, head, model).info.accept_at == 0.7
+    assert ClassifyTask(TASK, head, model, accept_at=0.0).info.accept_at == 0.0
+
+
+async def test_classify_exactly_at_the_threshold_answers(
+    model: EncoderModel, mailbox: Mailbox
+) -> None:
+    head = bundle(model.manifest)
+    first = await ClassifyTask(TASK, head, model).run(["a"], mailbox=mailbox)
+    assert first.items[0] is not None
+    threshold = first.items[0].confidence
+    again = await ClassifyTask(TASK, head, model, accept_at=threshold).run(["a"], mailbox=mailbox)
+    assert again.items[0] is not None
+    assert not again.items[0].abstained
+
+
+async def test_classify_without_calibration_has_scores_but_no_confidence(
+    model: EncoderModel, mailbox: Mailbox
+) -> None:
+    head = bundle(model.manifest, calibrated=False)
+    result = await ClassifyTask(TASK, head, model).run(["a"], mailbox=mailbox)
+    assert result.calibrated is False
+    assert result.items[0] is not None
+    assert result.items[0].confidence is None
+    assert result.items[0].scores
+
+
+async def test_classify_refuses_a_threshold_without_calibration(model: EncoderModel) -> None:
+    """An uncalibrated score is no confidence: such a task would never abstain, silently."""
+    head = bundle(model.manifest, calibrated=False)
+    with pytest.raises(ConfigError, match="is not calibrated") as caught:
+        ClassifyTask(TASK, head, model, accept_at=0.5)
+    assert caught.value.path == f"tasks.{TASK}.accept_at"
+    with pytest.raises(ConfigError, match="is not calibrated"):
+        ClassifyTask(TASK, bundle(model.manifest, calibrated=False, accept_at=0.5), model)
+
+
+async def test_classify_partial_keeps_the_places(model: EncoderModel, mailbox: Mailbox) -> None:
+    task = ClassifyTask(TASK, bundle(model.manifest), model)
+    texts = ["a", "", "b", "c " * 99]
+    with pytest.raises(InvalidInput):
+        await task.run(texts, mailbox=mailbox)
+    with pytest.raises(InputTooLong):
+        await task.run(["a", "c " * 99], mailbox=mailbox)
+    result = await task.run(texts, partial=True, mailbox=mailbox)
+    alone = await task.run(["b"], mailbox=mailbox)
+    assert [item is None for item in result.items] == [False, True, False, True]
+    assert result.items[2] == alone.items[0]
+    assert [error.index for error in result.errors] == [1, 3]
+
+
+async def test_classify_partial_of_nothing_good(model: EncoderModel, mailbox: Mailbox) -> None:
+    result = await ClassifyTask(TASK, bundle(model.manifest), model).run(
+        ["", ""], partial=True, mailbox=mailbox
+    )
+    assert result.items == (None, None)
+    assert len(result.errors) == 2
+
+
+async def test_classify_truncation_is_reported(model: EncoderModel, mailbox: Mailbox) -> None:
+    task = ClassifyTask(TASK, bundle(model.manifest), model)
+    result = await task.run(["a " * 20], truncation="truncate", mailbox=mailbox)
+    assert result.items[0] is not None
+    assert (result.items[0].input_tokens, result.items[0].dropped_tokens) == (16, 6)
