@@ -136,13 +136,13 @@ def _generator(context: Context, manifest: ModelManifest, threads: int) -> list[
         threads=threads,
     )
     context.say(manifest.name)
-    answer = 8 if context.quick else ANSWER_TOKENS
+    prompt, answer = (64, 8) if context.quick else (PROMPT_TOKENS, ANSWER_TOKENS)
     measurements = [
         Measurement(
             f"prompt_{tokens}",
             f"{manifest.name}, prompt, {tokens} tokens a step",
             "tokens/s",
-            partial(_prompt_rate, engine, tokens, threads),
+            partial(_prompt_rate, engine, prompt, tokens, threads),
         )
         for tokens in (LARGE_STEP, SLICE_TOKENS)
     ]
@@ -161,10 +161,10 @@ def _generator(context: Context, manifest: ModelManifest, threads: int) -> list[
         engine.close()
 
 
-def _prompt_rate(engine: GenerativeEngine, step_tokens: int, threads: int) -> float:
+def _prompt_rate(engine: GenerativeEngine, tokens: int, step_tokens: int, threads: int) -> float:
     """Prompt tokens a second of one sequence."""
-    text = " ".join(f"{number} herrings" for number in range(PROMPT_TOKENS))
-    ids = engine.tokenize(text, add_special=True, parse_special=False)[:PROMPT_TOKENS]
+    text = " ".join(f"{number} herrings" for number in range(tokens))
+    ids = engine.tokenize(text, add_special=True, parse_special=False)[:tokens]
     engine.start(Start(0, ids, Sampling(max_tokens=1)))
     started = time.perf_counter()
     while engine.busy():

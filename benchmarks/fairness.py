@@ -26,17 +26,20 @@ def run(context: Context) -> Outcome:
     """Alone and beside, in turn."""
     source = data.load(context.checkout)
     window_s = 1.0 if context.quick else WINDOW_S
+    prompt_tokens = 200 if context.quick else PROMPT_TOKENS
     pull(bundle.GENERATOR, context.store)
     with tempfile.TemporaryDirectory(prefix="sprat-bench-") as folder:
         context.say("training the task")
         task = bundle.train(context.store, Path(folder))
         with ServerProcess(context.store.root, tasks=[task], models=[bundle.GENERATOR]) as server:
             with Client(server.address) as client:
-                prompts = [_prompt(client, source, number) for number in range(PROMPTS)]
+                prompts = [
+                    _prompt(client, source, number, prompt_tokens) for number in range(PROMPTS)
+                ]
             short = Target(server.address, "classify", bundle.TASK, source.texts)
             long = Target(server.address, "generate", bundle.GENERATOR, prompts, output_tokens=4)
             with LoadProcess(short) as classify, LoadProcess(long) as generate:
-                rounds = _measure(context, classify, generate, window_s)
+                rounds = _measure(context, classify, generate, window_s, prompt_tokens)
     alone, beside, prompt_rates = zip(*rounds, strict=True)
     p99_alone = [measure.percentiles(each.latencies_ms).p99 for each in alone]
     p99_beside = [measure.percentiles(each.latencies_ms).p99 for each in beside]
@@ -46,14 +49,14 @@ def run(context: Context) -> Outcome:
             "texts": source.source,
             "calls_in_flight": CALLS_IN_FLIGHT,
             "window_s": window_s,
-            "prompt_tokens": PROMPT_TOKENS,
+            "prompt_tokens": prompt_tokens,
             "encoder": bundle.ENCODER,
             "generator": bundle.GENERATOR,
             "rounds": context.rounds,
         },
         method=(
             f"Classify with {CALLS_IN_FLIGHT} calls of 1 text in flight, {source.source} texts, "
-            f"alone and beside one prompt of {PROMPT_TOKENS:,} tokens after another on "
+            f"alone and beside one prompt of {prompt_tokens:,} tokens after another on "
             f"{bundle.GENERATOR}; one server, clients in processes of their own on the same cores. "
             "Median of rounds, each ratio within one round."
         ),
@@ -74,7 +77,11 @@ def run(context: Context) -> Outcome:
 
 
 def _measure(
-    context: Context, classify: LoadProcess, generate: LoadProcess, window_s: float
+    context: Context,
+    classify: LoadProcess,
+    generate: LoadProcess,
+    window_s: float,
+    prompt_tokens: int,
 ) -> list[tuple[LoadResult, LoadResult, float]]:
     """For each round: alone, beside, and the prompt tokens a second meanwhile."""
     short = Load(CALLS_IN_FLIGHT, seconds=window_s)
@@ -90,21 +97,21 @@ def _measure(
         for result in (alone, beside, prompts):
             if result.refused:
                 raise SetupError(f"{result.refused} calls were refused")
-        rate = prompts.calls * PROMPT_TOKENS / prompts.elapsed_s
+        rate = prompts.calls * prompt_tokens / prompts.elapsed_s
         rounds.append((alone, beside, rate))
         context.say(f"round {number + 1} of {context.rounds}: {prompts.calls} prompts meanwhile")
     return rounds
 
 
-def _prompt(client: Client, source: Texts, number: int) -> str:
-    """The longest text of at most `PROMPT_TOKENS` tokens that begins with text ``number``."""
-    words = " ".join(source.exactly(number + PROMPT_TOKENS)[number:]).split(" ")
-    least, most = 1, PROMPT_TOKENS
+def _prompt(client: Client, source: Texts, number: int, limit: int) -> str:
+    """The longest run of words of at most ``limit`` tokens that begins with text ``number``."""
+    words = " ".join(source.exactly(number + limit)[number:]).split()
+    least, most = 1, limit
     while least < most:
         middle = (least + most + 1) // 2
         prompt = " ".join(words[:middle])
         (tokens,) = client.tokenize(bundle.GENERATOR, [prompt]).items
-        if len(tokens.ids) <= PROMPT_TOKENS:
+        if len(tokens.ids) <= limit:
             least = middle
         else:
             most = middle - 1

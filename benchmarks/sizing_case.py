@@ -31,7 +31,7 @@ def run(context: Context) -> Outcome:
         )
     columns, rows = report.table()
     return Outcome(
-        parameters={"texts": source.source, "seconds": report.seconds, "concurrency": levels},
+        parameters={"texts": source.source, "seconds": report.seconds, "concurrency": list(levels)},
         method=(
             f"`sprat bench --task {bundle.TASK}` with {source.source} texts, one text a call, on "
             f"{bundle.ENCODER} int8; the client is another process on the same cores. CPU is that "

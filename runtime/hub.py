@@ -140,7 +140,8 @@ def _download(
     try:
         with part.open("ab") as stream:
             if announced.size is not None and stream.tell() > announced.size:
-                stream.truncate(0)
+                stream.seek(0)
+                stream.truncate()
             there = stream.tell()
             progress.advance(there)
             http_get(

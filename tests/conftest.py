@@ -79,10 +79,8 @@ def server(
     store: Store, bundle: Path, smollm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server with the classifier, its encoder and the generator."""
-    socket = tmp_path_factory.mktemp("run") / "s.sock"
-    server = start_server(
-        store, "--task", str(bundle), "--model", GENERATOR, "--listen", f"unix:{socket}"
-    )
+    folder = tmp_path_factory.mktemp("run")
+    server = start_server(store, folder, "--task", str(bundle), "--model", GENERATOR)
     yield server
     assert server.stop() == 0
 

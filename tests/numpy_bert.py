@@ -104,7 +104,7 @@ def forward(
     ids = np.stack(rows)
     batch, length = ids.shape
     heads = int(config[str(names["heads"])])
-    first = config["pad_token_id"] + 1 if "roberta" in config["model_type"] else 0
+    first = 0 if config["model_type"] in ("bert", "distilbert") else config["pad_token_id"] + 1
     table = prefix + "embeddings.{}_embeddings.weight"
     x = tensors[table.format("word")][ids].astype(np.float64)
     x += tensors[table.format("position")][first : first + length]

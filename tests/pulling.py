@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hf_server import Hub
+
 from sprat.catalog import CATALOG, CatalogEntry, HubRepository, Wheel
 from sprat.errors import SpratError
 from sprat.manifest import FileEntry, ModelManifest
@@ -29,6 +32,12 @@ class Outcome:
     error: str
     message: str
     phases: list[tuple[str, int | None, int]]
+
+    @property
+    def pulled(self) -> ModelManifest:
+        """The manifest; fails where there is an error instead."""
+        assert self.manifest is not None, f"{self.error}: {self.message}"
+        return self.manifest
 
 
 def start_pull(
@@ -93,6 +102,43 @@ def run_pull(spec: str, home: Path, **options: Any) -> Outcome:
     return finish_pull(start_pull(spec, home, **options))
 
 
+def from_hub(hub: Hub, spec: str, store: Store, **options: Any) -> Outcome:
+    """`run_pull` with ``hub`` in the place of the public one."""
+    environment = {"HF_ENDPOINT": hub.url, **options.pop("environment", {})}
+    return run_pull(spec, store.root, environment=environment, **options)
+
+
+def in_catalog(monkeypatch: pytest.MonkeyPatch, added: CatalogEntry) -> None:
+    """Let the catalog of this process have one more entry."""
+    monkeypatch.setitem(CATALOG, added.name, added)
+
+
+def leftovers(store: Store) -> list[Path]:
+    """What is left of work in progress."""
+    return [p for name in ("tmp", "downloads") for p in (store.root / name).glob("*")]
+
+
+def assert_nothing_there(store: Store) -> None:
+    """Neither a model nor a trace of one."""
+    assert store.models() == []
+    assert leftovers(store) == []
+
+
+class Recorder:
+    """Progress, kept and said on stderr."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[str, int | None, int]] = []
+
+    def phase(self, text: str, total: int | None = None) -> None:
+        self.phases.append((text, total, 0))
+        print(text, file=sys.stderr, flush=True)
+
+    def advance(self, size: int) -> None:
+        text, total, done = self.phases[-1]
+        self.phases[-1] = (text, total, done + size)
+
+
 def _entry_to_json(entry: CatalogEntry) -> dict[str, Any]:
     return {
         **asdict(entry),
@@ -109,25 +155,12 @@ def _entry_from_json(document: dict[str, Any]) -> CatalogEntry:
     return CatalogEntry(**document)
 
 
-class _Recorder:
-    def __init__(self) -> None:
-        self.phases: list[tuple[str, int | None, int]] = []
-
-    def phase(self, text: str, total: int | None = None) -> None:
-        self.phases.append((text, total, 0))
-        print(text, file=sys.stderr, flush=True)
-
-    def advance(self, size: int) -> None:
-        text, total, done = self.phases[-1]
-        self.phases[-1] = (text, total, done + size)
-
-
 def _main() -> None:
     job = json.load(sys.stdin)
     if job["entry"] is not None:
         entry = _entry_from_json(job["entry"])
         CATALOG[entry.name] = entry
-    recorder = _Recorder()
+    recorder = Recorder()
     answer: dict[str, Any] = {"manifest": None, "error": "", "message": ""}
     try:
         manifest = pull(job["spec"], Store(Path(job["home"])), progress=recorder, **job["options"])

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sprat.store import Store
@@ -35,10 +36,11 @@ def sprat(store: Store, *arguments: str, **options: Any) -> subprocess.Completed
 
 @dataclass
 class Server:
-    """A server process."""
+    """A server process, and the file that holds its log."""
 
     process: subprocess.Popen[str]
     address: str
+    log: Path
 
     def stop(self, timeout_s: float = 30) -> int:
         """SIGTERM, then the exit status."""
@@ -46,18 +48,26 @@ class Server:
         return self.process.wait(timeout_s)
 
 
-def start_server(store: Store, *arguments: str, env: dict[str, str] | None = None) -> Server:
-    """Start `sprat serve` and wait for its `ready` line."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sprat", "-v", "serve", *arguments],
-        env={**environment(store), **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start_server(store: Store, folder: Path, *arguments: str) -> Server:
+    """Start `sprat serve` and wait for its `ready` line.
+
+    Its log and, unless the arguments say otherwise, its socket ``s.sock`` go to ``folder``.
+    """
+    if "--listen" not in arguments:
+        arguments += ("--listen", f"unix:{folder}/s.sock")
+    log = folder / "server.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sprat", "-v", "serve", *arguments],
+            env=environment(store),
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        )
     assert process.stdout is not None
-    ready = process.stdout.readline()
+    with process.stdout as output:
+        ready = output.readline()
     if not ready.startswith("ready "):
-        assert process.stderr is not None
-        raise AssertionError(f"no server: {process.stderr.read()}")
-    return Server(process, ready.split()[1])
+        process.wait(30)
+        raise AssertionError(f"no server: {log.read_text()}")
+    return Server(process, ready.split()[1], log)

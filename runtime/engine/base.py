@@ -84,8 +84,10 @@ class Progress:
 
 
 class GenerativeEngine(Protocol):
-    """A step machine over many sequences. One owner thread calls everything but
-    ``tokenize``, ``token_texts`` and ``chat_tokens``, which any thread may call.
+    """A step machine over many sequences.
+
+    One owner thread calls everything but ``tokenize``, ``token_texts`` and ``chat_tokens``, which
+    any thread may call.
     """
 
     context_length: int
@@ -125,8 +127,10 @@ class GenerativeEngine(Protocol):
         ...
 
     def step(self, *, max_tokens: int, threads: int) -> list[Progress]:
-        """Decode one batch of at most ``max_tokens`` tokens, decode steps of running sequences
-        first, then slices of prompts, and sample where a prompt or a decode step is complete.
+        """Decode one batch of at most ``max_tokens`` tokens on ``threads`` compute threads.
+
+        Running answers go first, one token each, then slices of prompts. Where a prompt or a
+        decode step is complete, the next token is sampled.
         """
         ...
 

@@ -99,10 +99,9 @@ class LlamaEngine:
         threads: int,
     ) -> None:
         self._lib = lib = llama_lib.load()
-        if not 1 <= sequence_limit <= lib.llama_max_parallel_sequences():
-            raise EngineError(
-                f"expected 1 to {lib.llama_max_parallel_sequences()} sequences, got {sequence_limit}"
-            )
+        most = lib.llama_max_parallel_sequences()
+        if not 1 <= sequence_limit <= most:
+            raise EngineError(f"expected 1 to {most} sequences, got {sequence_limit}")
         self._model = _load_model(lib, path)
         self._context = None
         try:
@@ -320,8 +319,10 @@ class LlamaEngine:
         return Progress(sequence.number, text + sequence.stream.flush(), tokens, reason)
 
     def _fail(self, status: int, planned: list[_Sequence]) -> list[Progress]:
-        """After a batch that was not decoded. 1 says that no cells were found for it: the newest
-        sequence gives its own up. Anything else ends every sequence of the batch.
+        """Give up what a batch that could not be decoded leaves no hope for.
+
+        Status 1 says that no cells were found: the newest sequence gives its own up. Anything else
+        ends every sequence of the batch.
         """
         if status == 1:
             planned = [max(planned, key=lambda sequence: sequence.number)]

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 VERSION = "0.3.36"
 INSTALL = 'pip install "sprat[llama]"'
-REBUILD = f"pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python=={VERSION}"
+REBUILD = f"pip install --force-reinstall --no-cache-dir llama-cpp-python=={VERSION}"
 
 _ERROR_LEVEL = 4
 _FEATURES = {
@@ -64,9 +64,8 @@ def describe() -> str:
         As in `load`.
     """
     library = load()
-    features = library.llama_print_system_info().decode()
-    used = [f.split("=")[0].strip() for f in features.replace("CPU :", "").split("|") if "= 1" in f]
-    return f"llama-cpp-python {VERSION}: {' '.join(used)}"
+    features = _built_with(library.llama_print_system_info().decode())
+    return f"llama-cpp-python {VERSION}: {' '.join(features)}"
 
 
 @functools.cache
@@ -131,17 +130,21 @@ def check_cpu(system_info: str, flags: frozenset[str]) -> None:
     """
     if not flags:
         return
-    built = [
-        part.split("=")[0].split(":")[-1].strip()
-        for part in system_info.split("|")
-        if "= 1" in part
+    missing = [
+        name
+        for name in _built_with(system_info)
+        if name in _FEATURES and _FEATURES[name] not in flags
     ]
-    missing = [name for name in built if name in _FEATURES and _FEATURES[name] not in flags]
     if missing:
         raise EngineError(
             f"llama.cpp was built for a CPU with {', '.join(missing)}, which this one lacks; "
             f"rebuild it: {REBUILD}"
         )
+
+
+def _built_with(system_info: str) -> list[str]:
+    parts = system_info.split(":", 1)[-1].split("|")
+    return [part.split("=")[0].strip() for part in parts if "= 1" in part]
 
 
 def _cpu_flags() -> frozenset[str]:
@@ -156,7 +159,7 @@ def _cpu_flags() -> frozenset[str]:
 def _on_log(library: Any) -> Any:
     """A log callback that keeps error lines and drops the rest. Cached: it must stay alive."""
 
-    @library.llama_log_callback
+    @library.llama_log_callback  # type: ignore[untyped-decorator]
     def on_log(level: int, text: bytes, _: Any) -> None:
         if level == _ERROR_LEVEL:
             last_errors.append(text.decode("utf-8", "replace").strip())

@@ -60,8 +60,6 @@ class TextStream:
             for length in range(min(len(stop) - 1, len(self._held)) + 1)
             if self._held.endswith(stop[:length])
         )
-        shown, self._held = (
-            self._held[: len(self._held) - keep],
-            self._held[len(self._held) - keep :],
-        )
+        cut = len(self._held) - keep
+        shown, self._held = self._held[:cut], self._held[cut:]
         return shown

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import socket
+import ssl
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from sprat.store import home
 
 WHERE = "server.listen"
 MAX_SOCKET_PATH_BYTES = 107
+_SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,8 @@ def parse(text: str) -> UnixAddress | TcpAddress:
     ConfigError
         For anything else.
     """
-    if text.startswith("unix:"):
-        path = Path(text.removeprefix("unix:").removeprefix("//")).absolute()
+    if unix := re.fullmatch(r"unix:(?://)?(.+)", text):
+        path = Path(unix[1]).absolute()
         if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
             raise ConfigError(
                 WHERE,
@@ -76,10 +79,24 @@ def parse(text: str) -> UnixAddress | TcpAddress:
                 f"{path} has {len(os.fsencode(path))}",
             )
         return UnixAddress(path)
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(WHERE, f"expected unix:PATH or HOST:PORT, got {text!r}")
+    host, _, port = text.rpartition(":")
+    is_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535
+    if not is_port or not _is_host(host):
+        raise ConfigError(
+            WHERE,
+            f"expected unix:PATH or HOST:PORT (an IPv6 HOST in square brackets), got {text!r}",
+        )
     return TcpAddress(host, int(port))
+
+
+def _is_host(text: str) -> bool:
+    if not text.startswith("["):
+        # gRPC takes the names of its schemes for more than names of hosts.
+        return text not in _SCHEMES and re.fullmatch(r"[A-Za-z0-9.-]+", text) is not None
+    try:
+        return text.endswith("]") and ipaddress.ip_address(text[1:-1]).version == 6
+    except ValueError:
+        return False
 
 
 def check_exposure(address: UnixAddress | TcpAddress, config: ServerConfig) -> None:
@@ -114,7 +131,7 @@ def credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
     Raises
     ------
     ConfigError
-        Names the setting whose file cannot be read.
+        Names the setting whose file cannot be read or used.
     """
     if config.tls_certificate is None or config.tls_key is None:
         return None
@@ -125,11 +142,28 @@ def credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
         if config.tls_client_ca is None
         else _read("server.tls_client_ca", config.tls_client_ca)
     )
+    _check_tls(config.tls_certificate, config.tls_key, config.tls_client_ca)
     return grpc.ssl_server_credentials(
         [(key, certificate)],
         root_certificates=client_ca,
         require_client_auth=client_ca is not None,
     )
+
+
+def _check_tls(certificate: Path, key: Path, client_ca: Path | None) -> None:
+    """Refuse what gRPC would only refuse when it binds, and then without a reason."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    where = "server.tls_certificate"
+    try:
+        # The password keeps OpenSSL from asking the terminal for one.
+        context.load_cert_chain(certificate, key, password="")
+        if client_ca is not None:
+            where = "server.tls_client_ca"
+            context.load_verify_locations(client_ca)
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or "not readable without a password"
+        files = f"{certificate} with {key}" if where == "server.tls_certificate" else client_ca
+        raise ConfigError(where, f"{files} cannot be used: {reason}") from None
 
 
 def _read(where: str, path: Path) -> bytes:
@@ -163,9 +197,9 @@ def bound(
         yield str(TcpAddress(address.host, port))
         return
     path = address.path
+    lock = FileLock(f"{path}.lock", timeout=0, mode=0o600)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock", timeout=0, mode=0o600)
         lock.acquire()
     except Timeout:
         raise ConfigError(WHERE, f"{address} is in use by another sprat server") from None
@@ -178,9 +212,11 @@ def bound(
             _bind(server, str(address), tls)
         finally:
             os.umask(mask)
-        yield str(address)
+        try:
+            yield str(address)
+        finally:
+            path.unlink(missing_ok=True)
     finally:
-        path.unlink(missing_ok=True)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
@@ -205,9 +241,13 @@ def _remove_stale(path: Path) -> None:
     if not stat.S_ISSOCK(mode):
         raise ConfigError(WHERE, f"{path} exists and is no socket")
     with socket.socket(socket.AF_UNIX) as probe:
+        # A full backlog must not block; anything but a refusal is somebody's socket.
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
-        except OSError:
-            path.unlink()
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
             return
+        except OSError:
+            pass
     raise ConfigError(WHERE, f"unix:{path} is in use by another process")

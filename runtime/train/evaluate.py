@@ -187,8 +187,8 @@ def evaluate(
     confidences.
 
     Intervals run from the 2.5th to the 97.5th percentile over 1,000 resamples of the rows with
-    replacement (Efron, 1979). A resample repeats rows, which moves its calibration error further
-    up: that interval may lie above the figure itself.
+    replacement (Efron, 1979). Resamples repeat rows, which moves their calibration errors up once
+    more; these are shifted so that their mean is the figure, and cut off at 0.
 
     Parameters
     ----------
@@ -210,6 +210,9 @@ def evaluate(
     n, k = len(targets_n), len(labels)
     figures = _statistics(rows, np.arange(n)[None, :], k)[:, 0]
     resamples = _bootstrap(rows, k, rng)
+    ece = METRICS.index("ece")
+    resamples[ece] += figures[ece] - resamples[ece].mean()
+    resamples[ece] = np.maximum(resamples[ece], 0)
     bounds = np.percentile(resamples, [2.5, 97.5], axis=1).T
     confusion_kk = np.bincount(rows.targets * k + rows.answers, minlength=k * k).reshape(k, k)
     sure = rows.confidence > CONFIDENT

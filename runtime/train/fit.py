@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sprat.errors import SetupError
 from sprat.progress import Progress, Silent
 from sprat.train.calibrate import fit_temperature, nll
 from sprat.values import FloatArray, IntArray
 
-REGULARIZATION = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+REGULARIZATION = (0.0625, 0.25, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 """Inverse strengths of the L2 penalty to choose from (scikit-learn's C), strongest first."""
+
+_START = REGULARIZATION.index(16.0)
+"""Where the search begins: near the best for sentence vectors, be there ten rows a label or more."""
 
 TOLERANCE = 1e-5
 """Of the optimizer, on the gradient of the mean loss. With scikit-learn's default of 1e-4 weakly
@@ -55,7 +57,7 @@ class Head:
     chosen : Candidate
         Its temperature calibrates this head.
     candidates : tuple of Candidate
-        All that were tried, in order.
+        All that were tried, strongest regularization first.
     """
 
     weight: FloatArray
@@ -69,17 +71,19 @@ def fit_head(
     targets_n: IntArray,
     folds_n: IntArray,
     *,
-    threads: int,
     progress: Progress | None = None,
 ) -> Head:
     """Fit a multinomial logistic regression, choose its regularization, calibrate it.
 
     Every row is scored by a head that was fitted on the other folds. On these scores each strength
-    of regularization gets its temperature and is judged by the likelihood that remains; the
-    search goes from strong to weak and ends when it gets worse. The head itself is then fitted on
-    all rows, with the chosen strength and its temperature. So no row is spent on calibration
-    alone, and the temperature errs, if at all, on the side of caution: the final head has seen
-    more rows than those whose scores it was fitted on.
+    of regularization gets its temperature and is judged by the likelihood that remains; from a
+    middle strength the search goes to both sides for as long as it gets better. The head itself is
+    then fitted on all rows, with the chosen strength and its temperature. So no row is spent on
+    calibration alone, and the temperature errs, if at all, on the side of caution: the final head
+    has seen more rows than those whose scores it was fitted on.
+
+    One thread computes: the matrices are small, and on a busy machine threads that wait for each
+    other take ten times the CPU.
 
     Nothing here is random: the same input gives the same head.
 
@@ -91,8 +95,6 @@ def fit_head(
         Labels from 0 to K - 1, K from 2; each in at least two folds.
     folds_n : int32[N]
         Fold of each row, from 0; two or more. See `sprat.train.split.assign_folds`.
-    threads : int
-        Most compute threads, from 1.
     progress : Progress, optional
         Told of each strength that is tried.
 
@@ -109,50 +111,51 @@ def fit_head(
             "training needs scikit-learn; install it with: pip install 'sprat[train]'"
         ) from None
     progress = Silent() if progress is None else progress
-    with threadpool_limits(limits=threads), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        candidates: list[Candidate] = []
-        for strength in REGULARIZATION:
+    tried: dict[int, Candidate] = {}
+
+    def loss(index: int) -> float:
+        if not 0 <= index < len(REGULARIZATION):
+            return math.inf
+        if index not in tried:
+            strength = REGULARIZATION[index]
             progress.phase(f"try C={strength:g} on {folds_n.max() + 1} folds")
-            logits_nk = _out_of_fold(vectors_nd, targets_n, folds_n, strength)
-            temperature = fit_temperature(logits_nk, targets_n)
-            loss = nll(logits_nk, targets_n, temperature)
-            candidates.append(Candidate(strength, temperature, loss))
-            if loss > min(c.nll for c in candidates):
-                break
-        chosen = min(candidates, key=lambda c: c.nll)
+            tried[index] = _judge(vectors_nd, targets_n, folds_n, strength)
+        return tried[index].nll
+
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        best = _START
+        for step in (-1, 1):
+            while loss(best + step) < loss(best):
+                best += step
+        chosen = tried[best]
         progress.phase(f"fit the head on {len(targets_n)} rows with C={chosen.regularization:g}")
-        weight, bias = _coefficients(_fit(vectors_nd, targets_n, chosen.regularization))
-    return Head(weight, bias, chosen, tuple(candidates))
+        weight, bias = _fit(vectors_nd, targets_n, chosen.regularization)
+    return Head(weight, bias, chosen, tuple(tried[index] for index in sorted(tried)))
 
 
-def _out_of_fold(
+def _judge(
     vectors_nd: FloatArray, targets_n: IntArray, folds_n: IntArray, strength: float
-) -> FloatArray:
+) -> Candidate:
     logits_nk = np.empty((len(targets_n), targets_n.max() + 1), np.float32)
     for fold in range(folds_n.max() + 1):
         out = folds_n == fold
-        weight, bias = _coefficients(_fit(vectors_nd[~out], targets_n[~out], strength))
+        weight, bias = _fit(vectors_nd[~out], targets_n[~out], strength)
         logits_nk[out] = vectors_nd[out] @ weight.T + bias
-    return logits_nk
+    temperature = fit_temperature(logits_nk, targets_n)
+    return Candidate(strength, temperature, nll(logits_nk, targets_n, temperature))
 
 
-def _fit(vectors_nd: FloatArray, targets_n: IntArray, strength: float) -> Any:
+def _fit(
+    vectors_nd: FloatArray, targets_n: IntArray, strength: float
+) -> tuple[FloatArray, FloatArray]:
+    """Weight and bias with one row a label, where scikit-learn keeps one row for two labels."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, tol=TOLERANCE, max_iter=MAX_STEPS).fit(
-        vectors_nd, targets_n
-    )
-
-
-def _coefficients(model: Any) -> tuple[FloatArray, FloatArray]:
-    """Weight and bias with one row a label, where scikit-learn keeps one row for two labels."""
+    model = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=MAX_STEPS)
+    model.fit(vectors_nd, targets_n)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:
         weight = np.concatenate([-weight, weight]) / 2
         bias = np.concatenate([-bias, bias]) / 2
-    return _float32(weight), _float32(bias)
-
-
-def _float32(array: npt.NDArray[np.floating[Any]]) -> FloatArray:
-    return np.ascontiguousarray(array, np.float32)
+    return np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32)

@@ -15,7 +15,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 import sprat
-from sprat import budget
 from sprat.bundle import Bundle
 from sprat.errors import EngineError, InvalidInput
 from sprat.manifest import NAME_PATTERN, BundleManifest, ModelRef
@@ -64,7 +63,6 @@ def train_classifier(
     held_out: float = 0.2,
     test: Dataset | None = None,
     seed: int = 0,
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[BundleManifest, Report]:
     """Train a classifier on frozen sentence vectors, evaluate it, write it as a bundle.
@@ -89,8 +87,6 @@ def train_classifier(
         Rows to evaluate on instead; ``data`` is then trained on as a whole.
     seed : int
         Of splits and resampling, at least 0. The same rows, vectors and seed give the same bundle.
-    threads : int, optional
-        Compute threads; absent: the CPU budget.
     progress : Progress, optional
         Told of each phase.
 
@@ -117,20 +113,14 @@ def train_classifier(
     repeated = _repeated(train, held)
     if repeated:
         log.warning(
-            "%d of %d test rows repeat a text of the training rows: the figures are too good",
+            "%d of %d test rows repeat a training text: they make the figures look better",
             repeated,
             len(held),
         )
     progress.phase(f"embed {len(train) + len(held)} texts")
     vectors = _embed(embed, (*train.texts, *held.texts))
     vectors_nd, held_vectors = vectors[: len(train)], vectors[len(train) :]
-    head = fit_head(
-        vectors_nd,
-        targets_n,
-        folds_n,
-        threads=budget.detect().threads if threads is None else threads,
-        progress=progress,
-    )
+    head = fit_head(vectors_nd, targets_n, folds_n, progress=progress)
     progress.phase(f"evaluate on {len(held)} rows")
     report = evaluate(
         held_vectors @ head.weight.T + head.bias,

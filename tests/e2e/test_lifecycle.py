@@ -91,6 +91,7 @@ def test_loopback_with_token_serves_only_its_bearers(
     assert token not in (tmp_path / "tokens").read_text()
     server = start_server(
         store,
+        tmp_path,
         *("--model", ENCODER, "--listen", "127.0.0.1:0"),
         *("--token-file", str(tmp_path / "tokens")),
     )
@@ -106,7 +107,9 @@ def test_loopback_with_token_serves_only_its_bearers(
 def test_sigterm_while_busy_finishes_calls_in_flight(
     store: Store, smollm: Path, tmp_path: Path
 ) -> None:
-    server = start_server(store, "--model", GENERATOR, "--listen", f"unix:{tmp_path}/s.sock")
+    server = start_server(
+        store, tmp_path, "--model", GENERATOR, "--listen", f"unix:{tmp_path}/s.sock"
+    )
     pieces: list[str] = []
     finished = threading.Event()
 
@@ -128,7 +131,9 @@ def test_sigterm_while_busy_finishes_calls_in_flight(
 
 
 def test_second_signal_ends_calls_in_flight(store: Store, smollm: Path, tmp_path: Path) -> None:
-    server = start_server(store, "--model", GENERATOR, "--listen", f"unix:{tmp_path}/s.sock")
+    server = start_server(
+        store, tmp_path, "--model", GENERATOR, "--listen", f"unix:{tmp_path}/s.sock"
+    )
     errors: list[BaseException] = []
     pieces: list[str] = []
 
@@ -156,12 +161,11 @@ def test_second_signal_ends_calls_in_flight(store: Store, smollm: Path, tmp_path
 def test_killed_server_leaves_a_socket_that_the_next_one_takes(
     store: Store, minilm: Path, tmp_path: Path
 ) -> None:
-    arguments = ("--model", ENCODER, "--listen", f"unix:{tmp_path}/s.sock")
-    first = start_server(store, *arguments)
+    first = start_server(store, tmp_path, "--model", ENCODER)
     first.process.kill()
     first.process.wait()
     assert (tmp_path / "s.sock").exists()
-    second = start_server(store, *arguments)
+    second = start_server(store, tmp_path, "--model", ENCODER)
     with Client(second.address) as client:
         assert client.list_models()
     assert second.stop() == 0
@@ -202,14 +206,15 @@ def test_gguf_cut_in_half_is_refused(smollm: Path, tmp_path: Path) -> None:
 
 
 def test_log_holds_no_input_text(store: Store, bundle: Path, tmp_path: Path) -> None:
-    server = start_server(store, "--task", str(bundle), "--listen", f"unix:{tmp_path}/s.sock")
+    server = start_server(
+        store, tmp_path, "--task", str(bundle), "--listen", f"unix:{tmp_path}/s.sock"
+    )
     with Client(server.address) as client:
         client.classify(TASK, ["a very secret sentence"])
         with pytest.raises(InputTooLong):
             client.classify(TASK, ["secret " * 1000])
     assert server.stop() == 0
-    assert server.process.stderr is not None
-    log = server.process.stderr.read()
+    log = server.log.read_text()
     assert "compute threads" in log
     assert "secret" not in log
 

@@ -431,17 +431,6 @@ def test_ct2_convert_leaves_the_published_files_alone(tmp_path: Path) -> None:
         assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
-def test_ct2_convert_quantizes_each_row_of_a_matrix_on_its_own(tmp_path: Path) -> None:
-    tensors = tensors_of("bert")
-    tensors["embeddings.word_embeddings.weight"][0] *= 1000.0
-    folder = publish(tmp_path / "m", tensors=tensors)
-    convert(folder, tmp_path / "ct2", quantization="int8")
-    rows = some_rows()
-    found, exact = hidden_states(tmp_path / "ct2", rows), forward(tensors, config_of("bert"), rows)
-    cosines = (found * exact).sum(-1) / np.linalg.norm(found, axis=-1)
-    assert (cosines / np.linalg.norm(exact, axis=-1)).mean() > 0.99
-
-
 def test_ct2_convert_says_which_file_it_means(tmp_path: Path) -> None:
     folder = publish(tmp_path / "m")
     (folder / "model.safetensors").write_bytes(save({"a": np.zeros(1, np.float32)}))

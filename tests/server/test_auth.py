@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -158,7 +159,7 @@ METHODS = ["Unary", "Stream", "Join", "Reflection"]
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("token", [TOKEN, OTHER])
+@pytest.mark.parametrize("token", [TOKEN, OTHER], ids=["last", "first"])
 async def test_auth_known_tokens_pass(
     channel: grpc.aio.Channel, method: str, token: str
 ) -> None:
@@ -249,8 +250,6 @@ async def test_auth_a_refused_stream_does_not_wait_for_its_requests(
 
 
 async def test_auth_the_server_survives_a_flood_of_refusals(channel: grpc.aio.Channel) -> None:
-    import asyncio
-
     answers = await asyncio.gather(
         *(refused(channel, METHODS[i % 4], bearer(new_token())) for i in range(200))
     )

@@ -165,6 +165,14 @@ def test_evaluate_intervals_cover_the_truth_as_often_as_they_say() -> None:
         assert covered[metric] >= 178, metric
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_evaluate_interval_of_the_calibration_error_holds_the_figure(temperature: float) -> None:
+    logits, targets = honest_rows(1000, 4, np.random.default_rng(4))
+    report = report_of(logits, targets, temperature)
+    low, high = report.intervals["ece"]
+    assert 0 <= low < report.ece < high < report.ece + 0.05
+
+
 def test_evaluate_interval_is_that_of_a_binomial() -> None:
     targets = np.repeat([0, 1], [850, 150]).astype(np.int32)
     report = report_of(sure([0] * 1000, 0.85, 2), targets)

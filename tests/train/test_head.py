@@ -29,9 +29,7 @@ def train(
     data: Dataset, out: Path, embed: Embed, **arguments: Any
 ) -> tuple[BundleManifest, Report]:
     out.mkdir()
-    return train_classifier(
-        data, embed=embed, base=BASE, name="tickets", out=out, threads=1, **arguments
-    )
+    return train_classifier(data, embed=embed, base=BASE, name="tickets", out=out, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +132,7 @@ def test_head_warns_of_test_rows_that_repeat_training_texts(
 def test_head_fits_into_the_atomic_writer(data: Dataset, embed: Embed, tmp_path: Path) -> None:
     manifest = write_bundle(
         tmp_path / "tickets",
-        lambda folder: train_classifier(
-            data, embed=embed, base=BASE, name="tickets", out=folder, threads=1
-        ),
+        lambda folder: train_classifier(data, embed=embed, base=BASE, name="tickets", out=folder),
     )
     assert Bundle.load(tmp_path / "tickets").manifest == manifest
 
