@@ -76,7 +76,7 @@ def run(context: Context) -> Outcome:
     """Check, then measure; see the module."""
     threads = detect().threads
     source = data.load(context.checkout)
-    texts = source.exactly(LARGE_CALL * 4 if context.quick else TEXTS)
+    texts = source.exactly(2 * LARGE_CALL if context.quick else TEXTS)
     with tempfile.TemporaryDirectory(prefix="sprat-bench-") as folder:
         context.say("training the task")
         task = bundle.train(context.store, Path(folder))
@@ -137,8 +137,8 @@ def _check(
     Call by call, one at a time: quantized weights make a result depend on the batch that a text
     happens to be in, so only equal batches have equal results.
     """
-    texts = work.texts[: 4 * LARGE_CALL]
-    single = [[text] for text in texts[:LARGE_CALL]]
+    texts = work.texts[: 2 * LARGE_CALL]
+    single = [[text] for text in texts[: LARGE_CALL // 2]]
     large = [texts[start : start + LARGE_CALL] for start in range(0, len(texts), LARGE_CALL)]
     vectors: list[FloatArray] = []
     differences = {"served_vectors": 0.0, "served_scores": 0.0, "ceiling_vectors": 0.0}

@@ -138,8 +138,8 @@ def write_bundle(
     """
     path = path.absolute()
     _check_free(path, replace)
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    work, old = scratch.with_suffix(".new"), scratch.with_suffix(".old")
+    token = secrets.token_hex(6)
+    work, old = (path.with_name(f".{path.name}.{token}.{part}") for part in ("new", "old"))
     try:
         try:
             work.mkdir()

@@ -133,9 +133,10 @@ class Service:
         """Stream an answer of a generative model. See `sprat.tasks.generate.run`."""
         found = require_generative(self.registry.model(model), "generate")
         if isinstance(prompt, str):
-            self._check_sizes([prompt], "prompt")
+            self._check_size(prompt, "prompt")
         else:
-            self._check_sizes([message.content for message in prompt], "chat.messages")
+            for index, message in enumerate(prompt):
+                self._check_size(message.content, f"chat.messages[{index}].content")
         return generate.run(found, prompt, sampling, deadline=deadline, mailbox=self._mailbox)
 
     async def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
@@ -167,17 +168,14 @@ class Service:
             raise InvalidInput(
                 f"texts: expected 1 to {limit} texts, got {len(texts)}", field="texts"
             )
-        self._check_sizes(texts, "texts")
-
-    def _check_sizes(self, texts: Sequence[str], field: str) -> None:
-        limit = self._limits.max_text_bytes
         for index, text in enumerate(texts):
-            # A character takes at most four bytes: short texts need no encoding to be measured.
-            if 4 * len(text) > limit and (size := len(text.encode("utf-8", "replace"))) > limit:
-                where = f"{field}[{index}]"
-                raise InvalidInput(
-                    f"{where}: {size} bytes, at most {limit} are accepted", field=where
-                )
+            self._check_size(text, f"texts[{index}]")
+
+    def _check_size(self, text: str, field: str) -> None:
+        limit = self._limits.max_text_bytes
+        # A character takes at most four bytes: short texts need no encoding to be measured.
+        if 4 * len(text) > limit and (size := len(text.encode("utf-8", "replace"))) > limit:
+            raise InvalidInput(f"{field}: {size} bytes, at most {limit} are accepted", field=field)
 
 
 def _warn(budget: CpuBudget) -> None:

@@ -340,6 +340,20 @@ def test_bundle_failed_replacement_keeps_the_old_one(
     assert names(tmp_path) == ["out"]
 
 
+def test_bundle_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    others: list[BundleManifest] = []
+
+    def overtaken(folder: Path) -> None:
+        build(folder)
+        others.append(write_bundle(path, build))
+
+    with pytest.raises(StoreError, match="is there already"):
+        write_bundle(path, overtaken)
+    assert Bundle.load(path).manifest == others[0]
+    assert names(tmp_path) == ["out"]
+
+
 def test_bundle_build_without_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptFile, match="missing"):
         write_bundle(tmp_path / "out", lambda folder: None)

@@ -12,15 +12,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from ctranslate2 import Encoder, StorageView
+from ctranslate2 import Encoder, StorageView, get_supported_compute_types
 
 from sprat.errors import CorruptFile, EngineError
 from sprat.kernels import pool
 from sprat.values import FloatArray, IntArray
+
+
+def describe() -> str:
+    """The library's version and the weight types that it computes with here, for people."""
+    types = ", ".join(sorted(get_supported_compute_types("cpu")))
+    return f"ctranslate2 {version('ctranslate2')}: {types}"
 
 
 class Ct2Encoder:

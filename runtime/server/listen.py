@@ -70,8 +70,9 @@ def parse(text: str) -> UnixAddress | TcpAddress:
     ConfigError
         For anything else.
     """
-    if unix := re.fullmatch(r"unix:(?://)?(.+)", text):
-        path = Path(unix[1]).absolute()
+    kind, _, rest = text.partition(":")
+    if kind == "unix" and (name := rest.removeprefix("//")):
+        path = Path(name).absolute()
         if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
             raise ConfigError(
                 WHERE,
@@ -160,10 +161,9 @@ def _check_tls(certificate: Path, key: Path, client_ca: Path | None) -> None:
         if client_ca is not None:
             where = "server.tls_client_ca"
             context.load_verify_locations(client_ca)
-    except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or "not readable without a password"
+    except ssl.SSLError as error:
         files = f"{certificate} with {key}" if where == "server.tls_certificate" else client_ca
-        raise ConfigError(where, f"{files} cannot be used: {reason}") from None
+        raise ConfigError(where, f"{files} cannot be used ({error.reason})") from None
 
 
 def _read(where: str, path: Path) -> bytes:

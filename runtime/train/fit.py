@@ -17,7 +17,7 @@ REGULARIZATION = (0.0625, 0.25, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 """Inverse strengths of the L2 penalty to choose from (scikit-learn's C), strongest first."""
 
 _START = REGULARIZATION.index(16.0)
-"""Where the search begins: near the best for sentence vectors, be there ten rows a label or more."""
+"""Where the search begins: near the best for sentence vectors, for few rows and for many."""
 
 TOLERANCE = 1e-5
 """Of the optimizer, on the gradient of the mean loss. With scikit-learn's default of 1e-4 weakly

@@ -11,6 +11,8 @@ from sprat.benchmarks import harness, report
 from sprat.errors import SetupError
 from sprat.store import Store
 
+pytestmark = pytest.mark.timeout(400)
+
 GOALS = {
     "serve": {"large_ratio", "small_ratio", "server_cpu_beyond", "alone_beyond"},
     "start": {"ready", "resident_idle", "resident_used"},
@@ -20,7 +22,6 @@ GOALS = {
 }
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", harness.CASES)
 def test_cases_leave_a_result_that_can_be_reported(
     name: str,

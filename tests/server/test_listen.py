@@ -434,6 +434,10 @@ def certificates() -> Iterator[Path]:
                     "-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial",
                     "-extfile", "names", "-out", f"{name}.pem",
                 )  # fmt: skip
+        openssl(
+            folder, "ec", "-in", "server.key", "-aes256", "-passout", "pass:secret",
+            "-out", "locked.key",
+        )  # fmt: skip
         yield folder
 
 
@@ -491,8 +495,10 @@ def test_listen_tls_file_that_cannot_be_used(certificates: Path, setting: str) -
         {"tls_key": "server.pem"},
         {"tls_certificate": "server.key"},
         {"tls_certificate": "cut.pem"},
+        {"tls_key": "locked.key"},
+        {"tls_client_ca": "server.key"},
     ],
-    ids=["key of another", "no key", "no certificate", "cut"],
+    ids=["key of another", "no key", "no certificate", "cut", "with a password", "no authority"],
 )
 async def test_listen_tls_files_that_do_not_fit(
     certificates: Path, changes: dict[str, str]
@@ -503,4 +509,6 @@ async def test_listen_tls_files_that_do_not_fit(
     with pytest.raises(ConfigError) as caught:
         async with listening("127.0.0.1:0", listen.credentials(config)):
             pass
-    assert "tls" in caught.value.message or "tls" in caught.value.path
+    setting = "tls_client_ca" if "tls_client_ca" in changes else "tls_certificate"
+    assert caught.value.path == f"server.{setting}"
+    assert "cannot be used" in caught.value.message

@@ -55,7 +55,7 @@ def test_real_model_learns_77_intents_from_ten_examples_each(
         return np.concatenate(parts)
 
     train = few_of_each(read(shared_data / "banking77.train.jsonl"), SHOTS)
-    test = read(shared_data / "banking77.test.jsonl").take(range(0, 3080, 4))
+    test = read(shared_data / "banking77.test.jsonl").take(range(0, 3080, 8))
     manifest, report = train_classifier(
         train,
         embed=embed,
@@ -64,14 +64,17 @@ def test_real_model_learns_77_intents_from_ten_examples_each(
         out=tmp_path,
         test=test,
     )
-    assert (manifest.train_rows, report.n) == (77 * SHOTS, 770)
+    assert (manifest.train_rows, report.n) == (77 * SHOTS, 385)
     assert report.accuracy > 0.80
     assert report.macro_f1 > 0.78
     # Out-of-fold heads have seen fewer rows than the final one: its confidences are cautious.
     assert report.ece < 2 * report.ece_noise
     assert manifest.temperature < 1
     bundle = Bundle.load(tmp_path, base=base)
-    assert evaluate_bundle(bundle, test, embed=embed) == report
-    digest = base.model_copy(update={"files": base.files[1:]})
+    again = evaluate_bundle(bundle, test, embed=embed)
+    # Vectors depend a little on what shares their batch.
+    assert again.accuracy == pytest.approx(report.accuracy, abs=0.01)
+    assert again.nll == pytest.approx(report.nll, abs=0.01)
+    other = base.model_copy(update={"files": base.files[1:]})
     with pytest.raises(StaleBundle):
-        Bundle.load(tmp_path, base=digest)
+        Bundle.load(tmp_path, base=other)
