@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -118,9 +119,8 @@ class Result(_Document):
         As `sprat.measure.commit` says it.
     quick : bool
         A trial of the code with little work: its figures mean nothing.
-    load_average : float or None
-        Processes that ran or waited to run on this machine over the minute before: about 0 on a
-        quiet one.
+    disturbance : float or None
+        Share of the machine's CPU time, in [0, 1], that other processes took meanwhile.
     machine, versions : dict
         See `sprat.measure`.
     method : str
@@ -137,7 +137,7 @@ class Result(_Document):
     date: str
     commit: str | None
     quick: bool
-    load_average: float | None
+    disturbance: float | None
     machine: dict[str, Any]
     versions: dict[str, str]
     parameters: dict[str, Any]
@@ -228,6 +228,28 @@ def checkout() -> Path | None:
     return None
 
 
+class _Watch:
+    """How busy others keep the machine from here on."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._before = self._others()
+
+    @staticmethod
+    def _others() -> float | None:
+        """CPU seconds of everything but this process and the children that it has waited for."""
+        machine = measure.machine_cpu_seconds()
+        return None if machine is None else machine - sum(os.times()[:4])
+
+    def disturbance(self) -> float | None:
+        """As in `Result`. No child may be running."""
+        now = self._others()
+        if now is None or self._before is None:
+            return None
+        available = (time.perf_counter() - self._started) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, (now - self._before) / available))
+
+
 def run_here(case: Case, folder: Path, *, quick: bool, say: Callable[[str], None]) -> Result:
     """Run a case in this process and write its result below ``folder``.
 
@@ -237,7 +259,7 @@ def run_here(case: Case, folder: Path, *, quick: bool, say: Callable[[str], None
         When something that the case needs is missing, or an answer is wrong.
     """
     tree = checkout()
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    watch = _Watch()
     outcome: Outcome = import_module(case.module).run(Context(Store(), tree, quick, say))
     judged = [each.met for each in outcome.figures if each.met is not None]
     result = Result(
@@ -246,7 +268,7 @@ def run_here(case: Case, folder: Path, *, quick: bool, say: Callable[[str], None
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         commit=None if tree is None else measure.commit(tree, exclude=WRITTEN),
         quick=quick,
-        load_average=busy,
+        disturbance=watch.disturbance(),
         machine=measure.machine(),
         versions=measure.versions(),
         parameters=outcome.parameters,

@@ -17,6 +17,9 @@ from sprat.benchmarks import harness
 from sprat.benchmarks.harness import Cell, Figure, Result
 from sprat.errors import SetupError, SpratError
 
+DISTURBED = 0.03
+"""Share of the machine that others may take without a word."""
+
 MARKER = re.compile(r"<!-- (/?)table:([a-z0-9_-]+) -->")
 
 
@@ -57,8 +60,12 @@ def _conditions(result: Result) -> str:
     threads = machine["threads"]
     where = f"{machine['cpu']}, {threads} compute thread{'s' if threads != 1 else ''}"
     commit = f" at {result.commit}" if result.commit else ""
-    trial = " A quick trial: these figures mean nothing." if result.quick else ""
-    return f"{result.method} Measured on {result.date[:10]}{commit} on {where}.{trial}"
+    caveats = ""
+    if result.disturbance is not None and result.disturbance >= DISTURBED:
+        caveats += f" Other processes took {result.disturbance:.0%} of the machine meanwhile."
+    if result.quick:
+        caveats += " A quick trial: these figures mean nothing."
+    return f"{result.method} Measured on {result.date[:10]}{commit} on {where}.{caveats}"
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

@@ -137,6 +137,8 @@ class Generator:
         Sequences, in order.
     on_start, on_step : callable or None
         Called before a start or a step; may raise.
+    repeat : int
+        How often each code point is said.
     odd : dict of int to Progress
         What the next step reports for a sequence instead.
     """
@@ -151,6 +153,7 @@ class Generator:
     live: dict[int, Sequence_] = field(default_factory=dict)
     on_start: Callable[[Start], None] | None = None
     on_step: Callable[[], None] | None = None
+    repeat: int = 1
     odd: dict[int, Progress] = field(default_factory=dict)
     closed: bool = False
     owner: int | None = None
@@ -216,7 +219,7 @@ class Generator:
                 finish = "length"
             if finish:
                 del self.live[number]
-            made.append(Progress(number, text, 1, finish))
+            made.append(Progress(number, text * self.repeat, 1, finish))
         return made
 
     def close(self) -> None:

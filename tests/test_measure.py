@@ -145,6 +145,24 @@ def test_measure_imports_without_psutil() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_measure_machine_cpu_seconds_include_our_own() -> None:
+    machine, own = measure.machine_cpu_seconds(), measure.cpu_seconds()
+    assert machine is not None
+    assert own is not None
+    assert machine > own > 0
+
+
+def test_measure_machine_cpu_seconds_leave_out_idle_time(tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    parts = [ticks * part for part in (1, 2, 4, 1000, 1000, 8, 16, 32, 1000, 1000)]
+    write(tmp_path / "stat", f"cpu  {' '.join(map(str, parts))}\ncpu0 1 1 1 1\n")
+    assert measure.machine_cpu_seconds(proc=tmp_path) == 63.0
+
+
+def test_measure_machine_cpu_seconds_without_procfs(tmp_path: Path) -> None:
+    assert measure.machine_cpu_seconds(proc=tmp_path) is None
+
+
 # Memory
 
 

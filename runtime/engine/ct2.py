@@ -59,12 +59,13 @@ class Ct2Encoder:
         self._folder = folder
         self._pooling = pooling
         self._rows = _vocabulary_size(folder / "vocabulary.json")
-        self._per_core = _load(folder, inter_threads=workers, intra_threads=1)
-        self._all_cores = (
-            _load(folder, inter_threads=1, intra_threads=workers) if workers > 1 else self._per_core
+        per_core = _load(folder, inter_threads=workers, intra_threads=1)
+        all_cores = (
+            _load(folder, inter_threads=1, intra_threads=workers) if workers > 1 else per_core
         )
+        self._encoders: tuple[Encoder, Encoder] | None = per_core, all_cores
         longest = np.zeros((1, max_tokens), np.int32)
-        self.dimension = self._forward(self._all_cores, longest, [max_tokens]).shape[1]
+        self.dimension = self._forward(all_cores, longest, [max_tokens]).shape[1]
 
     def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
         """Run one batch; see `EncoderEngine.encode`.
@@ -75,6 +76,8 @@ class Ct2Encoder:
             A row is empty, is too long or holds a token id that the model has no vector for; or
             the engine is closed.
         """
+        if self._encoders is None:
+            raise EngineError(f"{self._folder}: the engine is closed")
         lengths = [len(row) for row in rows]
         shortest, longest = min(lengths, default=0), max(lengths, default=0)
         if not (shortest and longest <= self.max_tokens):
@@ -91,8 +94,8 @@ class Ct2Encoder:
                 f"{self._folder}: expected token ids in [0, {self._rows}), got {ids_bt.min()} to "
                 f"{ids_bt.max()}: the tokenizer is another model's"
             )
-        encoder = self._all_cores if threads > 1 else self._per_core
-        return self._forward(encoder, ids_bt, lengths)
+        per_core, all_cores = self._encoders
+        return self._forward(all_cores if threads > 1 else per_core, ids_bt, lengths)
 
     def _forward(self, encoder: Encoder, ids_bt: IntArray, lengths: list[int]) -> FloatArray:
         lengths_b = np.array(lengths, np.int32)
@@ -107,8 +110,8 @@ class Ct2Encoder:
 
     def close(self) -> None:
         """Release the weights. No call may be running."""
-        self._per_core.unload_model()
-        self._all_cores.unload_model()
+        # Not `unload_model`, which does nothing while CTranslate2 still counts a batch as active.
+        self._encoders = None
 
 
 def _load(folder: Path, *, inter_threads: int, intra_threads: int) -> Encoder:

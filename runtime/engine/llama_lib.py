@@ -1,58 +1,110 @@
 """The llama.cpp library behind llama-cpp-python: loaded once, and only if it fits this machine.
 
-Its structs change between releases, so the version must be the pinned one. Its build uses the
-instructions of the CPU it was built on, so these are compared with this CPU first, in a process of
-its own: what would kill the server there, only ends the probe.
+Its structs change between releases, so the version must be the pinned one. An install from source
+is built for the CPU at hand (``-march=native``); on another CPU it dies of an illegal instruction
+at the first use. What it was built for is asked of its ``ggml_cpu_has_*`` functions: each returns a
+constant of the build, and nothing compiled for that CPU runs when the library is loaded. Everything
+else does, from ``llama_print_system_info`` on.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
-import logging
-import subprocess
-import sys
-from collections import deque
+import importlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sprat.errors import EngineError
 
-log = logging.getLogger(__name__)
-
 VERSION = "0.3.36"
 INSTALL = 'pip install "sprat[llama]"'
-REBUILD = f"pip install --force-reinstall --no-cache-dir llama-cpp-python=={VERSION}"
+REBUILD = (
+    "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python"
+    f" llama-cpp-python=={VERSION}"
+)
 
-_ERROR_LEVEL = 4
-_FEATURES = {
-    "SSE3": "pni",
-    "SSSE3": "ssse3",
-    "AVX": "avx",
-    "AVX2": "avx2",
-    "AVX_VNNI": "avx_vnni",
-    "AVX512": "avx512f",
-    "AVX512_VBMI": "avx512_vbmi",
-    "AVX512_VNNI": "avx512_vnni",
-    "AVX512_BF16": "avx512_bf16",
-    "AMX_INT8": "amx_int8",
-    "F16C": "f16c",
-    "FMA": "fma",
-    "BMI2": "bmi2",
+CPU_FLAGS = {
+    "sse3": "pni",
+    "ssse3": "ssse3",
+    "avx": "avx",
+    "avx_vnni": "avx_vnni",
+    "avx2": "avx2",
+    "f16c": "f16c",
+    "fma": "fma",
+    "bmi2": "bmi2",
+    "avx512": "avx512f",
+    "avx512_vbmi": "avx512vbmi",
+    "avx512_vnni": "avx512_vnni",
+    "avx512_bf16": "avx512_bf16",
+    "amx_int8": "amx_int8",
+    "neon": "asimd",
+    "fp16_va": "asimdhp",
+    "matmul_int8": "i8mm",
+    "sve": "sve",
+    "dotprod": "asimddp",
+    "sme": "sme",
+    "sme2": "sme2",
 }
-"""What the build says of itself, and the flag in ``/proc/cpuinfo`` that it needs."""
+"""``ggml_cpu_has_<key>`` says whether a build uses what ``/proc/cpuinfo`` calls ``<value>``."""
 
-_PROBE = """
-import ctypes, sys
-for name in ("ggml-base", "ggml-cpu", "ggml", "llama"):
-    library = ctypes.CDLL(f"{sys.argv[1]}/lib{name}.so", mode=ctypes.RTLD_GLOBAL)
-library.llama_print_system_info.restype = ctypes.c_char_p
-print(library.llama_print_system_info().decode())
-"""
+NAMES = (
+    *("llama_backend_init", "llama_batch", "llama_context_default_params", "llama_decode"),
+    *("llama_free", "llama_get_memory", "llama_init_from_model", "llama_log_callback"),
+    *("llama_log_set", "llama_max_parallel_sequences", "llama_memory_clear"),
+    *("llama_memory_seq_cp", "llama_memory_seq_rm", "llama_model_default_params"),
+    *("llama_model_free", "llama_model_get_vocab", "llama_model_has_decoder"),
+    *("llama_model_has_encoder", "llama_model_load_from_file", "llama_model_meta_val_str"),
+    *("llama_model_n_ctx_train", "llama_n_batch", "llama_n_ctx_seq", "llama_pos"),
+    *("llama_print_system_info", "llama_sampler_accept", "llama_sampler_chain_add"),
+    *("llama_sampler_chain_default_params", "llama_sampler_chain_init", "llama_sampler_free"),
+    *("llama_sampler_init_dist", "llama_sampler_init_greedy", "llama_sampler_init_min_p"),
+    *("llama_sampler_init_penalties", "llama_sampler_init_temp", "llama_sampler_init_top_k"),
+    *("llama_sampler_init_top_p", "llama_sampler_sample", "llama_seq_id", "llama_set_n_threads"),
+    *("llama_token", "llama_token_p", "llama_token_to_piece", "llama_tokenize"),
+    *("llama_vocab_bos", "llama_vocab_eos", "llama_vocab_get_add_bos", "llama_vocab_get_attr"),
+    *("llama_vocab_get_text", "llama_vocab_is_eog", "llama_vocab_n_tokens"),
+)
+"""What sprat's engine uses of the library."""
 
-last_errors: deque[str] = deque(maxlen=3)
-"""The newest error lines of the library, for the message of a failed load."""
+_ERROR_LEVEL = 4  # ggml.h; llama-cpp-python's own table is another
+_errors: ContextVar[list[str] | None] = ContextVar("llama_errors", default=None)
+
+
+@functools.cache
+def load() -> Any:
+    """The module ``llama_cpp.llama_cpp``, checked and initialized.
+
+    Returns
+    -------
+    module
+        Its log is off: errors go to `collect_errors`, all else nowhere.
+
+    Raises
+    ------
+    EngineError
+        It is missing, cannot be loaded, is of another version, or was built for another CPU.
+    """
+    try:
+        check_version(metadata.version("llama-cpp-python"))
+    except metadata.PackageNotFoundError:
+        raise EngineError(f"llama-cpp-python is not installed: {INSTALL}") from None
+    try:
+        library = importlib.import_module("llama_cpp.llama_cpp")
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise EngineError(
+            f"llama-cpp-python {VERSION} is installed but cannot be loaded ({error});"
+            f" install it again: {REBUILD}"
+        ) from error
+    check_interface(library)
+    check_cpu(built_for(library), cpu_flags())
+    library.llama_log_set(_log_callback(library), None)
+    library.llama_backend_init()
+    return library
 
 
 def describe() -> str:
@@ -63,105 +115,119 @@ def describe() -> str:
     EngineError
         As in `load`.
     """
-    library = load()
-    features = _built_with(library.llama_print_system_info().decode())
-    return f"llama-cpp-python {VERSION}: {' '.join(features)}"
+    info = load().llama_print_system_info().decode()
+    features = [part.split("=")[0].split(":")[-1].strip() for part in info.split("|")]
+    return f"llama-cpp-python {VERSION}: {' '.join(filter(None, features))}"
 
 
-@functools.cache
-def load() -> Any:
-    """The module ``llama_cpp.llama_cpp``, checked and initialized.
+def check_version(found: str) -> None:
+    """Refuse any version but the pinned one.
 
     Raises
     ------
     EngineError
-        It is not installed, of another version, or built for another CPU.
+        Names both.
     """
-    spec = find_spec("llama_cpp")
-    if spec is None or spec.origin is None:
-        raise EngineError(f"llama-cpp-python is not installed; {INSTALL}")
-    found = metadata.version("llama-cpp-python")
     if found != VERSION:
         raise EngineError(
-            f"expected llama-cpp-python {VERSION}, found {found}: its structs differ; {INSTALL}"
+            f"expected llama-cpp-python {VERSION}, found {found}, whose structs may differ: {INSTALL}"
         )
-    check_cpu(_probe(Path(spec.origin).parent / "lib"), _cpu_flags())
-    from llama_cpp import llama_cpp as library
-
-    library.llama_log_set(_on_log(library), None)
-    library.llama_backend_init()
-    return library
 
 
-def _probe(folder: Path) -> str:
-    """What the build says of itself, asked in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _PROBE, str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+def check_interface(library: Any) -> None:
+    """Refuse a library that lacks a name, or whose structs lie otherwise in memory than expected.
+
+    Raises
+    ------
+    EngineError
+        Names what is missing.
+    """
+    missing = [name for name in NAMES if not hasattr(library, name)]
+    if missing:
+        raise EngineError(f"llama-cpp-python lacks {', '.join(missing)}: {REBUILD}")
+    context, model = library.llama_context_default_params(), library.llama_model_default_params()
+    # Known defaults from one end of each struct to the other.
+    found = (
+        *(context.n_ctx, context.n_batch, context.n_ubatch, context.n_seq_max),
+        *(context.flash_attn_type, context.type_v, context.offload_kqv, context.kv_unified),
+        *(context.n_samplers, model.n_gpu_layers, model.use_extra_bufts, model.load_mtp),
     )
-    if done.returncode < 0:
+    if found != (512, 2048, 512, 1, -1, 1, True, False, 0, -1, True, False):
         raise EngineError(
-            f"llama.cpp died of signal {-done.returncode} here: it was built for another CPU; "
-            f"rebuild it: {REBUILD}"
+            f"the llama.cpp library is not that of llama-cpp-python {VERSION}: its structs differ."
+            f" Unset LLAMA_CPP_LIB_PATH, or install it again: {REBUILD}"
         )
-    if done.returncode > 0:
-        last = done.stderr.strip().splitlines()[-1:]
-        raise EngineError(f"llama.cpp cannot be loaded: {' '.join(last)}; {INSTALL}")
-    return done.stdout
 
 
-def check_cpu(system_info: str, flags: frozenset[str]) -> None:
-    """Compare the features of a build with the flags of a CPU.
+def built_for(library: Any) -> tuple[str, ...]:
+    """Keys of `CPU_FLAGS` that a build of llama.cpp uses without asking the CPU.
+
+    Empty for a build that chooses among variants when it runs.
+    """
+    used = []
+    for key in CPU_FLAGS:
+        try:
+            has = getattr(library._lib, f"ggml_cpu_has_{key}")
+        except AttributeError:
+            continue
+        has.argtypes, has.restype = [], ctypes.c_int
+        if has():
+            used.append(key)
+    return tuple(used)
+
+
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What this CPU offers, in the words of Linux; empty where they cannot be read."""
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    named = (line.split(":", 1) for line in lines if ":" in line)
+    return frozenset(next((v.split() for k, v in named if k.strip() in ("flags", "Features")), ()))
+
+
+def check_cpu(built: Iterable[str], flags: frozenset[str]) -> None:
+    """Compare what a build uses with what a CPU offers.
 
     Parameters
     ----------
-    system_info : str
-        As ``llama_print_system_info`` returns it: ``CPU : AVX = 1 | AVX2 = 1 | ...``.
+    built : iterable of str
+        As `built_for` returns it.
     flags : frozenset of str
-        As in ``/proc/cpuinfo``; empty where they are not known, and then nothing is checked.
+        As `cpu_flags` returns it; when it is empty, nothing is checked.
 
     Raises
     ------
     EngineError
-        Names the missing features.
+        Names what the CPU lacks.
     """
-    if not flags:
-        return
-    missing = [
-        name
-        for name in _built_with(system_info)
-        if name in _FEATURES and _FEATURES[name] not in flags
-    ]
-    if missing:
+    missing = [key for key in built if CPU_FLAGS[key] not in flags]
+    if flags and missing:
         raise EngineError(
-            f"llama.cpp was built for a CPU with {', '.join(missing)}, which this one lacks; "
-            f"rebuild it: {REBUILD}"
+            f"llama-cpp-python was built for a CPU with {', '.join(missing)}, which this one lacks."
+            f" Build it on this machine: {REBUILD}"
         )
 
 
-def _built_with(system_info: str) -> list[str]:
-    parts = system_info.split(":", 1)[-1].split("|")
-    return [part.split("=")[0].strip() for part in parts if "= 1" in part]
-
-
-def _cpu_flags() -> frozenset[str]:
+@contextmanager
+def collect_errors() -> Iterator[list[str]]:
+    """Collect the error lines that llama.cpp logs on this thread inside the block."""
+    lines: list[str] = []
+    token = _errors.set(lines)
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((x.split(":", 1)[1].split() for x in lines if x.startswith("flags")), ()))
+        yield lines
+    finally:
+        _errors.reset(token)
 
 
 @functools.cache
-def _on_log(library: Any) -> Any:
-    """A log callback that keeps error lines and drops the rest. Cached: it must stay alive."""
+def _log_callback(library: Any) -> Any:
+    """The log callback; cached, because llama.cpp keeps only a pointer to it."""
 
     @library.llama_log_callback  # type: ignore[untyped-decorator]
     def on_log(level: int, text: bytes, _: Any) -> None:
-        if level == _ERROR_LEVEL:
-            last_errors.append(text.decode("utf-8", "replace").strip())
+        lines = _errors.get()
+        if level == _ERROR_LEVEL and lines is not None:
+            lines.append(text.decode("utf-8", "replace").strip())
 
     return on_log

@@ -220,7 +220,7 @@ def evaluate(
     return Report(
         n=n,
         **dict(zip(METRICS, figures.tolist(), strict=True)),
-        ece_noise=float(_ece_noise(rows.confidence, rng)),
+        ece_noise=_ece_noise(rows.confidence, rng),
         intervals={m: (low, high) for m, (low, high) in zip(METRICS, bounds.tolist(), strict=True)},
         confident=int(sure.sum()),
         confident_wrong=len(wrong),

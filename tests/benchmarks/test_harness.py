@@ -5,16 +5,18 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sprat import measure
 from sprat.benchmarks import harness
 from sprat.benchmarks.harness import Case, Figure, Outcome, Table, figure
 from sprat.errors import CorruptFile, NotFound, SetupError
 
 FIELDS = {
-    *("format", "case", "title", "date", "commit", "quick", "load_average", "machine"),
+    *("format", "case", "title", "date", "commit", "quick", "disturbance", "machine"),
     *("versions", "parameters", "method", "figures", "table", "met", "raw"),
 }
 
@@ -145,6 +147,30 @@ def test_harness_a_failed_case_leaves_the_old_result(
     with pytest.raises(SetupError, match="something is missing"):
         run(made, tmp_path)
     assert harness.read(tmp_path / "trial.json") == before
+
+
+@pytest.mark.parametrize(
+    ("machine", "own", "share"),
+    [
+        # Over 10 s on 4 CPUs, 40 s were there to be had.
+        ((100.0, 125.0), ((1.0, 0.0, 2.0, 0.0), (4.0, 1.0, 9.0, 4.0)), 0.25),
+        ((100.0, 110.0), ((0.0, 0.0, 0.0, 0.0), (5.0, 5.0, 0.1, 0.1)), 0.0),
+        ((100.0, 190.0), ((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)), 1.0),
+        ((None, None), ((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)), None),
+    ],
+)
+def test_harness_disturbance_is_what_others_took(
+    machine: tuple[float | None, ...],
+    own: tuple[tuple[float, ...], ...],
+    share: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine_clock, own_clock, clock = iter(machine), iter(own), iter((50.0, 60.0))
+    monkeypatch.setattr(measure, "machine_cpu_seconds", lambda: next(machine_clock))
+    fake_os = SimpleNamespace(times=lambda: (*next(own_clock), 0.0), cpu_count=lambda: 4)
+    monkeypatch.setattr(harness, "os", fake_os)
+    monkeypatch.setattr(harness, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert harness._Watch().disturbance() == share
 
 
 @pytest.mark.parametrize("name", harness.CASES)

@@ -13,14 +13,19 @@ ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- table:serve -->", "<!-- /table:serve -->"
 
 
-def result(*figures: Figure, table: Table | None = None, quick: bool = False) -> Result:
+def result(
+    *figures: Figure,
+    table: Table | None = None,
+    quick: bool = False,
+    disturbance: float | None = 0.01,
+) -> Result:
     return Result(
         case="serve",
         title="Classify through gRPC",
         date="2026-01-02T03:04:05+00:00",
         commit="0123456789ab",
         quick=quick,
-        load_average=0.1,
+        disturbance=disturbance,
         machine={"cpu": "Some CPU", "threads": 2},
         versions={},
         parameters={},
@@ -76,6 +81,13 @@ def test_report_renders_a_table() -> None:
 
 def test_report_says_that_a_trial_means_nothing() -> None:
     assert report.render(result(RATE, quick=True)).endswith("these figures mean nothing.")
+
+
+def test_report_says_that_others_disturbed_it() -> None:
+    quiet = report.render(result(RATE, disturbance=None))
+    assert report.render(result(RATE, disturbance=0.02)) == quiet
+    disturbed = report.render(result(RATE, disturbance=0.374))
+    assert disturbed == quiet + " Other processes took 37% of the machine meanwhile."
 
 
 def test_report_replaces_what_stands_between_markers(results: Path) -> None:

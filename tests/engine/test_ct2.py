@@ -26,8 +26,7 @@ TEXTS = [
     "Set a sprat to catch a mackerel.",
     "My card was declined at the petrol station this morning and I do not know why.",
     "Refund?",
-    "The quick brown fox jumps over the lazy dog, and then it does so again, and again, until "
-    "nobody is left who would want to count how often the lazy dog was jumped over that day.",
+    "The quick brown fox jumps over the lazy dog. " * 6,
     "Wie hoch sind die Gebühren für eine Überweisung ins Ausland?",
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen",
     "ok",
@@ -43,11 +42,11 @@ def rows(minilm: Path) -> list[IntArray]:
 def real(
     request: pytest.FixtureRequest, minilm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Ct2Encoder, float]]:
-    """MiniLM-L6 and how far its vectors may move with the batch.
+    """MiniLM-L6 and how far a component of its vectors may move with the batch.
 
-    In float32 and in int8 alike each row is computed on its own, but sums are taken in another
-    order in another batch. Measured: 4e-7 in float32; 2e-7 in int8, and 3e-3 where such a
-    difference makes a value round to the next integer.
+    Sums are taken in another order in another batch. Measured over 400 sentences alone and 16 a
+    batch: 1.3e-7 in float32. In int8 95 % of them move as little; in the others such a difference
+    made an activation round to the next integer, and they move by up to 0.009 (cosine 0.998).
     """
     folder, tolerance = minilm / "ct2", 0.02
     if request.param == "float32":
@@ -98,9 +97,7 @@ def test_ct2_encode_is_the_same_alone_and_beside_others(
     backwards = engine.encode(rows[::-1], threads=1)[::-1]
     assert distance(together, alone) <= tolerance
     assert distance(together, backwards) <= tolerance
-    # The tolerance is far from making one text look like another.
-    others = together @ together.T - 2 * np.eye(len(rows))
-    assert np.linalg.norm(together - alone, axis=1).max() < np.sqrt(2 - 2 * others.max()) / 4
+    assert (together * alone).sum(axis=1).min() >= 0.995
 
 
 def test_ct2_encode_is_the_same_on_one_thread_and_on_all(
@@ -121,11 +118,6 @@ def test_ct2_encode_can_run_on_every_worker_at_once(
         found = list(workers.map(lambda batch: engine.encode(batch, threads=1), batches))
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_ct2_encode_knows_what_texts_are_about(real: tuple[Ct2Encoder, float]) -> None:
-    engine, _ = real
-    assert engine.max_tokens == 256
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -203,9 +195,32 @@ def test_ct2_engine_is_of_no_use_after_close(tiny: Path, workers: int) -> None:
     engine = make(tiny, workers=workers)
     engine.close()
     for threads in (1, workers):
-        with pytest.raises(EngineError, match="unloaded"):
+        with pytest.raises(EngineError, match="the engine is closed"):
             engine.encode([row(1)], threads=threads)
     engine.close()
+
+
+def test_ct2_engine_gives_its_memory_back_on_close(minilm: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from sprat.engine.ct2 import Ct2Encoder\n"
+        "def resident():\n"
+        "    (line,) = [x for x in open('/proc/self/status') if x.startswith('VmRSS')]\n"
+        "    return int(line.split()[1]) / 1024\n"
+        "engine = Ct2Encoder(Path(sys.argv[1]), pooling='mean', max_tokens=256, workers=2)\n"
+        "engine.encode([np.array([101, 102], np.int32)], threads=1)\n"
+        "before = resident()\n"
+        "engine.close()\n"
+        "print(before - resident())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(minilm / "ct2")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    # Two copies of 23 MB of weights.
+    assert float(done.stdout) > 30
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.9999])

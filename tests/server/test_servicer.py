@@ -267,7 +267,7 @@ async def test_servicer_unknown_method(front: Front) -> None:
         ("Generate", generate(sampling=pb.Sampling(temperature=float("nan"))), "sampling.temp"),
         ("Generate", generate(sampling=pb.Sampling(stop=[""])), "sampling.stop[0]"),
     ],
-    ids=lambda value: str(value).replace("\n", " ")[:40],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_servicer_bad_request_names_the_field(
     front: Front, method: str, request_: Any, field: str
@@ -497,12 +497,12 @@ async def test_servicer_cancelled_stream_stops_the_engine(front: Front) -> None:
 
 async def test_servicer_client_that_does_not_read_can_be_cancelled(front: Front) -> None:
     """Flow control holds the answer up inside a write; that must not hide the cancellation."""
+    front.generator.repeat = 50_000
+    front.generator.on_step = lambda: time.sleep(0.001)
     stream = front.stub.Generate(
         generate(sampling=pb.Sampling(max_tokens=90_000)), timeout=WAIT_S
     )
-    await eventually(
-        lambda: len(front.generator.slices) > 30_000 or not front.generator.live, "too slow"
-    )
+    await eventually(lambda: len(front.generator.slices) > 20, "the engine never ran")
     stream.cancel()
     await eventually(lambda: not front.generator.live, "the engine goes on")
     await eventually(lambda: front.servicer._in_flight == 0, "the call still counts")
