@@ -5,16 +5,14 @@ llama.cpp is never handed a file that was cut or whose header contradicts itself
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from ctypes import byref, c_void_p
+from ctypes import byref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from sprat.errors import ConfigError, EngineError, StoreError, UnsupportedModel
+from sprat.engine import llama_lib
+from sprat.errors import ConfigError, StoreError, UnsupportedModel
 from sprat.quantize.gguf_header import Header
 
 
@@ -47,9 +45,6 @@ class GgufFacts:
     parameters: int
     chat_template: bool
     tokenizer: str
-
-
-_LOG_LEVEL_ERROR = 4  # ggml.h; llama_cpp's own table is another
 
 
 def inspect(path: Path) -> GgufFacts:
@@ -129,7 +124,7 @@ def requantize(source: Path, out: Path, *, quantization: Literal["q8_0"]) -> Ggu
     ConfigError
         Another `quantization`.
     EngineError
-        llama-cpp-python is not installed.
+        llama.cpp is not installed, or not for this machine.
     StoreError
         `out` cannot be written.
     """
@@ -138,18 +133,15 @@ def requantize(source: Path, out: Path, *, quantization: Literal["q8_0"]) -> Ggu
     if not out.parent.is_dir():
         raise StoreError(f"{out}: cannot be written: its folder does not exist")
     inspect(source)
-    llama_cpp = _import_llama_cpp()
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
+    library = llama_lib.load()
+    params = library.llama_model_quantize_default_params()
+    params.ftype = library.LLAMA_FTYPE_MOSTLY_Q8_0
     params.allow_requantize = True
     staging = out.with_name(f"{out.name}.part")
+    llama_lib.last_errors.clear()
     try:
-        with _errors_of(llama_cpp) as errors:
-            failed = llama_cpp.llama_model_quantize(
-                os.fsencode(source), os.fsencode(staging), byref(params)
-            )
-        if failed:
-            reason = "; ".join(errors) or "no reason given"
+        if library.llama_model_quantize(bytes(source), bytes(staging), byref(params)) != 0:
+            reason = "; ".join(llama_lib.last_errors)
             if "iostream" in reason:
                 raise StoreError(f"{out}: cannot be written; is there space left? ({reason})")
             raise UnsupportedModel(f"{source}: llama.cpp cannot re-quantize it ({reason})")
@@ -160,32 +152,3 @@ def requantize(source: Path, out: Path, *, quantization: Literal["q8_0"]) -> Ggu
     finally:
         staging.unlink(missing_ok=True)
     return facts
-
-
-def _import_llama_cpp() -> Any:
-    try:
-        import llama_cpp
-    except ImportError:
-        raise EngineError(
-            'GGUF models are re-quantized by llama.cpp: pip install "sprat[llama]"'
-        ) from None
-    return llama_cpp
-
-
-@contextmanager
-def _errors_of(llama_cpp: Any) -> Iterator[list[str]]:
-    """Keep llama.cpp's log off the terminal, and collect its errors."""
-    errors: list[str] = []
-
-    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-    def collect(level: int, text: bytes, _: c_void_p) -> None:
-        if level == _LOG_LEVEL_ERROR:
-            errors.append(text.decode(errors="replace").strip())
-
-    before, context = llama_cpp.llama_log_callback(), c_void_p()
-    llama_cpp.llama_log_get(byref(before), byref(context))
-    llama_cpp.llama_log_set(collect, c_void_p())
-    try:
-        yield errors
-    finally:
-        llama_cpp.llama_log_set(before, context)

@@ -48,10 +48,10 @@ def run(
     with (
         connect(server, tasks=[task], token=token, tls_ca=tls_ca) as verbs,
         out.open("w" if restart else "a", encoding="utf-8") as answers,
-        progress(f"run {task}", total=lines) as update,
+        progress(f"run {task}", total=lines) as bar,
     ):
         name = task_name(task, server)
-        update(advance=done)
+        bar.advance(done)
         for batch in _batches(source, done):
             texts = [row.get("text") for _, row in batch]
             usable = [text for text in texts if isinstance(text, str)]
@@ -64,7 +64,7 @@ def run(
                     truncation="truncate" if truncate else "refuse",
                 )
             failed += _write(answers, batch, result)
-            update(advance=len(batch))
+            bar.advance(len(batch))
     if as_json:
         print_json({"lines": lines, "resumed_at": done, "failed": failed})
     else:

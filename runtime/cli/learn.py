@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from sprat.cli.output import Json, print_json, print_table, progress
+from sprat.cli.output import Bar, Json, print_json, print_table, progress
 from sprat.values import FloatArray
 
 if TYPE_CHECKING:
@@ -58,19 +58,20 @@ def train(
     rows, held = read(data), None if test is None else read(test)
     reports: list[Report] = []
 
-    with Runtime(models=[base], store=store) as runtime:
+    with Runtime(models=[base], store=store) as runtime, progress("train") as bar:
         encoder, _ = store.model(base)
 
         def build(folder: Path) -> BundleManifest:
             manifest, report = train_classifier(
                 rows,
-                embed=embedder(runtime, base),
+                embed=embedder(runtime, base, bar),
                 base=ModelRef(name=encoder.name, digest=encoder.digest),
                 name=Path(out).name,
                 out=folder,
                 held_out=held_out,
                 test=held,
                 seed=seed,
+                progress=bar,
             )
             reports.append(report)
             return manifest
@@ -111,31 +112,29 @@ def evaluate(
     _, folder = store.bundle(bundle)
     name = Bundle.load(folder).manifest.base.name
     loaded = Bundle.load(folder, base=store.model(name)[0])
-    with Runtime(models=[name], store=store) as runtime:
-        report = evaluate_bundle(loaded, rows, embed=embedder(runtime, name), seed=seed)
+    with Runtime(models=[name], store=store) as runtime, progress("eval") as bar:
+        report = evaluate_bundle(loaded, rows, embed=embedder(runtime, name, bar), seed=seed)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
         _show(report)
 
 
-def embedder(runtime: Runtime, model: str) -> Callable[[Sequence[str]], FloatArray]:
-    """A function from texts to vectors with a progress bar; texts that are too long are cut."""
+def embedder(runtime: Runtime, model: str, bar: Bar) -> Callable[[Sequence[str]], FloatArray]:
+    """A function from texts to vectors; texts that are too long are cut, and it says how many."""
 
     def embed(texts: Sequence[str]) -> FloatArray:
         parts = []
         cut = 0
-        with progress("embed", total=len(texts)) as update:
-            for start in range(0, len(texts), EMBED_BATCH):
-                batch = texts[start : start + EMBED_BATCH]
-                result = runtime.embed(model, batch, truncation="truncate")
-                parts.append(result.vectors)
-                cut += int(np.count_nonzero(result.dropped_tokens))
-                update(advance=len(batch))
+        bar.phase(f"embed {len(texts)} texts", total=len(texts))
+        for start in range(0, len(texts), EMBED_BATCH):
+            batch = texts[start : start + EMBED_BATCH]
+            result = runtime.embed(model, batch, truncation="truncate")
+            parts.append(result.vectors)
+            cut += int(np.count_nonzero(result.dropped_tokens))
+            bar.advance(len(batch))
         if cut:
-            typer.echo(
-                f"{cut} of {len(texts)} texts are too long for {model} and were cut", err=True
-            )
+            typer.echo(f"{cut} of {len(texts)} texts were too long and were cut", err=True)
         return np.concatenate(parts)
 
     return embed

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -69,14 +70,29 @@ def _cell(value: object) -> str:
     return escape(f"{value:.3f}" if isinstance(value, float) else str(value))
 
 
+class Bar:
+    """A progress bar; a `sprat.progress.Progress`."""
+
+    def __init__(self, update: Callable[..., None]) -> None:
+        self._update = update
+
+    def phase(self, text: str, total: int | None = None) -> None:
+        """Begin anew with another description and total."""
+        self._update(description=text, total=total, completed=0)
+
+    def advance(self, size: int) -> None:
+        """Count ``size`` more of the total."""
+        self._update(advance=size)
+
+
 @contextlib.contextmanager
-def progress(description: str, *, total: float | None = None, unit: str = "") -> Iterator[Any]:
+def progress(description: str, *, total: float | None = None, unit: str = "") -> Iterator[Bar]:
     """A progress bar on stderr, only where stderr is a terminal.
 
-    Yields
-    ------
-    callable
-        ``update(advance=..., total=..., description=...)``.
+    Parameters
+    ----------
+    unit : str
+        ``bytes``, or anything that is counted one by one.
     """
     from rich.console import Console
     from rich.progress import (
@@ -90,22 +106,11 @@ def progress(description: str, *, total: float | None = None, unit: str = "") ->
 
     count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
     console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        count,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task(description, total=total)
-
-        def update(**change: Any) -> None:
-            bar.update(task, **change)
-
-        yield update
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bars:
+        task = bars.add_task(description, total=total)
+        yield Bar(functools.partial(bars.update, task))
 
 
 def megabytes(size: int) -> str:

@@ -134,7 +134,7 @@ def bench(
     lines = None
     if texts is not None:
         lines = [line for line in texts.read_text("utf-8").splitlines() if line.strip()]
-    with progress("bench", total=len(levels)) as update:
+    with progress("bench", total=len(levels)) as bar:
         report = sizing.run(
             task=task,
             model=model,
@@ -143,7 +143,7 @@ def bench(
             concurrency=levels,
             texts_per_call=texts_per_call,
             seconds=seconds,
-            progress=lambda: update(advance=1),
+            progress=lambda: bar.advance(1),
         )
     if as_json:
         print_json(report.to_json())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -42,14 +41,14 @@ def pull(
     from sprat.pull import pull as pull_model
     from sprat.store import Store
 
-    with progress(f"pull {source}", unit="bytes") as update:
+    with progress(f"pull {source}", unit="bytes") as bar:
         manifest = pull_model(
             source,
             Store(),
             name=name,
             quantization=quantization,
             replace=replace,
-            progress=_Bar(update),
+            progress=bar,
         )
     if as_json:
         print_json({**manifest.model_dump(mode="json"), "version": manifest.version})
@@ -137,18 +136,3 @@ def remove(
 
     Store().remove(name)
     typer.echo(f"removed {name}")
-
-
-class _Bar:
-    """Shows the phases and bytes of a pull in one bar."""
-
-    def __init__(self, update: Callable[..., None]) -> None:
-        self._update = update
-
-    def phase(self, text: str, total: int | None = None) -> None:
-        """Begin anew with another description and size."""
-        self._update(description=text, total=total, completed=0)
-
-    def advance(self, size: int) -> None:
-        """Count bytes."""
-        self._update(advance=size)

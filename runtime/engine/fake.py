@@ -1,7 +1,7 @@
 """Engines without weights, for tests: sprat's own and yours.
 
 Both keep the contracts of `sprat.engine.base` and answer the same for the same input, in any
-batch, on any machine. They can be slow on purpose and fail on purpose.
+batch. They can be slow on purpose and fail on purpose.
 
 Examples
 --------
@@ -17,13 +17,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sprat.engine.base import Progress, Start
+from sprat.engine.stream import TextStream
 from sprat.errors import EngineError
-from sprat.kernels import Utf8Stream
 from sprat.values import FinishReason, FloatArray, IntArray, Message
 
 BEGIN, END = 256, 257
@@ -80,7 +81,7 @@ class FakeEncoder:
         Raises
         ------
         EngineError
-            A failing call, a closed engine, or a row that is empty or too long.
+            A failing call, a closed engine, no rows, or a row that is empty or too long.
         """
         call = next(self._calls)
         self.batches.append(len(rows))
@@ -89,13 +90,18 @@ class FakeEncoder:
         time.sleep(self._delay_s)
         if call in self._failing_calls:
             raise EngineError(f"the fake encoder was told to fail on call {call}")
-        return np.stack([self._vector(row) for row in rows])
+        lengths = [len(row) for row in rows]
+        if not 1 <= min(lengths, default=0) <= max(lengths) <= self.max_tokens:
+            raise EngineError(
+                f"expected rows of 1 to {self.max_tokens} tokens, got {len(rows)} rows of "
+                f"{min(lengths, default=0)} to {max(lengths, default=0)}"
+            )
+        sums = np.stack([self._directions(row).sum(axis=0) for row in rows])
+        return (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
 
-    def _vector(self, row: IntArray) -> FloatArray:
-        if not 1 <= len(row) <= self.max_tokens:
-            raise EngineError(f"expected rows of 1 to {self.max_tokens} tokens, got {len(row)}")
-        total = np.cos(np.outer(row.astype(np.float64) + 1.0, self._frequencies)).sum(axis=0)
-        return (total / np.linalg.norm(total)).astype(np.float32)
+    def _directions(self, row: IntArray) -> npt.NDArray[np.float64]:
+        directions: npt.NDArray[np.float64] = np.cos(np.outer(row + 1.0, self._frequencies))
+        return directions
 
     def close(self) -> None:
         """Make every later `encode` fail."""
@@ -107,8 +113,8 @@ class _Sequence:
     start: Start
     prompt_left: int
     answer: list[int]
+    stream: TextStream
     output_tokens: int = 0
-    decoder: Utf8Stream = field(default_factory=Utf8Stream)
 
 
 class FakeGenerator:
@@ -191,6 +197,8 @@ class FakeGenerator:
         ------
         EngineError
             The identifier is in use, no sequence is free, or the prompt leaves no room.
+        InvalidInput
+            A stop string is empty.
         """
         if start.sequence in self._live or len(self._live) >= self.sequence_limit:
             raise EngineError(f"sequence {start.sequence} is in use, or none is free")
@@ -199,15 +207,12 @@ class FakeGenerator:
                 f"expected a prompt of 1 to {self.context_length - 1} tokens, "
                 f"got {len(start.prompt)}"
             )
-        self._live[start.sequence] = _Sequence(start, len(start.prompt), self._answer_to(start))
-
-    def _answer_to(self, start: Start) -> list[int]:
         text = self._answer
         if text is None:
             text = bytes(i for i in start.prompt.tolist() if i < BEGIN).decode(errors="replace")
-        # The answer is known, and with it where a stop string will cut it.
-        ends = [text.find(stop) for stop in start.sampling.stop if stop in text]
-        return [*text[: min(ends, default=len(text))].encode(), END]
+        self._live[start.sequence] = _Sequence(
+            start, len(start.prompt), [*text.encode(), END], TextStream(start.sampling.stop)
+        )
 
     def stop(self, sequence: int) -> None:
         """Drop a sequence. Unknown ones are ignored."""
@@ -247,23 +252,20 @@ class FakeGenerator:
         return progress
 
     def _sample(self, sequence: _Sequence) -> Progress:
-        number = sequence.start.sequence
+        start, stream = sequence.start, sequence.stream
         token = sequence.answer[sequence.output_tokens]
         sequence.output_tokens += 1
-        text = "" if token == END else sequence.decoder.feed(bytes([token]))
-        used = len(sequence.start.prompt) + sequence.output_tokens
+        text = "" if token == END else stream.feed(bytes([token]))
+        left = self.context_length - len(start.prompt)
         finish_reason: FinishReason | None = None
-        if token == END:
+        if token == END or stream.stopped:
             finish_reason = "stop"
-        elif (
-            sequence.output_tokens >= sequence.start.sampling.max_tokens
-            or used >= self.context_length
-        ):
+        elif sequence.output_tokens >= min(start.sampling.max_tokens, left):
             finish_reason = "length"
         if finish_reason is not None:
-            text += sequence.decoder.flush()
-            del self._live[number]
-        return Progress(number, text, 1, finish_reason)
+            text += stream.flush()
+            self.stop(start.sequence)
+        return Progress(start.sequence, text, 1, finish_reason)
 
     def close(self) -> None:
         """Drop every sequence and make every later step fail."""

@@ -1,23 +1,20 @@
 from __future__ import annotations
 
-import ctypes
 import resource
 import struct
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gguf
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from sprat.engine import llama_lib
 from sprat.errors import (
     ConfigError,
     CorruptFile,
-    EngineError,
     SpratError,
     StoreError,
     UnsupportedModel,
@@ -277,7 +274,7 @@ def requantized(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_gguf_requantize_changes_nothing_but_the_weights(
     published: Path, requantized: Path
 ) -> None:
-    before, after = Header(published), Header(requantized)
+    before, after, llama_cpp = Header(published), Header(requantized), llama_lib.load()
     assert after.metadata.pop("general.file_type") == llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
     assert before.metadata.pop("general.file_type") == llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_1
     assert after.metadata == before.metadata
@@ -311,19 +308,9 @@ def test_gguf_requantize_repeats_itself(published: Path, requantized: Path, tmp_
     assert (tmp_path / "again.gguf").read_bytes() == requantized.read_bytes()
 
 
-@pytest.fixture
-def silent() -> Iterator[None]:
-    """Keep llama.cpp's log of loading off the terminal."""
-    callback = llama_cpp.llama_log_callback(lambda level, text, context: None)
-    before, context = llama_cpp.llama_log_callback(), ctypes.c_void_p()
-    llama_cpp.llama_log_get(ctypes.byref(before), ctypes.byref(context))
-    llama_cpp.llama_log_set(callback, ctypes.c_void_p())
-    yield
-    llama_cpp.llama_log_set(before, context)
-
-
 def log_probabilities(path: Path, text: str) -> npt.NDArray[np.float64]:
     """What a model says of the token after each token of a text: float64[T, V]."""
+    llama_cpp = llama_lib.load()
     model = llama_cpp.llama_model_load_from_file(
         bytes(path), llama_cpp.llama_model_default_params()
     )
@@ -352,7 +339,6 @@ def log_probabilities(path: Path, text: str) -> npt.NDArray[np.float64]:
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-@pytest.mark.usefixtures("silent")
 def test_gguf_requantize_keeps_the_distribution(published: Path, requantized: Path) -> None:
     before, after = (log_probabilities(path, PROSE) for path in (published, requantized))
     assert 190 <= len(before) <= 220
@@ -365,16 +351,8 @@ def test_gguf_requantize_keeps_the_distribution(published: Path, requantized: Pa
 def test_gguf_requantize_says_nothing_on_the_terminal(
     published: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = installed_log()
     requantize(published, tmp_path / "out.gguf", quantization="q8_0")
     assert capfd.readouterr() == ("", "")
-    assert installed_log() == before
-
-
-def installed_log() -> int | None:
-    callback, context = llama_cpp.llama_log_callback(), ctypes.c_void_p()
-    llama_cpp.llama_log_get(ctypes.byref(callback), ctypes.byref(context))
-    return ctypes.cast(callback, ctypes.c_void_p).value
 
 
 def test_gguf_requantize_leaves_the_old_file_when_the_disk_is_full(
@@ -419,12 +397,3 @@ def test_gguf_requantize_refuses_what_llama_cpp_does_not_know(
 def test_gguf_requantize_refuses_another_quantization(tmp_path: Path, quantization: Any) -> None:
     with pytest.raises(ConfigError, match="quantization: expected q8_0, got"):
         requantize(tmp_path / "in.gguf", tmp_path / "out.gguf", quantization=quantization)
-
-
-def test_gguf_requantize_names_the_missing_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    path = write(tmp_path, gguf_bytes())
-    with pytest.raises(EngineError, match=r'pip install "sprat\[llama\]"'):
-        requantize(path, tmp_path / "out.gguf", quantization="q8_0")
