@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from types import TracebackType
 from sprat import measure
 from sprat.errors import SetupError
 
+READY = re.compile(r"ready \S+ \((?P<seconds>[0-9.]+) s\)\n")
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 
@@ -89,13 +91,16 @@ class ServerProcess:
         try:
             line = self._first_line(started + READY_TIMEOUT_S)
             self.ready_s = time.perf_counter() - started
-            self.load_s = float(line.rpartition("(")[2].partition(" ")[0])
+            ready = READY.fullmatch(line)
+            if ready is None:
+                raise SetupError("the server did not say that it is ready")
+            self.load_s = float(ready["seconds"])
         except BaseException:
             self.close()
             raise
 
     def _first_line(self, deadline: float) -> str:
-        """The line with which the server says that it is ready."""
+        """What the server says when it is ready."""
         assert self._process.stdout is not None
         received = b""
         with selectors.DefaultSelector() as selector:
@@ -111,10 +116,7 @@ class ServerProcess:
                         f"ready: {self._last_logged()}"
                     )
                 received += block
-        line = received.decode()
-        if not line.startswith("ready "):
-            raise SetupError("the server did not say that it is ready")
-        return line
+        return received.decode()
 
     def _last_logged(self) -> str:
         lines = self._log.read_text("utf-8", "replace").splitlines()

@@ -11,6 +11,7 @@ from sprat.errors import SetupError
 from sprat.pull import pull
 
 TEXTS = 1024
+LARGE_CALL = 64
 
 
 def run(context: Context) -> Outcome:
@@ -27,7 +28,7 @@ def run(context: Context) -> Outcome:
             target = Target(server.address, "embed", bundle.ENCODER, source.exactly(TEXTS))
             with LoadProcess(target) as load:
                 load.run(Load(8, calls=64 if context.quick else TEXTS))
-                load.run(Load(4, 64, calls=4 if context.quick else 64))
+                load.run(Load(4, LARGE_CALL, calls=4 if context.quick else TEXTS // LARGE_CALL))
             at_last = server.usage().memory
         if at_first is None or at_last is None:
             raise SetupError("this system does not say how much memory a process has")
@@ -45,7 +46,7 @@ def run(context: Context) -> Outcome:
             f"`sprat serve --model {bundle.ENCODER}` on a Unix socket, from before the process "
             "starts until its health service says SERVING and it says so; files in the page "
             "cache. Memory is the resident set, in units of 10^6 bytes, before the first call and "
-            "after calls of 1 and of 64 texts. Median of starts."
+            f"after calls of 1 and of {LARGE_CALL} texts. Median of starts."
         ),
         figures=(
             figure("ready", "ready to serve", "s", ready, at_most=1.5),

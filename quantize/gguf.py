@@ -138,10 +138,11 @@ def requantize(source: Path, out: Path, *, quantization: Literal["q8_0"]) -> Ggu
     params.ftype = library.LLAMA_FTYPE_MOSTLY_Q8_0
     params.allow_requantize = True
     staging = out.with_name(f"{out.name}.part")
-    llama_lib.last_errors.clear()
     try:
-        if library.llama_model_quantize(bytes(source), bytes(staging), byref(params)) != 0:
-            reason = "; ".join(llama_lib.last_errors)
+        with llama_lib.collect_errors() as errors:
+            failed = library.llama_model_quantize(bytes(source), bytes(staging), byref(params))
+        if failed:
+            reason = "; ".join(errors)
             if "iostream" in reason:
                 raise StoreError(f"{out}: cannot be written; is there space left? ({reason})")
             raise UnsupportedModel(f"{source}: llama.cpp cannot re-quantize it ({reason})")

@@ -222,3 +222,37 @@ def _message(error: Any) -> str:
     if isinstance(given, (str, int, float, bool)):
         text += f" (got {given!r})"
     return text
+
+
+def reference() -> list[tuple[str, str, str]]:
+    """Every setting for people: its path, its default, what it means and its range."""
+    rows = []
+    for prefix, section in (
+        ("server", ServerConfig),
+        ("compute", ComputeConfig),
+        ("limits", LimitsConfig),
+        ("models.NAME", ModelConfig),
+        ("tasks.NAME", TaskConfig),
+    ):
+        for name, info in section.model_fields.items():
+            default = "required" if info.is_required() else _as_toml(info.default)
+            meaning = info.description or ""
+            bounds = [_bound(each) for each in info.metadata]
+            meaning += "".join(f"; {bound}" for bound in bounds if bound)
+            rows.append((f"{prefix}.{name}", default, meaning))
+    return rows
+
+
+def _as_toml(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value}"
+
+
+def _bound(constraint: Any) -> str:
+    for name, text in (("ge", "at least"), ("le", "at most")):
+        if hasattr(constraint, name):
+            return f"{text} {getattr(constraint, name)}"
+    return ""

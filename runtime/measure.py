@@ -1,4 +1,4 @@
-"""How sprat measures: repeats after a warm-up, medians, percentiles, CPU time, memory, the machine.
+"""How sprat measures: medians, percentiles, CPU time, memory, and what machine it was.
 
 Small helpers for ``sprat bench`` and for `sprat.benchmarks`. What the system does not tell is None.
 """
@@ -10,7 +10,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -33,40 +33,6 @@ PACKAGES = (
     *("grpcio", "protobuf"),
 )
 """Packages whose versions move figures."""
-
-
-def repeat(call: Callable[[], object], *, warmup: int, repeats: int) -> list[float]:
-    """Time a call.
-
-    Parameters
-    ----------
-    call : callable
-        What is measured.
-    warmup : int
-        Calls before the first that counts, from 0.
-    repeats : int
-        Calls that count, from 1.
-
-    Returns
-    -------
-    list of float
-        Seconds of wall time of each call that counts.
-
-    Raises
-    ------
-    InvalidInput
-        When ``repeats`` is less than 1.
-    """
-    if repeats < 1:
-        raise InvalidInput(f"repeats: expected 1 or more, got {repeats}", field="repeats")
-    for _ in range(warmup):
-        call()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return seconds
 
 
 def median(values: Iterable[float]) -> float:

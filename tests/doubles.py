@@ -323,15 +323,14 @@ def generative_model(
     return GenerativeModel(generator_manifest(), scheduler, pool)
 
 
-@asynccontextmanager
-async def serving(
+def make_service(
     encoder: Encoder,
     generator: Generator,
     *,
     threads: int = 2,
     capacity: int = 100_000,
     limits: LimitsConfig | None = None,
-) -> AsyncIterator[Service]:
+) -> Service:
     """A service with one encoder, one generative model and one classify task."""
     permits = ComputePermits(threads)
     pool = ComputePool(permits)
@@ -339,8 +338,14 @@ async def serving(
     generates = generative_model(generator, permits, pool, capacity=capacity)
     task = ClassifyTask(TASK, bundle(encodes.manifest, accept_at=0.4), encodes)
     registry = Registry({ENCODER: encodes, GENERATOR: generates}, {TASK: task})
-    service = Service(registry, pool, LimitsConfig() if limits is None else limits)
+    return Service(registry, pool, LimitsConfig() if limits is None else limits)
+
+
+@asynccontextmanager
+async def serving(encoder: Encoder, generator: Generator, **options: Any) -> AsyncIterator[Service]:
+    """The service of `make_service`, closed at the end."""
     with no_leaked_threads():
+        service = make_service(encoder, generator, **options)
         try:
             yield service
         finally:

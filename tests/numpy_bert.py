@@ -8,7 +8,7 @@ other names, positions that start behind the padding id, and without token types
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ Array = npt.NDArray[np.float64]
 
 _STEPS = 8192
 _GRID = np.arange(-8 * _STEPS, 8 * _STEPS + 1) / _STEPS
-_ERF = np.frompyfunc(math.erf, 1, 1)(_GRID / math.sqrt(2.0)).astype(np.float64)
+_ERF = np.array([math.erf(x / math.sqrt(2.0)) for x in _GRID])
 _VALUE = _GRID * 0.5 * (1.0 + _ERF)
 _SLOPE = 0.5 * (1.0 + _ERF) + _GRID * np.exp(-0.5 * _GRID**2) / math.sqrt(2.0 * math.pi)
 
-BERT_NAMES = {
+BERT_NAMES: dict[str, Any] = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
     "activation": "hidden_act",
@@ -34,7 +34,7 @@ BERT_NAMES = {
     "outer": "output.dense",
     "outer_norm": "output.LayerNorm",
 }
-DISTILBERT_NAMES = {
+DISTILBERT_NAMES: dict[str, Any] = {
     "layers": "n_layers",
     "heads": "n_heads",
     "activation": "activation",
@@ -66,7 +66,7 @@ def gelu_tanh(x: Array) -> Array:
     return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
     "gelu_new": gelu_tanh,
     "gelu_fast": gelu_tanh,
@@ -94,7 +94,7 @@ def forward(
         return y
 
     def norm(name: str, x: Array) -> Array:
-        centred = x - x.mean(axis=-1, keepdims=True)
+        centred: Array = x - x.mean(axis=-1, keepdims=True)
         variance = (centred**2).mean(axis=-1, keepdims=True)
         centred /= np.sqrt(variance + config.get("layer_norm_eps", 1e-12))
         centred *= tensors[f"{prefix}{name}.weight"]
@@ -103,7 +103,7 @@ def forward(
 
     ids = np.stack(rows)
     batch, length = ids.shape
-    heads = int(config[str(names["heads"])])
+    heads = int(config[names["heads"]])
     first = 0 if config["model_type"] in ("bert", "distilbert") else config["pad_token_id"] + 1
     table = prefix + "embeddings.{}_embeddings.weight"
     x = tensors[table.format("word")][ids].astype(np.float64)
@@ -112,18 +112,19 @@ def forward(
         x += tensors[table.format("token_type")][0]
     width = x.shape[-1]
     x = norm("embeddings.LayerNorm", x).reshape(batch * length, width)
-    for index in range(int(config[str(names["layers"])])):
-        at = str(names["layer"]).format(index) + "."
-        query, key, value = (
-            dense(at + name, x).reshape(batch, length, heads, width // heads).swapaxes(1, 2)
+    for index in range(int(config[names["layers"]])):
+        at = names["layer"].format(index) + "."
+        split: list[Array] = [
+            dense(at + name, x).reshape(batch, length, heads, -1).transpose(0, 2, 1, 3)
             for name in names["qkv"]
-        )
-        scores = query @ key.swapaxes(2, 3) / math.sqrt(width // heads)
+        ]
+        query, key, value = split
+        scores: Array = query @ key.transpose(0, 1, 3, 2) / math.sqrt(width // heads)
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ value
-        mixed = mixed.swapaxes(1, 2).reshape(batch * length, width)
-        x = norm(at + str(names["mixed_norm"]), x + dense(at + str(names["mixed"]), mixed))
-        activate = ACTIVATIONS[config.get(str(names["activation"]), "gelu")]
-        inner = activate(dense(at + str(names["inner"]), x))
-        x = norm(at + str(names["outer_norm"]), x + dense(at + str(names["outer"]), inner))
+        mixed = mixed.transpose(0, 2, 1, 3).reshape(batch * length, width)
+        x = norm(at + names["mixed_norm"], x + dense(at + names["mixed"], mixed))
+        activate = ACTIVATIONS[config.get(names["activation"], "gelu")]
+        inner = activate(dense(at + names["inner"], x))
+        x = norm(at + names["outer_norm"], x + dense(at + names["outer"], inner))
     return x.reshape(batch, length, width)

@@ -45,20 +45,7 @@ def without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
 
 
-# Times
-
-
-def test_measure_repeat_does_not_count_the_warm_up() -> None:
-    calls = []
-    seconds = measure.repeat(lambda: calls.append(1), warmup=2, repeats=3)
-    assert len(calls) == 5
-    assert len(seconds) == 3
-    assert all(each >= 0 for each in seconds)
-
-
-def test_measure_repeat_refuses_to_measure_nothing() -> None:
-    with pytest.raises(InvalidInput, match="repeats: expected 1 or more, got 0"):
-        measure.repeat(lambda: None, warmup=0, repeats=0)
+# Summaries
 
 
 @given(VALUES)

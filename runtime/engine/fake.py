@@ -97,7 +97,8 @@ class FakeEncoder:
                 f"{min(lengths, default=0)} to {max(lengths, default=0)}"
             )
         sums = np.stack([self._directions(row).sum(axis=0) for row in rows])
-        return (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+        return sums.astype(np.float32)
 
     def _directions(self, row: IntArray) -> npt.NDArray[np.float64]:
         directions: npt.NDArray[np.float64] = np.cos(np.outer(row + 1.0, self._frequencies))

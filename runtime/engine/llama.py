@@ -1,40 +1,50 @@
 """Generators on llama.cpp: many sequences in one batch, through the low-level API.
 
-One context holds the cells of all sequences (``kv_unified``), so memory follows what is in use, not
-the longest that each sequence might become. Every step plans a batch, decodes it, and only then
-moves the sequences on: a batch that fails leaves those that were not in it as they were.
+Every step plans a batch, decodes it, and only then moves the sequences on: a batch that fails leaves
+those that were not in it as they were.
 
-What aborts a llama.cpp process is made impossible here: a batch is never larger than ``n_batch``,
-has at most one output a sequence, and names only sequences below ``n_seq_max``.
+What aborts a llama.cpp process is made impossible: `sprat.engine.llama_lane` refuses a batch that is
+too large, names a sequence that is not there or asks for more than one output of a sequence; here,
+no token and no sampling parameter gets in that llama.cpp does not take.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sprat.engine import llama_lib
 from sprat.engine.base import Progress, Start
-from sprat.engine.chat import ChatTemplate
+from sprat.engine.llama_lane import BATCH_TOKENS, CELL_BLOCK, NO_CELLS, Lane, Row
 from sprat.engine.llama_sampler import Sampler
+from sprat.engine.llama_vocab import Vocabulary
 from sprat.engine.stream import TextStream
-from sprat.errors import CorruptFile, EngineError, InvalidInput, TaskNotSupported
+from sprat.errors import (
+    CorruptFile,
+    EngineError,
+    InputTooLong,
+    InvalidInput,
+    TaskNotSupported,
+    UnsupportedModel,
+)
 from sprat.values import FinishReason, IntArray, Message
 
-BATCH_TOKENS = 512
-"""Most tokens of a batch. Prefill gains little beyond it, and buffers grow with it."""
+if TYPE_CHECKING:
+    from sprat.engine.chat import ChatTemplate
 
-CELLS_PER_SEQUENCE = 1024
-"""Default room for a sequence, where the trained context does not ask for more."""
+DEFAULT_CONTEXT = 8192
+"""Longest sequence unless more is asked for: the trained context of some models would take
+gigabytes for cells that nobody uses."""
 
-FLASH_ATTENTION_OFF = 0
-"""Off is 5 to 8 % faster on AVX2 for prompts of some hundred tokens."""
+DEFAULT_SHARE = 1024
+"""Tokens that each sequence but the longest can hold, unless ``cells`` says otherwise: prompt and
+answer of narrow, high-volume work."""
 
 
 @dataclass(eq=False, slots=True)
@@ -43,50 +53,59 @@ class _Sequence:
 
     Attributes
     ----------
-    slot : int
-        Its number in the context.
+    number : int
+        The caller's name for it.
+    order : int
+        Later ones have the greater.
     ids : int32[T]
-        Tokens that are still to be decoded: the rest of the prompt, or the last sampled token.
+        Tokens to decode next: the rest of the prompt, or the last sampled one.
     position : int
         Tokens that are decoded.
-    reserved : int
-        Cells that it may grow to.
+    left : int
+        Tokens that may still be sampled.
     """
 
     number: int
-    slot: int
+    order: int
+    lane: Lane
     ids: IntArray
-    position: int
-    reserved: int
     left: int
     sampler: Sampler
     stream: TextStream
-    is_prompt: bool = True
+    position: int = 0
+    place: int = -1
 
 
 class LlamaEngine:
     """A generative model. See `sprat.engine.base.GenerativeEngine`.
+
+    One sequence can be ``context_length`` long; the others share the rest of the cells evenly, each
+    as a place of its own. So short answers run side by side at full speed, and a long prompt finds
+    room without memory for ``sequence_limit`` of its kind.
 
     Parameters
     ----------
     path : Path
         GGUF file.
     context_length : int, optional
-        Most tokens of a sequence; absent, or more than that: as trained.
-    sequence_limit : int
+        Most tokens of a sequence, up to the trained context. Absent: that, but at most 8,192.
+    sequence_limit : int, default 8
         Most live sequences, 1 to 256.
     cells : int, optional
-        Tokens that all sequences together may hold, at least ``context_length``; absent: room for
-        one of full length or for 1,024 tokens each, whichever is more.
+        Tokens that are held at most: memory, about 23 KB each for a model of 135 million weights.
+        Absent: ``context_length``, and 1,024 for each further sequence.
     threads : int
         Compute threads until `step` says otherwise.
 
     Raises
     ------
     EngineError
-        llama.cpp is missing or does not fit this machine.
+        llama.cpp is missing or does not fit this machine, there is not enough memory, or a number is
+        out of range.
     CorruptFile
         llama.cpp cannot load the file.
+    UnsupportedModel
+        The model cannot generate text from text.
     """
 
     def __init__(
@@ -98,112 +117,83 @@ class LlamaEngine:
         cells: int | None = None,
         threads: int,
     ) -> None:
-        self._lib = lib = llama_lib.load()
-        most = lib.llama_max_parallel_sequences()
+        self._lib = llama_lib.load()
+        most = self._lib.llama_max_parallel_sequences()
         if not 1 <= sequence_limit <= most:
-            raise EngineError(f"expected 1 to {most} sequences, got {sequence_limit}")
-        self._model = _load_model(lib, path)
-        self._context = None
+            raise EngineError(f"sequence_limit: expected 1 to {most}, got {sequence_limit}")
+        self._lanes: list[Lane] = []
+        self._live: dict[int, _Sequence] = {}
+        self._running: deque[_Sequence] = deque()
+        self._filling: deque[_Sequence] = deque()
+        self._started = 0
+        self._model = _load_model(self._lib, path)
         try:
-            trained = int(lib.llama_model_n_ctx_train(self._model))
-            self.context_length = min(trained, context_length or trained)
+            trained = int(self._lib.llama_model_n_ctx_train(self._model))
+            self.context_length = min(trained, context_length or DEFAULT_CONTEXT)
             self.sequence_limit = sequence_limit
-            self._cells = cells or max(self.context_length, sequence_limit * CELLS_PER_SEQUENCE)
-            if self._cells < self.context_length:
-                raise EngineError(
-                    f"{self._cells} cells cannot hold one sequence of {self.context_length} tokens"
+            self._vocabulary = Vocabulary(self._lib, self._model)
+            self._template = _chat_template(self._lib, self._model, self._vocabulary)
+            for places, capacity in _shares(self.context_length, sequence_limit, cells):
+                lane = Lane(
+                    self._lib, self._model, places=places, capacity=capacity, threads=threads
                 )
-            self._context = self._make_context(threads)
+                self._lanes.append(lane)
+                lane.warm_up(token=0)
         except BaseException:
             self.close()
             raise
-        self._memory = lib.llama_get_memory(self._context)
-        self._vocab = lib.llama_model_get_vocab(self._model)
-        self._threads = threads
-        self._batch = _Batch(lib)
-        self._live: dict[int, _Sequence] = {}
-        self._free_slots = list(range(sequence_limit))
-        self._reserved = 0
-        self._turn = 0
 
-    def _make_context(self, threads: int) -> Any:
-        lib = self._lib
-        params = lib.llama_context_default_params()
-        params.n_ctx = self._cells
-        params.n_batch = params.n_ubatch = BATCH_TOKENS
-        params.n_seq_max = self.sequence_limit
-        params.n_outputs_max = self.sequence_limit
-        params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = FLASH_ATTENTION_OFF
-        params.kv_unified = True
-        params.no_perf = True
-        context = lib.llama_init_from_model(self._model, params)
-        if not context:
-            raise EngineError(
-                f"llama.cpp cannot make a context of {self._cells} cells: {_last_error()}"
-            )
-        return context
-
-    # -- any thread --------------------------------------------------------------------------
+    # Any thread.
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> IntArray:
-        """See `sprat.engine.base.GenerativeEngine.tokenize`."""
-        data = text.encode("utf-8")
-        # A token has at least one byte; two more for special tokens at the ends.
-        room = len(data) + 2
-        ids = np.empty(room, np.int32)
-        pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        count = self._lib.llama_tokenize(
-            self._vocab, data, len(data), pointer, room, add_special, parse_special
-        )
-        if count < 0:
-            raise EngineError(f"llama.cpp made {-count} tokens of {len(data)} bytes")
-        return ids[:count].copy()
+        """See `sprat.engine.base.GenerativeEngine.tokenize`.
+
+        A prompt is there to be continued: of special tokens, only the one that begins it is added.
+        """
+        ids = self._vocabulary.tokenize(text, parse_special=parse_special)
+        return self._vocabulary.with_bos(ids) if add_special else ids
 
     def token_texts(self, ids: IntArray) -> tuple[str, ...]:
         """See `sprat.engine.base.GenerativeEngine.token_texts`."""
-        return tuple(self._piece(i, special=True).decode("utf-8", "replace") for i in ids.tolist())
+        self._check_ids(ids)
+        return tuple(map(self._vocabulary.text, ids.tolist()))
 
     def chat_tokens(self, messages: Sequence[Message]) -> IntArray:
-        """See `sprat.engine.base.GenerativeEngine.chat_tokens`."""
-        parts = self._template.render(messages)
-        has_bos = bool(parts) and parts[0].text.startswith(self._bos) and self._bos != ""
-        rows = [
-            self.tokenize(
-                part.text,
-                add_special=index == 0 and not has_bos,
-                parse_special=not part.is_content,
+        """See `sprat.engine.base.GenerativeEngine.chat_tokens`.
+
+        Raises
+        ------
+        TaskNotSupported
+            The model has no chat template.
+        UnsupportedModel
+            Its template is malformed or fails.
+        InvalidInput
+            Its template refuses this chat, or would make special tokens of a content.
+        """
+        if self._template is None:
+            raise TaskNotSupported("this model has no chat template; send a raw prompt instead")
+        if isinstance(self._template, UnsupportedModel):
+            raise self._template
+        from sprat.engine.chat import blanked
+
+        ids = self._rendered(self._template, messages)
+        # The structure of a chat is in its roles: contents must not change it.
+        structure = self._rendered(self._template, blanked(messages))
+        if not np.array_equal(self._controls(ids), self._controls(structure)):
+            raise InvalidInput(
+                "a content would become special tokens in the chat template", field="chat"
             )
-            for index, part in enumerate(parts)
-        ]
-        return np.concatenate(rows) if rows else np.empty(0, np.int32)
+        return ids
 
-    @functools.cached_property
-    def _template(self) -> ChatTemplate:
-        source = self._lib.llama_model_chat_template(self._model, None)
-        if source is None:
-            raise TaskNotSupported("this model has no chat template; use a raw prompt")
-        eos = self._lib.llama_vocab_eos(self._vocab)
-        return ChatTemplate(source.decode("utf-8"), bos=self._bos, eos=self._special_text(eos))
+    def _rendered(self, template: ChatTemplate, messages: Sequence[Message]) -> IntArray:
+        parts = template.render(messages, protect=self._vocabulary.controls)
+        rows = [self._vocabulary.tokenize(part, parse_special=True) for part in parts]
+        return self._vocabulary.with_bos(np.concatenate(rows))
 
-    @functools.cached_property
-    def _bos(self) -> str:
-        return self._special_text(self._lib.llama_vocab_bos(self._vocab))
+    def _controls(self, ids: IntArray) -> IntArray:
+        return ids[np.isin(ids, self._vocabulary.control_ids)]
 
-    def _special_text(self, token: int) -> str:
-        return "" if token < 0 else self._piece(token, special=True).decode("utf-8", "replace")
-
-    def _piece(self, token: int, *, special: bool) -> bytes:
-        """The bytes of a token; of special ones only where asked."""
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            length = self._lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
-            if length >= 0:
-                return buffer.raw[:length]
-            size = -length
-
-    # -- owner thread ------------------------------------------------------------------------
+    # The owner's thread.
 
     def busy(self) -> bool:
         """See `sprat.engine.base.GenerativeEngine.busy`."""
@@ -211,198 +201,180 @@ class LlamaEngine:
 
     def has_room(self, tokens: int) -> bool:
         """See `sprat.engine.base.GenerativeEngine.has_room`."""
-        grown = min(tokens, self.context_length)
-        return bool(self._free_slots) and self._reserved + grown <= self._cells
+        return any(lane.has_room(tokens) for lane in self._lanes)
 
     def start(self, start: Start) -> None:
-        """See `sprat.engine.base.GenerativeEngine.start`."""
-        tokens = len(start.prompt)
-        if not 1 <= tokens < self.context_length:
+        """See `sprat.engine.base.GenerativeEngine.start`.
+
+        Raises
+        ------
+        InvalidInput, InputTooLong
+            A prompt that is empty, leaves no room for an answer or is not of this vocabulary, or
+            sampling parameters out of range.
+        EngineError
+            The sequence is live already, or there is no room.
+        """
+        prompt, sampling = np.asarray(start.prompt, np.int32), start.sampling
+        if start.sequence in self._live:
+            raise EngineError(f"sequence {start.sequence} is live already")
+        if not len(prompt):
+            raise InvalidInput("expected a prompt of at least 1 token, got none", field="prompt")
+        if len(prompt) >= self.context_length:
+            raise InputTooLong(field="prompt", tokens=len(prompt), limit=self.context_length - 1)
+        self._check_ids(prompt)
+        for name, good in (
+            ("max_tokens", sampling.max_tokens >= 1),
+            ("temperature", sampling.temperature >= 0),
+            ("top_p", sampling.top_p > 0),
+            ("repeat_penalty", sampling.repeat_penalty > 0),
+        ):
+            if not good:
+                raise InvalidInput(
+                    f"{name} is out of range: {getattr(sampling, name)}", field=f"sampling.{name}"
+                )
+        grown = min(len(prompt) + sampling.max_tokens, self.context_length)
+        lane = next((lane for lane in self._lanes if lane.has_room(grown)), None)
+        if lane is None:
+            raise EngineError(f"no room for a sequence of {grown} tokens")
+        sequence = _Sequence(
+            start.sequence,
+            self._started,
+            lane,
+            prompt,
+            left=grown - len(prompt),
+            stream=TextStream(sampling.stop),
+            sampler=Sampler(
+                self._lib, sampling, prompt, vocabulary_size=self._vocabulary.size
+            ),
+        )
+        self._started += 1
+        lane.enter(sequence)
+        self._live[start.sequence] = sequence
+        self._filling.append(sequence)
+
+    def _check_ids(self, ids: IntArray) -> None:
+        if len(ids) and not (ids.min() >= 0 and ids.max() < self._vocabulary.size):
             raise InvalidInput(
-                f"prompt: expected 1 to {self.context_length - 1} tokens, got {tokens}",
+                f"expected token ids from 0 to {self._vocabulary.size - 1}, "
+                f"got {ids.min()} to {ids.max()}",
                 field="prompt",
             )
-        reserved = min(tokens + start.sampling.max_tokens, self.context_length)
-        if not self.has_room(reserved):
-            raise EngineError(f"no room for {reserved} more tokens, or for one more sequence")
-        self._reserved += reserved
-        self._live[start.sequence] = _Sequence(
-            number=start.sequence,
-            slot=self._free_slots.pop(),
-            ids=start.prompt,
-            position=0,
-            reserved=reserved,
-            left=reserved - tokens,
-            sampler=Sampler(
-                self._lib,
-                self._context,
-                start.sampling,
-                start.prompt,
-                vocabulary_size=self._lib.llama_vocab_n_tokens(self._vocab),
-            ),
-            stream=TextStream(start.sampling.stop),
-        )
 
     def stop(self, sequence: int) -> None:
         """See `sprat.engine.base.GenerativeEngine.stop`."""
-        found = self._live.pop(sequence, None)
-        if found is not None:
-            self._lib.llama_memory_seq_rm(self._memory, found.slot, -1, -1)
-            self._free_slots.append(found.slot)
-            self._reserved -= found.reserved
-            found.sampler.close()
+        if sequence in self._live:
+            self._release(self._live[sequence])
+
+    def _release(self, sequence: _Sequence) -> None:
+        del self._live[sequence.number]
+        queue = self._running if sequence in self._running else self._filling
+        queue.remove(sequence)
+        sequence.lane.leave(sequence)
+        sequence.sampler.close()
 
     def step(self, *, max_tokens: int, threads: int) -> list[Progress]:
         """See `sprat.engine.base.GenerativeEngine.step`."""
-        if threads != self._threads:
-            self._lib.llama_set_n_threads(self._context, threads, threads)
-            self._threads = threads
-        plan = self._plan(max_tokens)
-        if not plan:
-            return []
-        for sequence, count in plan:
-            self._batch.add(
-                sequence.ids[:count],
-                slot=sequence.slot,
-                position=sequence.position,
-                output=count == len(sequence.ids),
-            )
-        outputs = self._batch.outputs()
-        status = self._batch.decode(self._context)
-        if status != 0:
-            return self._fail(status, [sequence for sequence, _ in plan])
-        progress = []
-        for (sequence, count), output in zip(plan, outputs, strict=True):
-            sequence.position += count
-            if output is None:
-                sequence.ids = sequence.ids[count:]
-            else:
-                progress.append(self._sample(sequence, output))
+        progress: list[Progress] = []
+        plan = self._plan(min(max_tokens, BATCH_TOKENS))
+        for lane in self._lanes:
+            planned = sorted((s for s in plan if s.lane is lane), key=lambda s: s.place)
+            if planned:
+                progress += self._decode(lane, planned, plan, threads)
         return progress
 
-    def _plan(self, max_tokens: int) -> list[tuple[_Sequence, int]]:
-        """Who decodes how many tokens: answers one each, prompts equal shares of the rest."""
-        answers = [s for s in self._live.values() if not s.is_prompt]
-        prompts = [s for s in self._live.values() if s.is_prompt]
-        plan = [(sequence, 1) for sequence in answers]
-        # At least one token of a prompt, or a crowd of answers would keep it out.
-        room = min(max(max_tokens - len(plan), 1), BATCH_TOKENS - len(plan))
-        self._turn += 1
-        first = self._turn % len(prompts) if prompts else 0
-        prompts = prompts[first:] + prompts[:first]
-        for index, sequence in enumerate(prompts):
-            share = -(-room // (len(prompts) - index))
-            count = min(share, len(sequence.ids))
-            if count:
-                plan.append((sequence, count))
+    def _plan(self, max_tokens: int) -> dict[_Sequence, int]:
+        """Who decodes how many tokens: answers one each, then prompts what they need.
+
+        Who was served goes to the end of its queue, so that turns are fair from step to step. A
+        prompt gets its slice whole: slices of several prompts would take a pass each.
+        """
+        plan: dict[_Sequence, int] = {}
+        # A crowd of answers does not keep prompts out.
+        answers = max(1, max_tokens - 1) if self._filling else max_tokens
+        for queue, room in ((self._running, answers), (self._filling, max_tokens)):
+            for _ in range(len(queue)):
+                count = min(len(queue[0].ids), room, max_tokens)
+                if count < 1:
+                    break
+                plan[queue[0]] = count
                 room -= count
+                max_tokens -= count
+                queue.rotate(-1)
         return plan
 
-    def _sample(self, sequence: _Sequence, output: int) -> Progress:
-        token = sequence.sampler.sample(output)
-        if self._lib.llama_vocab_is_eog(self._vocab, token):
-            return self._finish(sequence, "", "stop", tokens=1)
-        text = sequence.stream.feed(self._piece(token, special=False))
+    def _decode(
+        self, lane: Lane, planned: list[_Sequence], plan: dict[_Sequence, int], threads: int
+    ) -> Iterable[Progress]:
+        rows = [
+            Row(s.place, s.ids[: plan[s]], s.position, output=plan[s] == len(s.ids))
+            for s in planned
+        ]
+        status, outputs = lane.decode(rows, threads=threads)
+        if status:
+            # Without cells for all, the youngest gives its own up, and the others try again.
+            failed = [max(planned, key=lambda s: s.order)] if status == NO_CELLS else planned
+            for sequence in failed:
+                self._release(sequence)
+            error = f"llama.cpp cannot decode a batch of {len(rows)} sequences (status {status})"
+            return [Progress(sequence.number, "", 0, error=error) for sequence in failed]
+        complete = []
+        for sequence, row, output in zip(planned, rows, outputs, strict=True):
+            sequence.position += len(row.ids)
+            sequence.ids = sequence.ids[len(row.ids) :]
+            if row.output:
+                complete.append((sequence, sequence.sampler.sample(lane.context, output)))
+        return [self._take(sequence, token) for sequence, token in complete]
+
+    def _take(self, sequence: _Sequence, token: int) -> Progress:
+        """Move a sequence on by the token that was sampled for it."""
         sequence.left -= 1
-        sequence.is_prompt = False
+        reason: FinishReason | None = None
+        text = ""
+        if self._vocabulary.is_end(token):
+            reason = "stop"
+        else:
+            text = sequence.stream.feed(self._vocabulary.piece(token))
+            if sequence.stream.stopped:
+                reason = "stop"
+            elif not sequence.left:
+                reason = "length"
+        if reason:
+            self._release(sequence)
+            return Progress(sequence.number, text + sequence.stream.flush(), 1, reason)
         sequence.ids = np.array([token], np.int32)
-        if sequence.stream.stopped:
-            return self._finish(sequence, text, "stop", tokens=1)
-        if sequence.left == 0:
-            return self._finish(sequence, text, "length", tokens=1)
+        if sequence not in self._running:
+            self._filling.remove(sequence)
+            self._running.append(sequence)
         return Progress(sequence.number, text, 1)
-
-    def _finish(
-        self, sequence: _Sequence, text: str, reason: FinishReason, *, tokens: int
-    ) -> Progress:
-        self.stop(sequence.number)
-        return Progress(sequence.number, text + sequence.stream.flush(), tokens, reason)
-
-    def _fail(self, status: int, planned: list[_Sequence]) -> list[Progress]:
-        """Give up what a batch that could not be decoded leaves no hope for.
-
-        Status 1 says that no cells were found: the newest sequence gives its own up. Anything else
-        ends every sequence of the batch.
-        """
-        if status == 1:
-            planned = [max(planned, key=lambda sequence: sequence.number)]
-        for sequence in planned:
-            self.stop(sequence.number)
-        error = f"llama.cpp could not decode a batch (status {status})"
-        return [Progress(sequence.number, "", 0, error=error) for sequence in planned]
 
     def close(self) -> None:
         """See `sprat.engine.base.GenerativeEngine.close`."""
-        for number in list(getattr(self, "_live", ())):
-            self.stop(number)
-        if self._context:
-            self._lib.llama_free(self._context)
-            self._context = None
+        for sequence in list(self._live.values()):
+            self._release(sequence)
+        while self._lanes:
+            self._lanes.pop().close()
         if self._model:
             self._lib.llama_model_free(self._model)
             self._model = None
 
 
-class _Batch:
-    """A ``llama_batch`` over numpy arrays: filled by slices, without a loop over tokens.
-
-    Parameters
-    ----------
-    lib : module
-        As `sprat.engine.llama_lib.load` returns it.
-    """
-
-    def __init__(self, lib: Any) -> None:
-        self._lib = lib
-        self._ids = np.zeros(BATCH_TOKENS, np.int32)
-        self._positions = np.zeros(BATCH_TOKENS, np.int32)
-        self._slots = np.zeros(BATCH_TOKENS, np.int32)
-        self._outputs = np.zeros(BATCH_TOKENS, np.int8)
-        self._ones = np.ones(BATCH_TOKENS, np.int32)
-        # One sequence a token: each pointer leads to that token's element of `_slots`.
-        step = self._slots.itemsize
-        self._pointers = self._slots.ctypes.data + step * np.arange(BATCH_TOKENS, dtype=np.uintp)
-        self._size = 0
-        self._last: list[int | None] = []
-
-    def add(self, ids: IntArray, *, slot: int, position: int, output: bool) -> None:
-        """Append tokens of one sequence; ``output`` asks for the logits of the last one."""
-        start, end = self._size, self._size + len(ids)
-        if end > BATCH_TOKENS:
-            raise EngineError(f"a batch of {end} tokens, at most {BATCH_TOKENS} are possible")
-        self._ids[start:end] = ids
-        self._positions[start:end] = np.arange(position, position + len(ids))
-        self._slots[start:end] = slot
-        self._outputs[start:end] = 0
-        self._outputs[end - 1] = output
-        self._size = end
-        self._last.append(end - 1 if output else None)
-
-    def outputs(self) -> list[int | None]:
-        """For each `add`, the index of its logits in the batch, or None."""
-        return self._last
-
-    def decode(self, context: Any) -> int:
-        """Decode what was added, and begin anew; the status of ``llama_decode``."""
-        lib = self._lib
-        batch = lib.llama_batch(
-            n_tokens=self._size,
-            token=_pointer(self._ids, lib.llama_token),
-            embd=None,
-            pos=_pointer(self._positions, lib.llama_pos),
-            n_seq_id=_pointer(self._ones, ctypes.c_int32),
-            seq_id=ctypes.cast(
-                self._pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(lib.llama_seq_id))
-            ),
-            logits=_pointer(self._outputs, ctypes.c_int8),
+def _shares(
+    context_length: int, sequence_limit: int, cells: int | None
+) -> list[tuple[int, int]]:
+    """Places and tokens of each: those for all but the longest sequence, then the one for that."""
+    others = sequence_limit - 1
+    if cells is None:
+        cells = context_length + others * min(DEFAULT_SHARE, context_length)
+    least = context_length + others * min(CELL_BLOCK, context_length)
+    if cells < least:
+        raise EngineError(
+            f"cells: expected at least {least} for one sequence of {context_length} tokens and "
+            f"{others} more, got {cells}"
         )
-        self._size = 0
-        self._last = []
-        return int(lib.llama_decode(context, batch))
-
-
-def _pointer(array: np.ndarray[Any, Any], kind: Any) -> Any:
-    return array.ctypes.data_as(ctypes.POINTER(kind))
+    share = min((cells - context_length) // max(others, 1), context_length)
+    if not others or share == context_length:
+        return [(sequence_limit, context_length)]
+    return [(others, share // CELL_BLOCK * CELL_BLOCK), (1, context_length)]
 
 
 def _load_model(lib: Any, path: Path) -> Any:
@@ -410,12 +382,27 @@ def _load_model(lib: Any, path: Path) -> Any:
         raise CorruptFile(str(path), "missing")
     params = lib.llama_model_default_params()
     params.n_gpu_layers = 0
-    llama_lib.last_errors.clear()
-    model = lib.llama_model_load_from_file(str(path).encode(), params)
+    with llama_lib.collect_errors() as errors:
+        model = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
-        raise CorruptFile(str(path), f"llama.cpp cannot load it: {_last_error()}")
+        reason = errors[0] if errors else "no reason given"
+        raise CorruptFile(str(path), f"llama.cpp cannot load it: {reason}")
+    if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
+        lib.llama_model_free(model)
+        raise UnsupportedModel(f"{path}: expected a decoder, found a model with an encoder")
     return model
 
 
-def _last_error() -> str:
-    return "; ".join(llama_lib.last_errors) or "no reason given"
+def _chat_template(
+    lib: Any, model: Any, vocabulary: Vocabulary
+) -> ChatTemplate | UnsupportedModel | None:
+    """The model's template. A malformed one is an error only to who asks for a chat."""
+    from sprat.engine.chat import ChatTemplate
+
+    source = llama_lib.metadata_text(lib, model, "tokenizer.chat_template")
+    if not source:
+        return None
+    try:
+        return ChatTemplate(source, bos=vocabulary.bos, eos=vocabulary.eos)
+    except UnsupportedModel as error:
+        return error

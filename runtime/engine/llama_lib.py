@@ -231,3 +231,13 @@ def _log_callback(library: Any) -> Any:
             lines.append(text.decode("utf-8", "replace").strip())
 
     return on_log
+
+
+def metadata_text(library: Any, model: Any, key: str) -> str | None:
+    """A value of a model's GGUF metadata as text; None where it is not there."""
+    size = library.llama_model_meta_val_str(model, key.encode(), None, 0)
+    if size < 0:
+        return None
+    buffer = ctypes.create_string_buffer(size + 1)
+    library.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SETTLE_S = 0.1
+"""How long a call that was accepted at the last moment may take to reach its handler."""
 HEALTH_NAME = "grpc.health.v1.Health"
 REFLECTION_NAMES = (
     "grpc.reflection.v1.ServerReflection",
@@ -67,8 +69,8 @@ async def serve(
     servicer = Servicer(config.server.max_concurrent_calls)
     # The health servicer starts out as SERVING.
     health_servicer: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
-    await health_servicer.set("", NOT_SERVING)
-    await health_servicer.set(SERVICE_NAME, NOT_SERVING)
+    for name in _health_names(config.tasks, config.models):
+        await health_servicer.set(name, NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     server.add_generic_rpc_handlers((servicer.handler(),))
     if config.server.reflection:
@@ -86,11 +88,13 @@ async def serve(
             service = await opening
             if not stop.is_set():
                 servicer.service = service
-                for name in _health_names(service):
+                tasks = (task.name for task in service.list_tasks())
+                models = (model.name for model in service.list_models())
+                for name in _health_names(tasks, models):
                     await health_servicer.set(name, SERVING)
                 on_ready(bound, time.perf_counter() - started)
             await stopping
-            await _drain(server, health_servicer, config.server, force)
+            await _drain(server, servicer, health_servicer, config.server, force)
         finally:
             await server.stop(None)
             if service is not None:
@@ -100,6 +104,7 @@ async def serve(
 
 async def _drain(
     server: grpc.aio.Server,
+    servicer: Servicer,
     health_servicer: Any,
     config: ServerConfig,
     force: asyncio.Event,
@@ -110,11 +115,15 @@ async def _drain(
     forced = asyncio.ensure_future(force.wait())
     await asyncio.wait({forced}, timeout=config.drain_s)
     finished = asyncio.ensure_future(server.stop(config.grace_s))
-    await asyncio.wait({forced, finished}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({forced, finished}, timeout=SETTLE_S, return_when=asyncio.FIRST_COMPLETED)
+    idle = asyncio.ensure_future(servicer.idle())
+    await asyncio.wait({forced, finished, idle}, return_when=asyncio.FIRST_COMPLETED)
     forced.cancel()
+    idle.cancel()
     if force.is_set():
         log.warning("second signal: calls in flight are ended")
-        await server.stop(None)
+    # Health watchers and reflection streams never end by themselves.
+    await server.stop(None)
     await finished
 
 
@@ -146,13 +155,13 @@ def _options(config: ServerConfig) -> list[tuple[str, Any]]:
     ]
 
 
-def _health_names(service: Service) -> list[str]:
+def _health_names(tasks: Iterable[str], models: Iterable[str]) -> list[str]:
     """The server as a whole, the service, and one name per task and model."""
     return [
         "",
         SERVICE_NAME,
-        *(f"sprat.task.{task.name}" for task in service.list_tasks()),
-        *(f"sprat.model.{model.name}" for model in service.list_models()),
+        *(f"sprat.task.{name}" for name in tasks),
+        *(f"sprat.model.{name}" for name in models),
     ]
 
 

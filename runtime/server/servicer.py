@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +30,7 @@ async def _classify(service: Service, request: pb.ClassifyRequest, deadline: flo
     return codec.classify_response(
         await service.classify(
             request.task,
-            request.texts,
+            list(request.texts),
             top_k=request.top_k if request.HasField("top_k") else None,
             truncation=codec.truncation(request.truncation),
             partial=request.partial_results,
@@ -42,7 +43,7 @@ async def _embed(service: Service, request: pb.EmbedRequest, deadline: float) ->
     return codec.embed_response(
         await service.embed(
             request.model,
-            request.texts,
+            list(request.texts),
             truncation=codec.truncation(request.truncation),
             partial=request.partial_results,
             deadline=deadline,
@@ -61,7 +62,7 @@ async def _generate(
 
 
 async def _tokenize(service: Service, request: pb.TokenizeRequest, _: float) -> Message:
-    return codec.tokenize_response(await service.tokenize(request.model, request.texts))
+    return codec.tokenize_response(await service.tokenize(request.model, list(request.texts)))
 
 
 async def _list_tasks(service: Service, _: pb.ListTasksRequest, __: float) -> Message:
@@ -102,6 +103,12 @@ class Servicer:
         self.service: Service | None = None
         self._max_concurrent_calls = max_concurrent_calls
         self._in_flight = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    async def idle(self) -> None:
+        """Return when no call is in flight."""
+        await self._is_idle.wait()
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """The RPC handlers, to be registered with a server."""
@@ -119,11 +126,8 @@ class Servicer:
     def _unary(self, call: Unary) -> Callable[[Any, Context], Awaitable[Message]]:
         async def answer(request: Message | InvalidInput, context: Context) -> Message:
             try:
-                service = self._admit(request)
-                try:
-                    return await call(service, request, _deadline(context))
-                finally:
-                    self._in_flight -= 1
+                service = self._admit(request, context)
+                return await call(service, request, _deadline(context))
             except Exception as error:
                 await status.abort(context, error)
 
@@ -134,19 +138,16 @@ class Servicer:
             request: Message | InvalidInput, context: Context
         ) -> AsyncIterator[Message]:
             try:
-                service = self._admit(request)
-                try:
-                    async for response in call(service, request, _deadline(context)):
-                        yield response
-                finally:
-                    self._in_flight -= 1
+                service = self._admit(request, context)
+                async for response in call(service, request, _deadline(context)):
+                    yield response
             except Exception as error:
                 await status.abort(context, error)
 
         return answer
 
-    def _admit(self, request: Message | InvalidInput) -> Service:
-        """Count a call in; the caller counts it out."""
+    def _admit(self, request: Message | InvalidInput, context: Context) -> Service:
+        """Count a call in; it is counted out when its answer is sent."""
         if isinstance(request, InvalidInput):
             raise request
         if self.service is None:
@@ -158,7 +159,14 @@ class Servicer:
                 retry_after_s=0.1,
             )
         self._in_flight += 1
+        self._is_idle.clear()
+        context.add_done_callback(self._count_out)
         return self.service
+
+    def _count_out(self, _: Context) -> None:
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._is_idle.set()
 
 
 def _deserializer(kind: type[Request]) -> Callable[[bytes], Request | InvalidInput]:

@@ -75,7 +75,8 @@ def reference(published: Path, rows: list[npt.NDArray[np.int32]]) -> Array:
             for at in range(0, len(same), 64)
         ]
     vectors = np.concatenate(hidden)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 @pytest.mark.parametrize(

@@ -330,13 +330,14 @@ def log_probabilities(path: Path, text: str) -> npt.NDArray[np.float64]:
         batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
     assert llama_cpp.llama_decode(context, batch) == 0
     width = llama_cpp.llama_vocab_n_tokens(vocabulary)
-    logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), (count, width))
-    logits = logits.astype(np.float64)
+    view = np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), (count, width))
+    logits: npt.NDArray[np.float64] = view.astype(np.float64)
     llama_cpp.llama_batch_free(batch)
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
     logits -= logits.max(axis=1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits
 
 
 def test_gguf_requantize_keeps_the_distribution(published: Path, requantized: Path) -> None:

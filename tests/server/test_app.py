@@ -22,8 +22,8 @@ from doubles import (
     WAIT_S,
     Encoder,
     Generator,
+    make_service,
     no_leaked_threads,
-    serving,
 )
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -115,11 +115,7 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                 await loads.wait()
                 if failure:
                     raise failure
-                context = serving(encoder, generator, threads=4)
-                service = await context.__aenter__()
-                # `serve` closes it; the context only makes it.
-                stack.push_async_callback(release, context)
-                return service
+                return make_service(encoder, generator, threads=4)
 
             monkeypatch.setattr(Service, "open", load)
             options = {"listen": f"unix:{tmp_path}/s", "drain_s": 0.0, "grace_s": 10.0, **server}
@@ -141,10 +137,6 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             return made
 
         yield begin
-
-
-async def release(_: Any) -> None:
-    """Nothing: the service was closed by `serve`."""
 
 
 async def end(made: App) -> None:
