@@ -11,17 +11,16 @@ the vector of type 0 is added to every position once, here, instead of to every 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from sprat.errors import ConfigError, CorruptFile, StoreError, UnsupportedModel
+from sprat.quantize.ct2_source import Config, Weights, read_json
 from sprat.values import FloatArray
 
 #: Weight types that `convert` can write.
@@ -52,106 +51,6 @@ class EncoderFacts:
     dimension: int
     max_positions: int
     vocabulary_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """Names under which a family publishes what all of them have."""
-
-    prefix: str
-    layers: str
-    heads: str
-    dimension: str
-    inner: str
-    activation: str
-    layer: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    inner_dense: str
-    output_dense: str
-    output_norm: str
-    has_token_types: bool
-    pads_positions: bool
-    """Positions count from ``pad_token_id + 1``."""
-
-
-_BERT = _Family(
-    prefix="bert.",
-    layers="num_hidden_layers",
-    heads="num_attention_heads",
-    dimension="hidden_size",
-    inner="intermediate_size",
-    activation="hidden_act",
-    layer="encoder.layer",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_output="attention.output.dense",
-    attention_norm="attention.output.LayerNorm",
-    inner_dense="intermediate.dense",
-    output_dense="output.dense",
-    output_norm="output.LayerNorm",
-    has_token_types=True,
-    pads_positions=False,
-)
-_ROBERTA = replace(_BERT, prefix="roberta.", pads_positions=True)
-_DISTILBERT = _Family(
-    prefix="distilbert.",
-    layers="n_layers",
-    heads="n_heads",
-    dimension="dim",
-    inner="hidden_dim",
-    activation="activation",
-    layer="transformer.layer",
-    query="attention.q_lin",
-    key="attention.k_lin",
-    value="attention.v_lin",
-    attention_output="attention.out_lin",
-    attention_norm="sa_layer_norm",
-    inner_dense="ffn.lin1",
-    output_dense="ffn.lin2",
-    output_norm="output_layer_norm",
-    has_token_types=False,
-    pads_positions=False,
-)
-_FAMILIES = {
-    "bert": _BERT,
-    "camembert": _ROBERTA,
-    "distilbert": _DISTILBERT,
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-}
-
-# Each name with its member of ctranslate2.specs.Activation. The three tanh forms are one function.
-_ACTIVATIONS = {
-    "gelu": "GELU",
-    "gelu_fast": "GELUTanh",
-    "gelu_new": "GELUTanh",
-    "gelu_pytorch_tanh": "GELUTanh",
-    "relu": "RELU",
-    "silu": "SWISH",
-    "swish": "SWISH",
-}
-
-# Tensors that may be there and are left out, by the beginning of their name without the prefix.
-_EXTRAS = (
-    "embeddings.position_ids",
-    "embeddings.token_type_ids",
-    "pooler.dense.",
-    "classifier.",
-    "cls.",
-    "lm_head.",
-    "pre_classifier.",
-    "qa_outputs.",
-    "vocab_layer_norm.",
-    "vocab_projector.",
-    "vocab_transform.",
-)
-
-_FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 def convert(source: Path, out: Path, *, quantization: Literal["int8", "float32"]) -> EncoderFacts:
@@ -192,8 +91,8 @@ def convert(source: Path, out: Path, *, quantization: Literal["int8", "float32"]
         raise ConfigError(
             "quantization", f"expected {' or '.join(QUANTIZATIONS)}, got {quantization!r}"
         )
-    config = _Config(source / "config.json")
-    weights = _Weights(source / "model.safetensors", config.family.prefix)
+    config = Config(source / "config.json")
+    weights = Weights(source / "model.safetensors", config.family.prefix)
     spec, facts = _build(config, weights)
     weights.check_rest()
     tokens = _vocabulary(source, facts.vocabulary_size)
@@ -205,131 +104,7 @@ def convert(source: Path, out: Path, *, quantization: Literal["int8", "float32"]
     return facts
 
 
-class _Config:
-    """config.json, read strictly."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._values = _read_json(path)
-        self.architecture = str(self._values.get("model_type"))
-        if self.architecture not in _FAMILIES:
-            raise UnsupportedModel(
-                f"{path}: model_type {self.architecture!r} is not supported; supported are "
-                f"{', '.join(_FAMILIES)}"
-            )
-        self.family = _FAMILIES[self.architecture]
-        for key, wanted in {"position_embedding_type": "absolute", "is_decoder": False}.items():
-            found = self._values.get(key, wanted)
-            if found != wanted:
-                raise UnsupportedModel(f"{path}: {key} {found!r} is not supported, only {wanted!r}")
-
-    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
-        """A whole number, at least ``least``."""
-        value = self._values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UnsupportedModel(
-                f"{self._path}: {key}: expected a whole number of at least {least}, found {value!r}"
-            )
-        return value
-
-    @property
-    def epsilon(self) -> float:
-        """What layer norms add to the variance."""
-        value = self._values.get("layer_norm_eps", 1e-12)
-        if not isinstance(value, float | int) or not 0 < value < 1:
-            raise UnsupportedModel(
-                f"{self._path}: layer_norm_eps: expected a number in (0, 1), found {value!r}"
-            )
-        return float(value)
-
-    @property
-    def activation(self) -> str:
-        """The activation's name in CTranslate2."""
-        name = self._values.get(self.family.activation, "gelu")
-        if name not in _ACTIVATIONS:
-            raise UnsupportedModel(
-                f"{self._path}: {self.family.activation} {name!r} is not supported; supported are "
-                f"{', '.join(_ACTIVATIONS)}"
-            )
-        return _ACTIVATIONS[name]
-
-
-class _Weights:
-    """The tensors of a safetensors file, each taken once."""
-
-    def __init__(self, path: Path, prefix: str) -> None:
-        self._path = path
-        if not path.is_file():
-            raise UnsupportedModel(
-                f"{path}: missing; only safetensors weights are read, never pickled ones"
-            )
-        try:
-            # Opening checks the header, the offsets and the size of the file.
-            with safe_open(path, framework="np"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise CorruptFile(str(path), f"not a whole safetensors file ({error})") from None
-        self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
-        start = 8 + int.from_bytes(self._bytes[:8].tobytes(), "little")
-        self._data = self._bytes[start:]
-        header: dict[str, dict[str, Any]] = json.loads(self._bytes[8:start].tobytes())
-        header.pop("__metadata__", None)
-        self._prefix = prefix if any(name.startswith(prefix) for name in header) else ""
-        self._left = {
-            _modern(name.removeprefix(self._prefix)): entry for name, entry in header.items()
-        }
-
-    def take(self, name: str, *shape: int) -> FloatArray:
-        """A tensor as a float32 array of its own.
-
-        Raises
-        ------
-        UnsupportedModel
-            It is missing, or has another shape or a type that is not a float.
-        CorruptFile
-            It holds an infinity or a NaN.
-        """
-        where = f"{self._path}: tensor {self._prefix}{name}"
-        entry = self._left.pop(name, None)
-        if entry is None:
-            raise UnsupportedModel(f"{where} is missing")
-        if tuple(entry["shape"]) != shape:
-            raise UnsupportedModel(f"{where}: expected shape {list(shape)}, found {entry['shape']}")
-        if entry["dtype"] not in _FLOATS:
-            raise UnsupportedModel(
-                f"{where}: expected type {' or '.join(_FLOATS)}, found {entry['dtype']}"
-            )
-        begin, end = entry["data_offsets"]
-        stored = self._data[begin:end].view(_FLOATS[entry["dtype"]]).reshape(shape)
-        if entry["dtype"] == "BF16":
-            # The upper half of a float32.
-            values = (stored.astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = np.array(stored, dtype=np.float32)
-        if not np.isfinite(values).all():
-            raise CorruptFile(str(self._path), f"tensor {self._prefix}{name} is not finite")
-        return values
-
-    def check_rest(self) -> None:
-        """Refuse tensors that nobody took, unless they are known extras."""
-        unknown = sorted(n for n in self._left if not n.startswith(_EXTRAS))
-        if unknown:
-            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            raise UnsupportedModel(
-                f"{self._path}: tensor {self._prefix}{unknown[0]}{more}: not a part of this "
-                "architecture"
-            )
-
-
-def _modern(name: str) -> str:
-    """A name with the words of today for the two halves of a layer norm."""
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-        if name.endswith(old):
-            return name.removesuffix(old) + new
-    return name
-
-
-def _build(config: _Config, weights: _Weights) -> tuple[Any, EncoderFacts]:
+def _build(config: Config, weights: Weights) -> tuple[Any, EncoderFacts]:
     # Imports torch where there is one, which takes seconds: only when something is converted.
     from ctranslate2 import specs
 
@@ -375,7 +150,7 @@ def _build(config: _Config, weights: _Weights) -> tuple[Any, EncoderFacts]:
     return spec, EncoderFacts(config.architecture, layers, heads, width, len(positions), rows)
 
 
-def _positions(config: _Config, weights: _Weights, width: int) -> FloatArray:
+def _positions(config: Config, weights: Weights, width: int) -> FloatArray:
     rows = config.integer("max_position_embeddings")
     values = weights.take("embeddings.position_embeddings.weight", rows, width)
     if config.family.pads_positions:
@@ -389,12 +164,12 @@ def _positions(config: _Config, weights: _Weights, width: int) -> FloatArray:
     return values
 
 
-def _set_dense(spec: Any, weights: _Weights, name: str, rows: int, columns: int) -> None:
+def _set_dense(spec: Any, weights: Weights, name: str, rows: int, columns: int) -> None:
     spec.weight = weights.take(f"{name}.weight", rows, columns)
     spec.bias = weights.take(f"{name}.bias", rows)
 
 
-def _set_norm(spec: Any, weights: _Weights, name: str, width: int) -> None:
+def _set_norm(spec: Any, weights: Weights, name: str, width: int) -> None:
     spec.gamma = weights.take(f"{name}.weight", width)
     spec.beta = weights.take(f"{name}.bias", width)
 
@@ -425,7 +200,7 @@ def _vocabulary(source: Path, rows: int) -> list[str]:
 
 
 def _tokenizer_pairs(path: Path) -> dict[int, str]:
-    document = _read_json(path)
+    document = read_json(path)
     try:
         entries = document["model"]["vocab"]
         if isinstance(entries, Mapping):
@@ -436,18 +211,6 @@ def _tokenizer_pairs(path: Path) -> dict[int, str]:
         return pairs | {int(token["id"]): str(token["content"]) for token in added}
     except (KeyError, TypeError, ValueError):
         raise CorruptFile(str(path), "model.vocab or added_tokens is malformed") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UnsupportedModel(f"{path}: missing") from None
-    except (ValueError, OSError) as error:
-        raise CorruptFile(str(path), f"not JSON ({type(error).__name__})") from None
-    if not isinstance(document, dict):
-        raise CorruptFile(str(path), f"expected an object, found {type(document).__name__}")
-    return document
 
 
 def _save(spec: Any, out: Path) -> None:

@@ -190,7 +190,7 @@ def test_tokenizer_check_text_names_the_place_of_a_surrogate(text: str, index: i
 
 def test_tokenizer_check_text_knows_what_is_invisible() -> None:
     invisible = ("Cc", "Cf", "Zl", "Zp", "Zs")
-    for code in range(sys.maxunicode + 1):
+    for code in (*range(0x10000), *range(0xE0000, 0xE0200)):
         category = unicodedata.category(chr(code))
         if category == "Cs":
             continue

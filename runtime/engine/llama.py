@@ -1,11 +1,11 @@
 """Generators on llama.cpp: many sequences in one batch, through the low-level API.
 
-Every step plans a batch, decodes it, and only then moves the sequences on: a batch that fails leaves
-those that were not in it as they were.
+Every step plans a batch, decodes it, and only then moves the sequences on: a batch that fails
+leaves those that were not in it as they were.
 
-What aborts a llama.cpp process is made impossible: `sprat.engine.llama_lane` refuses a batch that is
-too large, names a sequence that is not there or asks for more than one output of a sequence; here,
-no token and no sampling parameter gets in that llama.cpp does not take.
+What aborts a llama.cpp process is made impossible: `sprat.engine.llama_lane` refuses a batch that
+is too large, names a sequence that is not there or asks for more than one output of a sequence;
+here, no token and no sampling parameter gets in that llama.cpp does not take.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class LlamaEngine:
     Raises
     ------
     EngineError
-        llama.cpp is missing or does not fit this machine, there is not enough memory, or a number is
-        out of range.
+        llama.cpp is missing or does not fit this machine, there is not enough memory, or a number
+        is out of range.
     CorruptFile
         llama.cpp cannot load the file.
     UnsupportedModel
@@ -173,7 +173,7 @@ class LlamaEngine:
         if self._template is None:
             raise TaskNotSupported("this model has no chat template; send a raw prompt instead")
         if isinstance(self._template, UnsupportedModel):
-            raise self._template
+            raise UnsupportedModel(self._template.message)
         from sprat.engine.chat import blanked
 
         ids = self._rendered(self._template, messages)
@@ -243,9 +243,7 @@ class LlamaEngine:
             prompt,
             left=grown - len(prompt),
             stream=TextStream(sampling.stop),
-            sampler=Sampler(
-                self._lib, sampling, prompt, vocabulary_size=self._vocabulary.size
-            ),
+            sampler=Sampler(self._lib, sampling, prompt, vocabulary_size=self._vocabulary.size),
         )
         self._started += 1
         lane.enter(sequence)
@@ -358,9 +356,7 @@ class LlamaEngine:
             self._model = None
 
 
-def _shares(
-    context_length: int, sequence_limit: int, cells: int | None
-) -> list[tuple[int, int]]:
+def _shares(context_length: int, sequence_limit: int, cells: int | None) -> list[tuple[int, int]]:
     """Places and tokens of each: those for all but the longest sequence, then the one for that."""
     others = sequence_limit - 1
     if cells is None:

@@ -58,12 +58,12 @@ class Row:
 class Lane:
     """A context in which every place is a stream of its own (``kv_unified`` off).
 
-    A sequence attends to its own cells alone, so neighbours do not slow it down: with 8 sequences of
-    500 tokens, decoding is 1.6 times and prompts beside answers are 2 times as fast as with shared
-    cells. What it costs is that the cells of a place serve no other.
+    A sequence attends to its own cells alone, so neighbours do not slow it down: with 8 sequences
+    of 500 tokens, decoding is 1.6 times and prompts beside answers are 2 times as fast as with
+    shared cells. What it costs is that the cells of a place serve no other.
 
-    Occupied places are always ``0 .. n - 1``, for llama.cpp decodes only neighbouring streams in one
-    pass: when a place is left, who has the last one moves there.
+    Occupied places are always ``0 .. n - 1``, for llama.cpp decodes only neighbouring streams in
+    one pass: when a place is left, who has the last one moves there.
 
     Parameters
     ----------
@@ -86,9 +86,7 @@ class Lane:
         llama.cpp cannot make the context, mostly for want of memory.
     """
 
-    def __init__(
-        self, lib: Any, model: Any, *, places: int, capacity: int, threads: int
-    ) -> None:
+    def __init__(self, lib: Any, model: Any, *, places: int, capacity: int, threads: int) -> None:
         self.places = places
         self.capacity = capacity
         self._lib = lib

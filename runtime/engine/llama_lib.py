@@ -130,7 +130,8 @@ def check_version(found: str) -> None:
     """
     if found != VERSION:
         raise EngineError(
-            f"expected llama-cpp-python {VERSION}, found {found}, whose structs may differ: {INSTALL}"
+            f"expected llama-cpp-python {VERSION}, found {found}, whose structs may differ:"
+            f" {INSTALL}"
         )
 
 

@@ -34,7 +34,7 @@ class Vocabulary:
         Tokens that structure a prompt, such as ``<|im_end|>``. Their text is special only to who
         asks for it (``parse_special``).
     controls : re.Pattern
-        Matches, without taking anything, wherever in a text one of their texts begins.
+        Matches each character of a text with which one of their texts begins.
     """
 
     def __init__(self, lib: Any, model: Any) -> None:
@@ -50,9 +50,11 @@ class Vocabulary:
         attributes = lib.llama_vocab_get_attr
         special = [i for i in range(self.size) if attributes(self._vocab, i) & _CONTROL_OR_UNKNOWN]
         self.control_ids = np.array(special, np.int32)
-        texts = {lib.llama_vocab_get_text(self._vocab, i).decode("utf-8", "replace") for i in special}
+        texts = {
+            lib.llama_vocab_get_text(self._vocab, i).decode("utf-8", "replace") for i in special
+        }
         alternatives = "|".join(re.escape(text) for text in sorted(texts - {""}))
-        self.controls = re.compile(f"(?={alternatives})" if alternatives else "(?!)")
+        self.controls = re.compile(f"(?={alternatives})." if alternatives else "(?!)", re.DOTALL)
 
     def tokenize(self, text: str, *, parse_special: bool) -> IntArray:
         """Tokens of a text, and nothing before or after them: int32[T].
@@ -85,7 +87,7 @@ class Vocabulary:
         return ids[:count].copy()
 
     def with_bos(self, ids: IntArray) -> IntArray:
-        """The tokens after the one that begins a text, where the model wants it and it is not there."""
+        """The tokens, after the one that begins a text where the model wants it."""
         if np.array_equal(ids[: len(self._prefix)], self._prefix):
             return ids
         return np.concatenate([self._prefix, ids])

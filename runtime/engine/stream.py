@@ -37,7 +37,9 @@ class TextStream:
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
         for index, text in enumerate(stop):
             if not text:
-                raise InvalidInput("expected a stop string, got an empty one", field=f"stop[{index}]")
+                raise InvalidInput(
+                    "expected a stop string, got an empty one", field=f"stop[{index}]"
+                )
         self.stopped = False
         self._stop = stop
         self._decoder = Utf8Stream()

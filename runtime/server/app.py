@@ -12,10 +12,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf import text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from sprat.config import Config, ServerConfig
+from sprat.proto.v1 import sprat_pb2
 from sprat.server import listen
 from sprat.server.auth import BearerTokens, read_token_file
 from sprat.server.servicer import SERVICE_NAME, Servicer
@@ -168,7 +172,14 @@ def _health_names(tasks: Iterable[str], models: Iterable[str]) -> list[str]:
 def _add_reflection(server: grpc.aio.Server) -> None:
     """Reflection under both names; the package knows the older one only, the protocol is one."""
     names = (SERVICE_NAME, HEALTH_NAME, *REFLECTION_NAMES)
-    servicer = reflection.aio.ReflectionServicer(service_names=names)  # type: ignore[attr-defined]
+    pool = DescriptorPool()
+    for module in (sprat_pb2, health_pb2, reflection_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    older = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(older)
+    newer = text_format.MessageToString(older).replace("v1alpha", "v1")
+    pool.Add(text_format.Parse(newer, FileDescriptorProto()))
+    servicer = reflection.aio.ReflectionServicer(names, pool)  # type: ignore[attr-defined]
     for name in REFLECTION_NAMES:
         method = grpc.stream_stream_rpc_method_handler(
             servicer.ServerReflectionInfo,

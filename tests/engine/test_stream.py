@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,7 +75,7 @@ def test_stream_of_overlapping_stop_strings_takes_the_first_that_ends(
 
 def test_stream_flush_shows_half_a_stop_string_and_replaces_half_a_code_point() -> None:
     stream = TextStream(("stop!",))
-    assert stream.feed("sto".encode() + "é".encode()[:1]) == ""
+    assert stream.feed(b"sto" + "é".encode()[:1]) == ""
     assert stream.flush() == "sto\ufffd"
 
 
@@ -100,7 +102,7 @@ def test_stream_output_never_depends_on_the_chunks(
 ) -> None:
     data = text.encode()
     edges = [0, *sorted(c for c in cuts if c < len(data)), len(data)]
-    chunks = [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [data[a:b] for a, b in itertools.pairwise(edges)]
     assert run(chunks, stop) == expected(text, stop)
 
 

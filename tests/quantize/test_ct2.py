@@ -247,6 +247,7 @@ def test_ct2_convert_takes_the_vocabulary_from_vocab_txt(tmp_path: Path, end: st
         ({"model_type": "mpnet"}, "model_type 'mpnet'"),
         ({"model_type": None}, "model_type 'None'"),
         ({"hidden_act": "mish"}, "hidden_act 'mish'"),
+        ({"hidden_act": ["gelu"]}, "hidden_act ['gelu']"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
         ({"is_decoder": True}, "is_decoder True"),
         ({"num_attention_heads": 5}, "32 cannot be divided among 5 heads"),
@@ -381,6 +382,14 @@ def test_ct2_convert_refuses_a_vocab_txt_that_is_not_utf8(tmp_path: Path) -> Non
 def test_ct2_convert_refuses_another_quantization(tmp_path: Path, quantization: Any) -> None:
     with pytest.raises(ConfigError, match="quantization: expected int8 or float32, got"):
         convert(publish(tmp_path / "m"), tmp_path / "ct2", quantization=quantization)
+
+
+def test_ct2_convert_makes_the_folders_that_are_missing(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "m")
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "a" / "b" / "ct2", tmp_path / "empty"):
+        convert(folder, out, quantization="int8")
+        assert (out / "model.bin").is_file()
 
 
 def test_ct2_convert_never_writes_into_a_folder_with_files(tmp_path: Path) -> None:

@@ -340,7 +340,8 @@ async def test_app_drain_finishes_calls_in_flight(start: Start) -> None:
     server = await start()
     await server.is_ready()
     server.encoder.gate.clear()
-    busy = server.stub.Embed(pb.EmbedRequest(model=ENCODER, texts=["a"]), timeout=WAIT_S)
+    # Two texts: a lone one would take every permit, the stream's too.
+    busy = server.stub.Embed(pb.EmbedRequest(model=ENCODER, texts=["a", "b"]), timeout=WAIT_S)
     stream = server.stub.Generate(
         pb.GenerateRequest(model=GENERATOR, prompt="ab", sampling=pb.Sampling(max_tokens=500)),
         timeout=WAIT_S,
@@ -351,7 +352,7 @@ async def test_app_drain_finishes_calls_in_flight(start: Start) -> None:
     await asyncio.sleep(0.02)
     assert not server.task.done()
     server.encoder.gate.set()
-    assert len((await busy).vectors) == 16
+    assert len((await busy).vectors) == 32
     assert first.text + "".join([a.text async for a in stream]) == "ab" * 250
     await server.ends()
     assert server.encoder.closed
