@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -92,17 +93,35 @@ def to_error(error: grpc.RpcError) -> SpratError:
     metadata: dict[str, str] = {}
     kind = _BY_CODE.get(code, SpratError)
     for key, value in call.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            info = error_details_pb2.ErrorInfo()
-            for detail in status_pb2.Status.FromString(value).details:
-                if detail.Unpack(info):
-                    kind = _BY_REASON.get(info.reason, kind)
-                    metadata = dict(info.metadata)
+        if key == "grpc-status-details-bin" and (info := _error_info(value)):
+            kind = _BY_REASON.get(info.reason, kind)
+            metadata = dict(info.metadata)
     if issubclass(kind, errors.Retryable):
         metadata.setdefault("retry_after_s", "1.0")
     made = kind.__new__(kind)
     SpratError.__init__(made, message, metadata=metadata)
     return made
+
+
+def _error_info(packed: bytes) -> Any:
+    """The ErrorInfo that a sprat server sent; None from anybody else."""
+    info = error_details_pb2.ErrorInfo()
+    try:
+        details = status_pb2.Status.FromString(packed).details
+        found = any(detail.Unpack(info) for detail in details)
+    except DecodeError:
+        return None
+    return info if found and info.domain == "sprat" else None
+
+
+_OVERALL = health_pb2.HealthCheckRequest()
+
+
+def _not_ready(error: grpc.RpcError, timeout_s: float) -> NotReady:
+    reason = to_error(error)
+    if isinstance(reason, errors.DeadlineExceeded):
+        return NotReady(f"no server was ready within {timeout_s:g} s")
+    return NotReady(f"the server cannot become ready: {reason.message}")
 
 
 def _target(target: str | None) -> str:
@@ -121,6 +140,9 @@ def _read(what: str, path: Path | None) -> bytes | None:
 def _credentials(
     tls_ca: Path | None, certificate: Path | None, key: Path | None
 ) -> grpc.ChannelCredentials | None:
+    if (certificate is None) != (key is None):
+        # gRPC would end the process.
+        raise ConfigError("tls_certificate", "tls_certificate and tls_key are needed together")
     if tls_ca is None and certificate is None:
         return None
     return grpc.ssl_channel_credentials(
@@ -197,20 +219,19 @@ class Client:
         Raises
         ------
         NotReady
-            When that takes longer than ``timeout_s`` seconds.
+            When that takes longer than ``timeout_s`` seconds, or the server stops before.
         """
-        health = health_pb2_grpc.HealthStub(self._channel)
-        watch = health.Watch(
-            health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True
-        )
+        health: Any = health_pb2_grpc.HealthStub(self._channel)
+        watch = health.Watch(_OVERALL, timeout=timeout_s, wait_for_ready=True)
         try:
             for answer in watch:
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
         except grpc.RpcError as error:
-            raise NotReady(f"no server was ready within {timeout_s:g} s") from error
+            raise _not_ready(error, timeout_s) from None
         finally:
             watch.cancel()
+        raise NotReady("the server stopped before it was ready")
 
     def classify(
         self,
@@ -344,6 +365,20 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close(None)
+
+    async def wait_until_ready(self, timeout_s: float = 30.0) -> None:
+        """See `Client.wait_until_ready`."""
+        health: Any = health_pb2_grpc.HealthStub(self._channel)
+        watch = health.Watch(_OVERALL, timeout=timeout_s, wait_for_ready=True)
+        try:
+            async for answer in watch:
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+        except grpc.aio.AioRpcError as error:
+            raise _not_ready(error, timeout_s) from None
+        finally:
+            watch.cancel()
+        raise NotReady("the server stopped before it was ready")
 
     async def classify(
         self,

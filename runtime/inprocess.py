@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 
@@ -115,9 +117,12 @@ class Runtime:
         model: str,
         prompt: str | Sequence[Message],
         sampling: Sampling = Sampling(),
+        *,
+        timeout_s: float | None = None,
     ) -> Iterator[Chunk]:
         """See `sprat.client.Client.generate`."""
-        stream = self._service.generate(model, prompt, sampling)
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        stream = self._service.generate(model, prompt, sampling, deadline=deadline)
         try:
             while (chunk := self._loop.run(_next(stream))) is not None:
                 yield chunk

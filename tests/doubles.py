@@ -116,7 +116,7 @@ class Encoder:
 
 
 @dataclass
-class Sequence_:
+class Live:
     """A live sequence of the `Generator` below."""
 
     start: Start
@@ -150,7 +150,7 @@ class Generator:
     started: list[int] = field(default_factory=list)
     stopped: list[int] = field(default_factory=list)
     slices: list[tuple[int, int]] = field(default_factory=list)
-    live: dict[int, Sequence_] = field(default_factory=dict)
+    live: dict[int, Live] = field(default_factory=dict)
     on_start: Callable[[Start], None] | None = None
     on_step: Callable[[], None] | None = None
     repeat: int = 1
@@ -187,7 +187,7 @@ class Generator:
         if self.on_start:
             self.on_start(start)
         self.started.append(start.sequence)
-        self.live[start.sequence] = Sequence_(start)
+        self.live[start.sequence] = Live(start)
 
     def stop(self, sequence: int) -> None:
         self._check_owner()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sprat.batching import MIN_TOKENS, TOKEN_BUDGET, Batch, EncodeQueue, EncodeWork
 from sprat.errors import EngineError
 
@@ -55,11 +56,10 @@ def test_batching_work_gives_at_least_one_row() -> None:
 
 
 def test_batching_work_is_dead_when_cancelled_or_failed() -> None:
-    each = work(1)
-    assert not each.is_dead
-    each.cancelled = True
-    assert each.is_dead
-    failed = work(1)
+    assert not work(1).is_dead
+    cancelled, failed = work(1), work(1)
+    cancelled.cancelled = True
+    assert cancelled.is_dead
     failed.error = EngineError("broken")
     assert failed.is_dead
 

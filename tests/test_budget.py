@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from sprat import budget
 from sprat.budget import ComputePermits, detect
 
@@ -164,9 +165,7 @@ def test_budget_cgroup_v1_takes_the_least_of_nested_groups(tmp_path: Path) -> No
 @pytest.mark.usefixtures("affinity")
 @pytest.mark.parametrize("line", ["", "garbage", "0::", "a:b", "4:cpu:/x"])
 @pytest.mark.parametrize("limit", ["", "x y", "x", "100000 0", "max", "1 2 3"])
-def test_budget_survives_cgroup_files_it_cannot_read(
-    tmp_path: Path, line: str, limit: str
-) -> None:
+def test_budget_survives_cgroup_files_it_cannot_read(tmp_path: Path, line: str, limit: str) -> None:
     write(tmp_path, "proc/self/cgroup", line + "\n0::/\n")
     write(tmp_path, "sys/fs/cgroup/cpu.max", limit)
     write(tmp_path, "sys/fs/cgroup/cpu/cpu.cfs_quota_us", limit)

@@ -399,7 +399,9 @@ def test_codec_refuses_a_top_k_that_the_wire_cannot_carry() -> None:
 def test_codec_proto_states_the_defaults_of_sampling() -> None:
     source = Path(pb.__file__).with_name("sprat.proto").read_text()
     stated = dict(
-        re.findall(r"optional \w+ (\w+) = \d+; +//.* Absent: (\S+)\.\n", source.split("Sampling {")[1])
+        re.findall(
+            r"optional \w+ (\w+) = \d+; +//.* Absent: (\S+)\.\n", source.split("Sampling {")[1]
+        )
     )
     defaults = {field.name: field.default for field in dataclasses.fields(Sampling)}
     for name, text in stated.items():

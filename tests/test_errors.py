@@ -7,6 +7,7 @@ import pkgutil
 import re
 
 import pytest
+
 import sprat
 from sprat import errors
 from sprat.errors import SpratError

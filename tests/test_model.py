@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ from sprat.errors import (
     QueueFull,
     TaskNotSupported,
 )
-from sprat.model import INLINE_CHARACTERS, EncoderModel, GenerativeModel
+from sprat.model import INLINE_CHARACTERS, Encoded, EncoderModel, GenerativeModel
 from sprat.scheduler import ComputePool, EncodeScheduler, Mailbox
 from sprat.tokenizer import Tokenizer
 from sprat.values import Chunk, IntArray, Message, Sampling
@@ -95,13 +97,19 @@ async def encoder(
         await asyncio.to_thread(made.close)
 
 
-async def busy(encoder: EncoderModel, engine: Encoder, mailbox: Mailbox) -> list[asyncio.Task[object]]:
+def has_calls(engine: Encoder, count: int) -> bool:
+    return len(engine.calls) == count
+
+
+async def busy(
+    encoder: EncoderModel, engine: Encoder, mailbox: Mailbox
+) -> list[asyncio.Task[Encoded]]:
     """Keep both workers in a pass until the gate opens."""
     engine.gate.clear()
-    tasks: list[asyncio.Task[object]] = []
+    tasks: list[asyncio.Task[Encoded]] = []
     for number in range(1, 3):
         tasks.append(asyncio.ensure_future(encoder.encode(["a", "b"], mailbox=mailbox)))
-        await eventually(lambda n=number: len(engine.calls) == n, "no pass started")
+        await eventually(partial(has_calls, engine, number), "no pass started")
     return tasks
 
 
@@ -120,9 +128,7 @@ async def test_model_encode_keeps_the_order_of_the_texts(
     assert encoded.infer_ns > 0
 
 
-async def test_model_encode_of_long_texts_together(
-    encoder: EncoderModel, mailbox: Mailbox
-) -> None:
+async def test_model_encode_of_long_texts_together(encoder: EncoderModel, mailbox: Mailbox) -> None:
     """More characters than are tokenized on the event loop."""
     texts = [f"{letter}" + " " * INLINE_CHARACTERS + "z" for letter in "abc"]
     encoded = await encoder.encode(texts, mailbox=mailbox)
@@ -268,9 +274,7 @@ async def test_model_overload_costs_no_tokenization(
     await asyncio.to_thread(encoder.close)
 
 
-async def test_model_bad_input_gives_its_room_back(
-    encoder: EncoderModel, mailbox: Mailbox
-) -> None:
+async def test_model_bad_input_gives_its_room_back(encoder: EncoderModel, mailbox: Mailbox) -> None:
     for text in ("", TOO_LONG):
         with pytest.raises(InvalidInput):
             await encoder.encode([text], mailbox=mailbox)
@@ -387,9 +391,7 @@ async def test_model_generate_refuses_a_prompt_without_room_for_an_answer(
         await collect(generator.generate("x" * 31, Sampling(), mailbox=mailbox))
     assert (caught.value.field, caught.value.tokens, caught.value.limit) == ("prompt", 32, 31)
     with pytest.raises(InputTooLong) as caught:
-        await collect(
-            generator.generate([Message("user", "x" * 31)], Sampling(), mailbox=mailbox)
-        )
+        await collect(generator.generate([Message("user", "x" * 31)], Sampling(), mailbox=mailbox))
     assert caught.value.field == "chat"
 
 
@@ -419,9 +421,8 @@ async def test_model_generate_closed_early_stops_the_engine(
     generator: GenerativeModel, source: Generator, mailbox: Mailbox
 ) -> None:
     source.cells = source.context_length = 10**6
-    async with aclosing(
-        generator.generate("ab", Sampling(max_tokens=30), mailbox=mailbox)
-    ) as stream:
+    answer: Any = generator.generate("ab", Sampling(max_tokens=30), mailbox=mailbox)
+    async with aclosing(answer) as stream:
         assert (await anext(stream)).text == "a"
         source.gate.clear()
     source.gate.set()
@@ -466,7 +467,7 @@ async def test_model_generate_raises_the_deadline_and_keeps_what_came(
         async for chunk in generator.generate(
             "ab", Sampling(max_tokens=29), deadline=time.monotonic() + 0.03, mailbox=mailbox
         ):
-            got.append(chunk)  # noqa: PERF401 (what came before the error counts)
+            got.append(chunk)
 
     with pytest.raises(DeadlineExceeded):
         await asyncio.wait_for(read(), WAIT_S)
@@ -495,9 +496,7 @@ async def test_model_generate_refuses_when_full(
     await asyncio.to_thread(generator.close)
 
 
-async def test_model_generate_after_close(
-    generator: GenerativeModel, mailbox: Mailbox
-) -> None:
+async def test_model_generate_after_close(generator: GenerativeModel, mailbox: Mailbox) -> None:
     await asyncio.to_thread(generator.close)
     with pytest.raises(NotReady):
         await collect(generator.generate("ab", Sampling(), mailbox=mailbox))

@@ -8,12 +8,14 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 from doubles import WAIT_S, Encoder, Generator, no_leaked_threads, until, vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sprat.batching import EncodeWork
 from sprat.budget import ComputePermits
 from sprat.engine.base import Progress, Start
@@ -285,6 +287,10 @@ def make(encoder: Encoder) -> Iterator[Make]:
                 scheduler.close()
 
 
+def has_more_calls(encoder: Encoder, count: int) -> bool:
+    return len(encoder.calls) > count
+
+
 def occupy(scheduler: EncodeScheduler, encoder: Encoder, workers: int) -> list[Call]:
     """Keep every worker in a forward pass until the gate opens."""
     encoder.gate.clear()
@@ -295,7 +301,7 @@ def occupy(scheduler: EncodeScheduler, encoder: Encoder, workers: int) -> list[C
         call = Call([900, number], [901, number])
         scheduler.submit(call.work)
         calls.append(call)
-        until(lambda before=before: len(encoder.calls) > before, "a worker never started")
+        until(partial(has_more_calls, encoder, before), "a worker never started")
     return calls
 
 

@@ -7,6 +7,7 @@ import inspect
 import typing
 
 import pytest
+
 from sprat import values
 from sprat.values import Chunk, Classification, Message, Sampling, Timings
 
@@ -51,5 +52,8 @@ def test_values_defaults_say_nothing_happened() -> None:
 
 def test_values_import_nothing_else_of_sprat() -> None:
     source = inspect.getsource(values)
-    assert "sprat" not in {line.split()[1].split(".")[0] for line in source.splitlines()
-                           if line.startswith(("import ", "from "))}
+    assert "sprat" not in {
+        line.split()[1].split(".")[0]
+        for line in source.splitlines()
+        if line.startswith(("import ", "from "))
+    }

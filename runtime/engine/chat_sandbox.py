@@ -1,9 +1,9 @@
 """Where chat templates run: programs that came with a model.
 
 jinja2's sandbox keeps them from Python's objects. A budget keeps them from running or growing
-without end: loop turns, calls, and the texts and lists that they build are counted. Of filters and
-methods there are those that chat templates use, and whose results are counted or no longer than
-what they were given.
+without end: loop turns, calls, and the texts and lists that they work on or build are counted. Of
+filters and methods there are those that chat templates use, and whose results are counted or no
+longer than what they were given.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MOST_STEPS = 1_000_000
-"""Loop turns and calls of one rendering: about a second."""
+"""Turns of loops in one rendering: about a second."""
 
-MOST_CHARACTERS = 1_000_000
-"""Characters that one rendering may build, beside 64 for each of the chat's."""
+_STEPS_OF_A_CALL = 10
+
+MOST_CHARACTERS = 10_000_000
+"""Characters and list elements that one rendering may handle, beside 64 for each of the chat's."""
 
 BUDGET = "the budget of this rendering"
 """Name of the `Budget` among the values of a rendering. No template can spell it."""
@@ -70,17 +72,17 @@ class Budget:
         self._steps = MOST_STEPS
         self._characters = MOST_CHARACTERS + 64 * characters
 
-    def step(self) -> None:
-        """Count a loop turn or a call."""
-        self._steps -= 1
+    def step(self, count: int = 1) -> None:
+        """Count the turn of a loop; what takes longer counts as several."""
+        self._steps -= count
         if self._steps < 0:
             raise OverBudgetError(f"it takes more than {MOST_STEPS} steps")
 
     def build(self, characters: int) -> None:
-        """Count characters of a new text, or elements of a new list."""
+        """Count characters of a text, or elements of a list."""
         self._characters -= characters
         if self._characters < 0:
-            raise OverBudgetError("it builds too long a text")
+            raise OverBudgetError("it handles too much text")
 
     def text(self, value: Any) -> str:
         """A value as text, counted before it is built."""
@@ -115,6 +117,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             **{name: known[name] for name in _FILTERS},
             **{name: _of_text(known[name]) for name in _TEXT_FILTERS},
             "_concat": _concat,
+            "_counted": _counted,
             "_turns": _turns,
             "join": _join,
             "replace": _replace,
@@ -134,6 +137,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         filename: str | None,
         defer_init: bool = False,
     ) -> str:
+        given = [each for each in source.find_all(nodes.Filter) if each.node is not None]
+        for each in given:
+            each.node = _filtered(each.node, "_counted")
         for loop in source.find_all(nodes.For):
             loop.iter = _filtered(loop.iter, "_turns")
         for concatenation in source.find_all(nodes.Concat):
@@ -154,12 +160,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """Count a call."""
-        _budget(__context).step()
+        """Count a call, and the text whose method it is."""
+        _budget(__context).step(_STEPS_OF_A_CALL)
         owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, str) and __obj.__name__ == "replace":
-            return _replace(__context, owner, *args, **kwargs)
+        if isinstance(owner, str):
+            _budget(__context).build(len(owner))
+            if __obj.__name__ == "replace":
+                return _replace(__context, owner, *args, **kwargs)
         return super().call(__context, __obj, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """No ``format``: it can make much out of little."""
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Of a text, only known methods."""
@@ -178,8 +189,8 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+def _filtered(node: nodes.Node | None, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=getattr(node, "lineno", None))
 
 
 def _size(value: Any) -> int:
@@ -214,6 +225,13 @@ def _turns(context: Context, iterable: Any) -> Iterator[Any]:
     for item in iterable:
         _budget(context).step()
         yield item
+
+
+@pass_context
+def _counted(context: Context, value: Any) -> Any:
+    if isinstance(value, (str, list, tuple, dict, range)):
+        _budget(context).build(len(value))
+    return value
 
 
 @pass_context

@@ -160,7 +160,7 @@ class Servicer:
             )
         self._in_flight += 1
         self._is_idle.clear()
-        context.add_done_callback(self._count_out)
+        context.add_done_callback(self._count_out)  # type: ignore[arg-type] # any callable will do
         return self.service
 
     def _count_out(self, _: Context) -> None:

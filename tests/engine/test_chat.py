@@ -63,9 +63,8 @@ def render(template: str, messages: list[Message]) -> list[str]:
 
 
 def test_chat_renders_messages_and_asks_for_an_answer() -> None:
-    assert render(PLAIN, chat("Hi", "Ho", "Why?")) == [
-        "<|start|>user\nHi<|end|>\n<|start|>assistant\nHo<|end|>\n<|start|>user\nWhy?<|end|>\n"
-        "<|start|>assistant\n"
+    assert render(PLAIN, chat("Hi", "Ho")) == [
+        "<|start|>user\nHi<|end|>\n<|start|>assistant\nHo<|end|>\n<|start|>assistant\n"
     ]
 
 
@@ -99,8 +98,8 @@ def test_chat_offers_the_date() -> None:
 )
 def test_chat_cuts_the_text_of_special_tokens_in_contents(content: str, parts: list[str]) -> None:
     assert render("{{ messages[0].content }}", chat(content)) == parts
-    assert "".join(render(PLAIN, chat(content))) == "".join(
-        ["<|start|>user\n", content, "<|end|>\n<|start|>assistant\n"]
+    assert "".join(render(PLAIN, chat(content))) == (
+        f"<|start|>user\n{content}<|end|>\n<|start|>assistant\n"
     )
 
 
@@ -153,11 +152,13 @@ def test_chat_malformed_template_is_unsupported(template: str) -> None:
 
 
 HOSTILE = {
-    "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "nested loops": "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
     "huge range": "{% for a in range(10**9) %}{% endfor %}",
-    "hidden loop": "{{ (range(99999) | map('string') | list | length) }}" * 1
-    + "{% for a in range(99999) %}{{ range(99999) | list | length }}{% endfor %}",
-    "long output": "{% for a in range(99999) %}" + "x" * 99 + "{% endfor %}",
+    "loops inside of filters": "{% for a in range(99999) %}{{ range(99999) | list | length }}"
+    "{% endfor %}",
+    "loops inside of methods": "{% set t = 'x' * 999999 %}{% for a in range(99999) %}"
+    "{{ t.count('y') }}{% endfor %}",
+    "long output": "{% for a in range(99999) %}" + "x" * 999 + "{% endfor %}",
     "doubling with +": "{% set n = namespace(t='x') %}{% for a in range(99) %}"
     "{% set n.t = n.t + n.t %}{% endfor %}",
     "doubling with ~": "{% set n = namespace(t='x') %}{% for a in range(99) %}"
@@ -190,8 +191,7 @@ HOSTILE = {
     "{% endmacro %}{{ f(40) }}",
     "attributes": "{{ messages.__class__.__mro__ }}",
     "attributes of a text": "{{ ''.__class__.__base__.__subclasses__() }}",
-    "globals of a function": "{{ raise_exception.__globals__ }}",
-    "attribute by item": "{{ ''['__class__'] }}{{ cycler.__init__ }}",
+    "attributes by name": "{{ (messages | map(attribute='__class__') | list)[0].__name__.x }}",
     "change of the chat": "{{ messages.append(1) }}",
     "another file": "{% include 'other' %}",
     "undefined": "{{ nothing.at.all }}",
@@ -208,18 +208,23 @@ def test_chat_hostile_template_fails_soon_and_says_nothing_of_the_chat(template:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["raise_exception.__globals__", "''['__class__']", "''.format"])
+def test_chat_template_sees_nothing_of_python(name: str) -> None:
+    assert render("[{{ " + name + " }}]", chat("Hi")) == ["[]"]
+
+
 def test_chat_budget_grows_with_the_chat() -> None:
     content = "x" * chat_sandbox.MOST_CHARACTERS
-    assert len(render(STRICT, chat(content, content, content))[0]) > 3 * len(content)
+    assert len(render(STRICT, chat(content))[0]) > len(content)
 
 
 def test_chat_budget_has_room_for_a_long_chat() -> None:
-    messages = chat(*["Hi there, how are you?"] * 501)
-    assert render(STRICT, messages)[0].count("[ASK]") == 251
+    messages = chat(*["Hi there, how are you?"] * 1001)
+    assert render(STRICT, messages)[0].count("[ASK]") == 501
 
 
 def test_chat_render_starts_each_time_with_a_whole_budget() -> None:
     template = ChatTemplate(PLAIN, bos="", eos="")
     content = "x" * (chat_sandbox.MOST_CHARACTERS // 2)
-    for _ in range(5):
+    for _ in range(3):
         template.render(chat(content), protect=SPECIAL)

@@ -172,9 +172,7 @@ async def test_app_is_serving_when_loaded(start: Start, tmp_path: Path) -> None:
     assert 0 < seconds < WAIT_S
     for name in NAMES:
         assert await server.check(name) == SERVING, name
-    answer = await server.stub.Classify(
-        pb.ClassifyRequest(task=TASK, texts=["a"]), timeout=WAIT_S
-    )
+    answer = await server.stub.Classify(pb.ClassifyRequest(task=TASK, texts=["a"]), timeout=WAIT_S)
     assert answer.results[0].label
 
 
@@ -192,7 +190,7 @@ async def test_app_health_of_unknown_names(start: Start, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_app_health_watch_follows_the_whole_life(start: Start, name: str) -> None:
-    server = await start(drain_s=0.05)
+    server = await start(drain_s=WAIT_S)
     watch = aiter(
         server.health.Watch(
             health_pb2.HealthCheckRequest(service=name), timeout=WAIT_S, wait_for_ready=True
@@ -203,6 +201,7 @@ async def test_app_health_watch_follows_the_whole_life(start: Start, name: str) 
     assert (await anext(watch)).status == SERVING
     server.signal()
     assert (await anext(watch)).status == NOT_SERVING
+    server.signal()
     await server.ends()
 
 
@@ -266,9 +265,7 @@ async def ask(channel: grpc.aio.Channel, version: str, **question: str) -> Any:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-async def test_app_reflection_lists_and_describes_every_service(
-    start: Start, version: str
-) -> None:
+async def test_app_reflection_lists_and_describes_every_service(start: Start, version: str) -> None:
     server = await start()
     await server.is_ready()
     listed = (await ask(server.channel, version, list_services="")).list_services_response
@@ -360,14 +357,14 @@ async def test_app_drain_finishes_calls_in_flight(start: Start) -> None:
 
 
 async def test_app_drain_says_not_serving_before_it_refuses(start: Start) -> None:
-    server = await start(drain_s=0.05)
+    server = await start(drain_s=WAIT_S)
     await server.is_ready()
     server.signal()
-    while await server.check("") == SERVING:
-        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
     for name in NAMES:
         assert await server.check(name) == NOT_SERVING
     assert (await server.stub.ListTasks(pb.ListTasksRequest(), timeout=WAIT_S)).tasks
+    server.signal()
     await server.ends()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await server.stub.ListTasks(pb.ListTasksRequest(), timeout=WAIT_S)

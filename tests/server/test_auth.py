@@ -107,7 +107,7 @@ async def join(requests: AsyncIterator[bytes], _: Any) -> bytes:
 
 
 @pytest.fixture
-async def channel(tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(tmp_path: Path) -> AsyncIterator[Any]:
     tokens = BearerTokens((hash_token(OTHER), hash_token(TOKEN)))
     methods: dict[str, Any] = {
         "Unary": grpc.unary_unary_rpc_method_handler(echo),
@@ -117,7 +117,7 @@ async def channel(tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server(
         handlers=(grpc.method_handlers_generic_handler("t", methods),), interceptors=(tokens,)
     )
-    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)  # type: ignore[attr-defined]
     reflection.enable_server_reflection(["t"], server)
     address = f"unix:{tmp_path}/s"
     server.add_insecure_port(address)
@@ -134,7 +134,7 @@ def bearer(token: str, scheme: str = "Bearer") -> Metadata:
     return (("authorization", f"{scheme} {token}"),)
 
 
-async def call(channel: grpc.aio.Channel, method: str, metadata: Metadata) -> list[Any]:
+async def call(channel: Any, method: str, metadata: Metadata) -> list[Any]:
     """Every message of the answer."""
 
     async def requests() -> AsyncIterator[Any]:
@@ -160,9 +160,7 @@ METHODS = ["Unary", "Stream", "Join", "Reflection"]
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("token", [TOKEN, OTHER], ids=["last", "first"])
-async def test_auth_known_tokens_pass(
-    channel: grpc.aio.Channel, method: str, token: str
-) -> None:
+async def test_auth_known_tokens_pass(channel: Any, method: str, token: str) -> None:
     answers = await call(channel, method, bearer(token))
     if method != "Reflection":
         assert answers == {"Unary": [b"x"], "Stream": [b"x", b"x"], "Join": [b"ab"]}[method]
@@ -171,7 +169,7 @@ async def test_auth_known_tokens_pass(
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER"])
-async def test_auth_scheme_is_case_insensitive(channel: grpc.aio.Channel, scheme: str) -> None:
+async def test_auth_scheme_is_case_insensitive(channel: Any, scheme: str) -> None:
     assert await call(channel, "Unary", bearer(TOKEN, scheme)) == [b"x"]
 
 
@@ -194,7 +192,7 @@ REFUSED: list[tuple[str, Metadata, str]] = [
     ("metadata", "message"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED]
 )
 async def test_auth_refuses_every_kind_of_call(
-    channel: grpc.aio.Channel, method: str, metadata: Metadata, message: str
+    channel: Any, method: str, metadata: Metadata, message: str
 ) -> None:
     error = await refused(channel, method, metadata)
     assert type(error) is Unauthenticated
@@ -202,7 +200,7 @@ async def test_auth_refuses_every_kind_of_call(
     assert TOKEN not in error.message
 
 
-async def refused(channel: grpc.aio.Channel, method: str, metadata: Metadata) -> SpratError:
+async def refused(channel: Any, method: str, metadata: Metadata) -> SpratError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(channel, method, metadata)
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
@@ -210,7 +208,7 @@ async def refused(channel: grpc.aio.Channel, method: str, metadata: Metadata) ->
 
 
 async def test_auth_unknown_methods_tell_nothing_without_a_token(
-    channel: grpc.aio.Channel,
+    channel: Any,
 ) -> None:
     method = channel.unary_unary("/t/Nothing")
     for metadata, code in (
@@ -222,7 +220,7 @@ async def test_auth_unknown_methods_tell_nothing_without_a_token(
         assert caught.value.code() == code
 
 
-async def test_auth_health_is_open(channel: grpc.aio.Channel) -> None:
+async def test_auth_health_is_open(channel: Any) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
     answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -234,7 +232,7 @@ async def test_auth_health_is_open(channel: grpc.aio.Channel) -> None:
 
 
 async def test_auth_names_that_only_start_like_health_are_not_open(
-    channel: grpc.aio.Channel,
+    channel: Any,
 ) -> None:
     method = channel.unary_unary("/grpc.health.v1.HealthX/Check")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -243,13 +241,13 @@ async def test_auth_names_that_only_start_like_health_are_not_open(
 
 
 async def test_auth_a_refused_stream_does_not_wait_for_its_requests(
-    channel: grpc.aio.Channel,
+    channel: Any,
 ) -> None:
     upload = channel.stream_unary("/t/Join")(timeout=10)
     assert await upload.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_auth_the_server_survives_a_flood_of_refusals(channel: grpc.aio.Channel) -> None:
+async def test_auth_the_server_survives_a_flood_of_refusals(channel: Any) -> None:
     answers = await asyncio.gather(
         *(refused(channel, METHODS[i % 4], bearer(new_token())) for i in range(200))
     )

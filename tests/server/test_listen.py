@@ -171,9 +171,7 @@ def make_server() -> grpc.aio.Server:
 
 
 @asynccontextmanager
-async def listening(
-    text: str, tls: grpc.ServerCredentials | None = None
-) -> AsyncIterator[str]:
+async def listening(text: str, tls: grpc.ServerCredentials | None = None) -> AsyncIterator[str]:
     server = make_server()
     with listen.bound(server, listen.parse(text), tls) as address:
         await server.start()
@@ -187,16 +185,17 @@ async def answers(
     address: str, credentials: grpc.ChannelCredentials | None = None, name: str = ""
 ) -> bool:
     options = [("grpc.ssl_target_name_override", name)] if name else []
-    channel = (
+    channel: Any = (
         grpc.aio.insecure_channel(address)
         if credentials is None
         else grpc.aio.secure_channel(address, credentials, options)
     )
     async with channel:
         try:
-            return await channel.unary_unary("/t/Echo")(b"x", timeout=5) == b"x"
+            answer: bytes = await channel.unary_unary("/t/Echo")(b"x", timeout=5)
         except grpc.aio.AioRpcError:
             return False
+        return answer == b"x"
 
 
 def mode(path: Path) -> int:
@@ -505,7 +504,8 @@ async def test_listen_tls_files_that_do_not_fit(
 ) -> None:
     whole = (certificates / "server.pem").read_bytes()
     (certificates / "cut.pem").write_bytes(whole[: len(whole) // 2])
-    config = server_tls(certificates, **{k: certificates / v for k, v in changes.items()})
+    files: dict[str, Any] = {name: certificates / file for name, file in changes.items()}
+    config = server_tls(certificates, **files)
     with pytest.raises(ConfigError) as caught:
         async with listening("127.0.0.1:0", listen.credentials(config)):
             pass

@@ -46,7 +46,7 @@ class Front:
 
     address: str
     stub: Any
-    channel: grpc.aio.Channel
+    channel: Any
     servicer: Servicer
     service: Service
     encoder: Encoder
@@ -94,9 +94,13 @@ async def error_of(call: Any) -> errors.SpratError:
     return client.to_error(await refused(call))
 
 
+def trailers(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    metadata: Any = error.trailing_metadata() or ()
+    return dict(metadata)
+
+
 def detail(error: grpc.aio.AioRpcError, kind: type[Any]) -> Any:
-    packed = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
-    assert isinstance(packed, bytes)
+    packed = trailers(error)["grpc-status-details-bin"]
     found = kind()
     assert any(d.Unpack(found) for d in status_pb2.Status.FromString(packed).details), kind
     return found
@@ -188,9 +192,9 @@ async def test_servicer_every_rpc_of_the_proto_is_there() -> None:
     assert set(servicers.STREAM) == streaming
     assert set(servicers.UNARY) == {m.name for m in described.methods} - streaming
     for method in described.methods:
-        kind, _ = {**servicers.UNARY, **servicers.STREAM}[method.name]  # type: ignore[dict-item]
+        kind, _ = {**servicers.UNARY, **servicers.STREAM}[method.name]
         assert kind.DESCRIPTOR is method.input_type
-    assert servicers.SERVICE_NAME == described.full_name
+    assert described.full_name == servicers.SERVICE_NAME
 
 
 # -- bad bytes -------------------------------------------------------------------------------
@@ -346,9 +350,7 @@ async def test_servicer_long_text(front: Front) -> None:
 
 async def test_servicer_partial_results(front: Front) -> None:
     texts = ["a", "", "b " * 20, "c"]
-    answer = await front.stub.Classify(
-        classify(texts=texts, partial_results=True), timeout=WAIT_S
-    )
+    answer = await front.stub.Classify(classify(texts=texts, partial_results=True), timeout=WAIT_S)
     assert [bool(r.scores) for r in answer.results] == [True, False, False, True]
     assert [(e.index, e.reason) for e in answer.errors] == [
         (1, "INVALID_INPUT"),
@@ -379,22 +381,20 @@ async def test_servicer_before_the_models_are_loaded(
     front.servicer.service = None
     error = await refused(getattr(front.stub, method)(request_, timeout=WAIT_S))
     assert error.code() == grpc.StatusCode.UNAVAILABLE
-    assert dict(error.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "500"
+    assert trailers(error)["grpc-retry-pushback-ms"] == "500"
     delay = detail(error, error_details_pb2.RetryInfo).retry_delay
     assert delay.ToMilliseconds() == 500
 
 
 async def test_servicer_bounds_calls_in_flight_and_recovers(front: Front) -> None:
-    stream = front.stub.Generate(
-        generate(sampling=pb.Sampling(max_tokens=90_000)), timeout=WAIT_S
-    )
+    stream = front.stub.Generate(generate(sampling=pb.Sampling(max_tokens=90_000)), timeout=WAIT_S)
     await anext(aiter(stream))
     front.encoder.gate.clear()
     calls = [front.stub.Embed(embed(texts=["a", "b"]), timeout=WAIT_S) for _ in range(3)]
     await eventually(lambda: front.servicer._in_flight == 4, "the calls never came")
     error = await refused(front.stub.ListModels(pb.ListModelsRequest(), timeout=WAIT_S))
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "grpc-retry-pushback-ms" in dict(error.trailing_metadata() or ())
+    assert "grpc-retry-pushback-ms" in trailers(error)
     assert detail(error, error_details_pb2.ErrorInfo).reason == "QUEUE_FULL"
     stream.cancel()
     await eventually(lambda: front.servicer._in_flight == 3, "the cancelled call still counts")
@@ -461,7 +461,7 @@ async def test_servicer_deadline_in_the_middle_of_a_stream(front: Front) -> None
     got = []
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for answer in front.stub.Generate(request, timeout=0.05):
-            got.append(answer)  # noqa: PERF401 (what came before the error counts)
+            got.append(answer)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     await eventually(lambda: not front.generator.live, "the engine goes on")
     assert got
@@ -472,9 +472,10 @@ async def test_servicer_cancelled_unary_call_is_dropped(front: Front) -> None:
     blockers = [front.stub.Embed(embed(texts=["a", "b"]), timeout=WAIT_S) for _ in range(2)]
     await eventually(lambda: len(front.encoder.calls) == 2, "no pass started")
     dropped = front.stub.Embed(embed(texts=["x", "y"]), timeout=WAIT_S)
-    queue = front.service.registry.models[ENCODER]._scheduler._queue  # type: ignore[union-attr]
-    await eventually(lambda: len(queue) == 1, "the call never came")  # type: ignore[arg-type]
-    (work,) = queue._works  # type: ignore[union-attr]
+    encoder: Any = front.service.registry.models[ENCODER]
+    queue = encoder._scheduler._queue
+    await eventually(lambda: len(queue) == 1, "the call never came")
+    (work,) = queue._works
     dropped.cancel()
     await eventually(lambda: work.cancelled, "nobody told the work")
     front.encoder.gate.set()
@@ -484,9 +485,7 @@ async def test_servicer_cancelled_unary_call_is_dropped(front: Front) -> None:
 
 
 async def test_servicer_cancelled_stream_stops_the_engine(front: Front) -> None:
-    stream = front.stub.Generate(
-        generate(sampling=pb.Sampling(max_tokens=100_000)), timeout=WAIT_S
-    )
+    stream = front.stub.Generate(generate(sampling=pb.Sampling(max_tokens=100_000)), timeout=WAIT_S)
     await anext(aiter(stream))
     assert front.generator.live
     stream.cancel()
@@ -499,9 +498,7 @@ async def test_servicer_client_that_does_not_read_can_be_cancelled(front: Front)
     """Flow control holds the answer up inside a write; that must not hide the cancellation."""
     front.generator.repeat = 50_000
     front.generator.on_step = lambda: time.sleep(0.001)
-    stream = front.stub.Generate(
-        generate(sampling=pb.Sampling(max_tokens=90_000)), timeout=WAIT_S
-    )
+    stream = front.stub.Generate(generate(sampling=pb.Sampling(max_tokens=90_000)), timeout=WAIT_S)
     await eventually(lambda: len(front.generator.slices) > 20, "the engine never ran")
     stream.cancel()
     await eventually(lambda: not front.generator.live, "the engine goes on")
@@ -509,7 +506,7 @@ async def test_servicer_client_that_does_not_read_can_be_cancelled(front: Front)
 
 
 async def test_servicer_client_that_vanishes_stops_the_engine(front: Front) -> None:
-    channel = grpc.aio.insecure_channel(front.address, [("grpc.use_local_subchannel_pool", 1)])
+    channel: Any = grpc.aio.insecure_channel(front.address, [("grpc.use_local_subchannel_pool", 1)])
     stub: Any = SpratStub(channel)  # type: ignore[no-untyped-call]
     stream = stub.Generate(generate(sampling=pb.Sampling(max_tokens=100_000)))
     await anext(aiter(stream))

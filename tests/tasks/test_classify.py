@@ -37,8 +37,10 @@ async def mailbox() -> Mailbox:
 def expected(head: Bundle, text: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Probabilities as the definition says, in float64."""
     logits = head.weight.astype(np.float64) @ vector(ids(text)) + head.bias
+    powers: np.ndarray[tuple[int], np.dtype[np.float64]]
     powers = np.exp(logits / head.manifest.temperature)
-    return powers / powers.sum()
+    powers /= powers.sum()
+    return powers
 
 
 async def test_classify_scores_are_the_softmax_of_the_head(
