@@ -34,9 +34,7 @@ class ServerConfig(_Section):
 
     listen: Annotated[
         str,
-        Field(
-            description="`unix:PATH` or `HOST:PORT`; empty: `unix:SPRAT_HOME/run/sprat.sock`"
-        ),
+        Field(description="`unix:PATH` or `HOST:PORT`; empty: `unix:SPRAT_HOME/run/sprat.sock`"),
     ] = ""
     tls_certificate: Annotated[
         Path | None, Field(description="PEM file with the server's certificate chain")

@@ -62,6 +62,7 @@ class Runtime:
         config = (Config() if config is None else config).with_served(
             models=models, bundles={store.bundle(name)[0].name: name for name in tasks}
         )
+        self._is_closed = False
         self._loop = LoopThread()
         try:
             self._service = self._loop.run(Service.open(config, store))
@@ -81,9 +82,14 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Finish what runs and release the models."""
-        self._loop.run(self._service.close())
-        self._loop.close()
+        """Finish what runs and release the models; a second time does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._loop.run(self._service.close())
+        finally:
+            self._loop.close()
 
     def classify(
         self,
@@ -127,7 +133,9 @@ class Runtime:
             while (chunk := self._loop.run(_next(stream))) is not None:
                 yield chunk
         finally:
-            self._loop.run(_close(stream))
+            # Closing the runtime has closed the stream.
+            if not self._is_closed:
+                self._loop.run(_close(stream))
 
     def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
         """See `sprat.client.Client.tokenize`."""

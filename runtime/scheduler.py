@@ -89,7 +89,16 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for its result."""
+        """Run a coroutine on the loop and wait for its result.
+
+        Raises
+        ------
+        NotReady
+            When the loop is closed.
+        """
+        if self._loop.is_closed():
+            coroutine.close()
+            raise NotReady("this was closed before")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -113,18 +122,26 @@ class ComputePool:
         self._threads = ThreadPoolExecutor(permits.permits, thread_name_prefix="sprat-pool")
 
     async def run(self, owner: str, call: Callable[[], T]) -> T:
-        """Run ``call`` on a pool thread holding one permit of ``owner``."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._hold_and_call, owner, call
-        )
+        """Run ``call`` on a pool thread holding one permit of ``owner``.
+
+        Raises
+        ------
+        NotReady
+            When the pool is closed.
+        """
+        try:
+            future = self._threads.submit(self._hold_and_call, owner, call)
+        except RuntimeError:
+            raise NotReady("models are being unloaded") from None
+        return await asyncio.wrap_future(future)
 
     def _hold_and_call(self, owner: str, call: Callable[[], T]) -> T:
         with self._permits.hold(owner):
             return call()
 
     def close(self) -> None:
-        """Wait for running work and end the threads."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """Finish what waits and runs, then end the threads."""
+        self._threads.shutdown(wait=True)
 
 
 class EncodeScheduler:

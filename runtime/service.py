@@ -76,8 +76,9 @@ class Service:
 
     async def close(self) -> None:
         """Finish what waits, then release models and threads."""
-        await asyncio.to_thread(self.registry.close)
+        # The pool first: what runs in it may use a model.
         await asyncio.to_thread(self._pool.close)
+        await asyncio.to_thread(self.registry.close)
 
     async def classify(
         self,

@@ -28,6 +28,7 @@ from sprat.manifest import MODEL_MANIFEST, ModelManifest, read
 from sprat.values import IntArray, Message, Sampling
 
 CONTEXT = 512
+ANSWER = 12
 STORIES = [
     f"Once upon a time, in the year {year}, a fisherman caught {fish}"
     for year, fish in (
@@ -116,7 +117,7 @@ def generate(
 ) -> tuple[str, Progress]:
     """The answer to one prompt, alone, and the last progress."""
     ids = tokens(engine, prompt) if isinstance(prompt, str) else prompt
-    engine.start(Start(0, ids, Sampling(**({"max_tokens": 20} | sampling))))
+    engine.start(Start(0, ids, Sampling(**({"max_tokens": ANSWER} | sampling))))
     progress = run(engine, max_tokens=slice_tokens)[0]
     return text_of(progress), progress[-1]
 
@@ -137,7 +138,7 @@ def test_llama_greedy_answer_is_that_of_plain_llama_cpp(exact: LlamaEngine, f16:
     )
     context = library.llama_init_from_model(model, library.llama_context_default_params())
     row, answer = tokens(exact, STORIES[0]).tolist(), []
-    for _ in range(20):
+    for _ in range(ANSWER):
         ids = (ctypes.c_int32 * len(row))(*row)
         assert library.llama_decode(context, library.llama_batch_get_one(ids, len(row))) == 0
         logits = np.ctypeslib.as_array(library.llama_get_logits_ith(context, -1), (49152,))
@@ -150,7 +151,7 @@ def test_llama_greedy_answer_is_that_of_plain_llama_cpp(exact: LlamaEngine, f16:
 
 def test_llama_eight_together_answer_as_each_alone(exact: LlamaEngine, alone: list[str]) -> None:
     for number, story in enumerate(STORIES):
-        exact.start(Start(number, tokens(exact, story), Sampling(max_tokens=20)))
+        exact.start(Start(number, tokens(exact, story), Sampling(max_tokens=ANSWER)))
     progress = run(exact, max_tokens=512)
     assert [text_of(progress[n]) for n in range(8)] == alone
     assert all(p[-1].finish_reason == "length" for p in progress.values())
@@ -164,7 +165,7 @@ def test_llama_answers_beside_prompts_answer_as_each_alone(
     while waiting or exact.busy():
         if waiting:
             number, story = waiting.pop(0)
-            exact.start(Start(number, tokens(exact, story), Sampling(max_tokens=20)))
+            exact.start(Start(number, tokens(exact, story), Sampling(max_tokens=ANSWER)))
         for progress in exact.step(max_tokens=16, threads=2):
             seen[progress.sequence] += progress.text
     assert list(seen.values()) == alone
@@ -175,7 +176,7 @@ def test_llama_stop_of_one_of_eight_leaves_the_others_as_they_were(
     exact: LlamaEngine, alone: list[str], dropped: int
 ) -> None:
     for number, story in enumerate(STORIES):
-        exact.start(Start(number, tokens(exact, story), Sampling(max_tokens=20)))
+        exact.start(Start(number, tokens(exact, story), Sampling(max_tokens=ANSWER)))
     seen: dict[int, str] = dict.fromkeys(range(8), "")
     for step in range(100):
         if step == 6:
@@ -195,8 +196,8 @@ def test_llama_long_prompt_in_slices_is_the_prompt_as_a_whole(exact: LlamaEngine
 
 
 def test_llama_answer_does_not_depend_on_threads(exact: LlamaEngine, alone: list[str]) -> None:
-    exact.start(Start(0, tokens(exact, STORIES[0]), Sampling(max_tokens=20)))
-    seen = [p for t in range(24) for p in exact.step(max_tokens=64, threads=1 + t % 2)]
+    exact.start(Start(0, tokens(exact, STORIES[0]), Sampling(max_tokens=ANSWER)))
+    seen = [p for t in range(ANSWER + 1) for p in exact.step(max_tokens=64, threads=1 + t % 2)]
     assert text_of(seen) == alone[0]
 
 
@@ -426,7 +427,8 @@ def test_llama_chat_contents_never_become_special_tokens(engine: LlamaEngine, co
     hostile = engine.chat_tokens([Message("system", content), Message("user", content)])
     assert controls(hostile) == controls(plain)
     pieces = [engine._vocabulary._bytes(token, special=True) for token in hostile.tolist()]
-    assert b"".join(pieces).decode().count(content) == 2
+    rendered = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role in ("system", "user"))
+    assert b"".join(pieces).decode() == rendered + "<|im_start|>assistant\n"
 
 
 def test_llama_chat_of_plain_contents_is_tokenized_as_one_text(engine: LlamaEngine) -> None:
@@ -627,7 +629,7 @@ def test_llama_step_without_work_does_nothing(engine: LlamaEngine) -> None:
 
 def test_llama_batch_never_exceeds_what_llama_cpp_takes(engine: LlamaEngine) -> None:
     for number in range(2):
-        engine.start(Start(number, long_prompt(engine, 400), Sampling(max_tokens=1)))
+        engine.start(Start(number, long_prompt(engine, 400), Sampling(max_tokens=9)))
     engine.step(max_tokens=10**6, threads=2)
     assert sum(s.position for s in engine._live.values()) == BATCH_TOKENS
 
@@ -701,9 +703,9 @@ def test_llama_without_cells_the_youngest_gives_up_and_the_others_go_on(
 ) -> None:
     (lane,) = exact._lanes
     library, memory = llama_lib.load(), lane._memory
-    exact.start(Start(0, tokens(exact, STORIES[0]), Sampling(max_tokens=20)))
+    exact.start(Start(0, tokens(exact, STORIES[0]), Sampling(max_tokens=ANSWER)))
     seen = exact.step(max_tokens=64, threads=2)
-    exact.start(Start(1, tokens(exact, "Hi"), Sampling(max_tokens=20)))
+    exact.start(Start(1, tokens(exact, "Hi"), Sampling(max_tokens=ANSWER)))
     # Fill the youngest's stream behind the engine's back, but for what its prompt needs.
     position = 0
     while (
@@ -729,7 +731,7 @@ def test_llama_batch_that_fails_ends_its_sequences_and_no_others(
     library = llama_lib.load()
     abort = library.ggml_abort_callback(lambda _: True)
     for number in range(3):
-        exact.start(Start(number, tokens(exact, STORIES[number]), Sampling(max_tokens=20)))
+        exact.start(Start(number, tokens(exact, STORIES[number]), Sampling(max_tokens=ANSWER)))
     library.llama_set_abort_callback(lane.context, abort, None)
     failed = exact.step(max_tokens=1, threads=2)
     library.llama_set_abort_callback(lane.context, library.ggml_abort_callback(), None)

@@ -1,0 +1,168 @@
+"""Loading: what a configuration names, verified, all of it or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doubles import bundle, no_leaked_threads
+from tiny_models import encoder_files, write_files
+
+from sprat.budget import ComputePermits
+from sprat.bundle import HEAD, Bundle
+from sprat.config import Config, ModelConfig, TaskConfig
+from sprat.errors import (
+    ConfigError,
+    CorruptFile,
+    InvalidInput,
+    NotFound,
+    SpratError,
+    StaleBundle,
+)
+from sprat.pull import pull
+from sprat.registry import Registry
+from sprat.scheduler import ComputePool
+from sprat.store import Store
+
+ENCODER, TASK = "tiny-encoder", "letters"
+
+
+def build_store(folder: Path, *, calibrated: bool = True) -> Store:
+    store = Store(folder / "home")
+    pull(str(write_files(folder / ENCODER, encoder_files())), store)
+    base, _ = store.model(ENCODER)
+    made = bundle(base, calibrated=calibrated)
+    store.add_bundle(TASK, lambda path: made.save(path, report="{}"))
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return build_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def permits() -> ComputePermits:
+    return ComputePermits(2)
+
+
+@pytest.fixture
+def pool(permits: ComputePermits) -> Iterator[ComputePool]:
+    with no_leaked_threads():
+        made = ComputePool(permits)
+        yield made
+        made.close()
+
+
+def load(config: Config, store: Store, permits: ComputePermits, pool: ComputePool) -> Registry:
+    return Registry.load(config, store, permits=permits, pool=pool)
+
+
+def tasks(**accept_at: float | None) -> dict[str, TaskConfig]:
+    return {name: TaskConfig(bundle=TASK, accept_at=value) for name, value in accept_at.items()}
+
+
+def test_registry_task_brings_the_model_of_its_bundle(
+    store: Store, permits: ComputePermits, pool: ComputePool
+) -> None:
+    registry = load(Config(tasks=tasks(letters=None)), store, permits, pool)
+    assert list(registry.models) == [ENCODER]
+    assert registry.task(TASK).info.models[0][0] == ENCODER
+    assert registry.model(ENCODER).info.dimension == 32
+    registry.close()
+
+
+def test_registry_tasks_share_one_model(
+    store: Store, permits: ComputePermits, pool: ComputePool
+) -> None:
+    config = Config(models={ENCODER: ModelConfig()}, tasks=tasks(strict=0.9, loose=0.1))
+    registry = load(config, store, permits, pool)
+    assert list(registry.models) == [ENCODER]
+    assert list(registry.tasks) == ["loose", "strict"]
+    assert registry.task("strict").info.accept_at == 0.9
+    assert registry.task("loose").info.accept_at == 0.1
+    registry.close()
+
+
+def test_registry_bundle_by_path(store: Store, permits: ComputePermits, pool: ComputePool) -> None:
+    _, folder = store.bundle(TASK)
+    config = Config(tasks={"by-path": TaskConfig(bundle=str(folder))})
+    registry = load(config, store, permits, pool)
+    assert registry.task("by-path").info.version
+    registry.close()
+
+
+def test_registry_unknown_names_offer_the_known(
+    store: Store, permits: ComputePermits, pool: ComputePool
+) -> None:
+    registry = load(Config(tasks=tasks(letters=None)), store, permits, pool)
+    with pytest.raises(NotFound, match=f"known: {ENCODER}"):
+        registry.model("nothing")
+    with pytest.raises(NotFound, match=f"known: {TASK}"):
+        registry.task("nothing")
+    registry.close()
+
+
+def test_registry_of_nothing(store: Store, permits: ComputePermits, pool: ComputePool) -> None:
+    registry = load(Config(), store, permits, pool)
+    assert registry.models == registry.tasks == {}
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("nothing", NotFound), ("../tiny-encoder", InvalidInput), ("", InvalidInput)],
+)
+def test_registry_missing_model_releases_the_others(
+    store: Store,
+    permits: ComputePermits,
+    pool: ComputePool,
+    name: str,
+    kind: type[SpratError],
+) -> None:
+    config = Config(models={ENCODER: ModelConfig(), name: ModelConfig()})
+    with no_leaked_threads(), pytest.raises(kind):
+        load(config, store, permits, pool)
+
+
+def test_registry_missing_bundle_releases_the_models(
+    store: Store, permits: ComputePermits, pool: ComputePool
+) -> None:
+    config = Config(models={ENCODER: ModelConfig()}, tasks={"t": TaskConfig(bundle="nothing")})
+    with no_leaked_threads(), pytest.raises(NotFound):
+        load(config, store, permits, pool)
+
+
+def test_registry_stale_bundle(tmp_path: Path, permits: ComputePermits, pool: ComputePool) -> None:
+    store = build_store(tmp_path)
+    files = encoder_files(rows=16)
+    pull(str(write_files(tmp_path / "newer" / ENCODER, files)), store, replace=True)
+    with no_leaked_threads(), pytest.raises(StaleBundle, match="train the bundle again"):
+        load(Config(tasks=tasks(letters=None)), store, permits, pool)
+
+
+def test_registry_corrupt_head(tmp_path: Path, permits: ComputePermits, pool: ComputePool) -> None:
+    store = build_store(tmp_path)
+    _, folder = store.bundle(TASK)
+    head = folder / HEAD
+    head.write_bytes(head.read_bytes()[:-4] + b"\0\0\0\1")
+    with no_leaked_threads(), pytest.raises(CorruptFile, match=HEAD):
+        load(Config(tasks=tasks(letters=None)), store, permits, pool)
+
+
+def test_registry_threshold_without_calibration(
+    tmp_path: Path, permits: ComputePermits, pool: ComputePool
+) -> None:
+    store = build_store(tmp_path, calibrated=False)
+    load(Config(tasks=tasks(letters=None)), store, permits, pool).close()
+    with no_leaked_threads(), pytest.raises(ConfigError, match=r"tasks\.letters\.accept_at"):
+        load(Config(tasks=tasks(letters=0.5)), store, permits, pool)
+
+
+def test_registry_bundle_survives_the_store(store: Store) -> None:
+    base, _ = store.model(ENCODER)
+    _, folder = store.bundle(TASK)
+    read = Bundle.load(folder, base=base)
+    np.testing.assert_array_equal(read.weight, bundle(base).weight)
