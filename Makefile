@@ -49,8 +49,10 @@ format: setup ## Rewrite the sources in the house style
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/clang-format -i $(CPP)
 
-bench: setup ## Measure; writes benchmarks/results/*.json
-	@$(BIN)/python -m sprat.benchmarks
+bench: setup ## Measure on a quiet machine; writes benchmarks/results/*.json and the README's tables
+	@status=0; $(BIN)/python -m sprat.benchmarks || status=$$?; \
+	$(BIN)/python -m sprat.benchmarks.report README.md; \
+	exit $$status
 
 proto: setup ## Generate the modules of the .proto files again
 	@$(BIN)/python proto/generate.py

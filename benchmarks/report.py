@@ -1,8 +1,9 @@
 """Tables of the README, made from results: ``python -m sprat.benchmarks.report README.md``.
 
-A table stands between ``<!-- table:CASE -->`` and ``<!-- /table:CASE -->``, each on a line of its
-own; a table that is named after no benchmark is left alone. With ``--check`` nothing is written,
-and the exit status says whether all of them are up to date.
+The table ``config`` is made from the configuration's own model. A table stands between
+``<!-- table:CASE -->`` and ``<!-- /table:CASE -->``, each on a line of its own; a table that is
+named after no benchmark is left alone. With ``--check`` nothing is written, and the exit status
+says whether all of them are up to date.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from pathlib import Path
 
 from sprat.benchmarks import harness
 from sprat.benchmarks.harness import Cell, Figure, Result
+from sprat.config import reference
 from sprat.errors import SetupError, SpratError
 
 DISTURBED = 0.03
 """Share of the machine that others may take without a word."""
+
+CONFIG = "config"
+"""Name of the table of settings."""
 
 MARKER = re.compile(r"<!-- (/?)table:([a-z0-9_-]+) -->")
 
@@ -110,7 +115,7 @@ def update(text: str, results: Path) -> str:
     inside: str | None = None
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         marker = MARKER.fullmatch(line.strip())
-        if marker is not None and marker[2] in harness.CASES:
+        if marker is not None and (marker[2] == CONFIG or marker[2] in harness.CASES):
             closes, name = marker.groups()
             if (name if closes else None) != inside:
                 expected = f"<!-- /table:{inside} -->" if inside else "the begin of a table"
@@ -127,6 +132,11 @@ def update(text: str, results: Path) -> str:
 
 
 def _table(name: str, results: Path) -> str:
+    if name == CONFIG:
+        rows = [
+            (f"`{path}`", default and f"`{default}`", text) for path, default, text in reference()
+        ]
+        return _markdown(("setting", "default", "meaning"), rows)
     result = harness.read(results / f"{name}.json")
     if result.quick:
         raise SetupError(f"{name}: the result is of a quick trial; run `make bench`")

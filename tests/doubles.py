@@ -5,6 +5,7 @@ Real models are used where answers matter; these stand where *when* and *whether
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -41,6 +42,14 @@ def until(condition: Callable[[], object], what: str = "the condition never came
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.001)
+
+
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait, bounded, until a condition holds; the event loop runs meanwhile."""
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, what
+        await asyncio.sleep(0.001)
 
 
 @contextmanager

@@ -246,20 +246,20 @@ def holders(permits: ComputePermits) -> Iterator[Hold]:
             holder.end()
 
 
-def test_permits_alone_gets_all_it_wants() -> None:
+def test_budget_permits_alone_gets_all_it_wants() -> None:
     permits = ComputePermits(4)
     for want, granted in ((1, 1), (3, 3), (4, 4), (9, 4)):
         with permits.hold("a", want) as held:
             assert held == granted
 
 
-def test_permits_want_many_gets_one_while_another_owner_is_active() -> None:
+def test_budget_permits_want_many_gets_one_while_another_owner_is_active() -> None:
     permits = ComputePermits(4)
     with permits.hold("encoder"), permits.hold("generator", 4) as held:
         assert held == 1
 
 
-def test_permits_want_many_gets_one_shortly_after_another_owner_was_active() -> None:
+def test_budget_permits_want_many_gets_one_shortly_after_another_owner_was_active() -> None:
     permits = ComputePermits(2)
     with permits.hold("encoder"):
         pass
@@ -267,7 +267,7 @@ def test_permits_want_many_gets_one_shortly_after_another_owner_was_active() -> 
         assert held == 1
 
 
-def test_permits_want_many_gets_all_when_the_others_went_quiet(
+def test_budget_permits_want_many_gets_all_when_the_others_went_quiet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(budget, "CONTENTION_WINDOW_S", 0.01)
@@ -279,7 +279,7 @@ def test_permits_want_many_gets_all_when_the_others_went_quiet(
         assert held == 2
 
 
-def test_permits_an_owner_that_computes_for_long_is_still_active(
+def test_budget_permits_an_owner_that_computes_for_long_is_still_active(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(budget, "CONTENTION_WINDOW_S", 0.01)
@@ -292,7 +292,7 @@ def test_permits_an_owner_that_computes_for_long_is_still_active(
         assert (encoder.granted, generator.granted) == (1, 1)
 
 
-def test_permits_workers_of_one_owner_do_not_compete() -> None:
+def test_budget_permits_workers_of_one_owner_do_not_compete() -> None:
     permits = ComputePermits(2)
     with permits.hold("encoder"):
         pass
@@ -300,7 +300,7 @@ def test_permits_workers_of_one_owner_do_not_compete() -> None:
         assert held == 2
 
 
-def test_permits_are_served_in_order() -> None:
+def test_budget_permits_are_served_in_order() -> None:
     permits = ComputePermits(1)
     with holders(permits) as hold:
         first = hold("a")
@@ -314,7 +314,7 @@ def test_permits_are_served_in_order() -> None:
             current = waiting
 
 
-def test_permits_a_want_of_one_does_not_overtake_a_want_of_many() -> None:
+def test_budget_permits_a_want_of_one_does_not_overtake_a_want_of_many() -> None:
     permits = ComputePermits(2)
     with holders(permits) as hold:
         small = hold("a")
@@ -330,7 +330,7 @@ def test_permits_a_want_of_one_does_not_overtake_a_want_of_many() -> None:
         assert late.has.wait(WAIT_S)
 
 
-def test_permits_come_back_after_an_exception() -> None:
+def test_budget_permits_come_back_after_an_exception() -> None:
     permits = ComputePermits(2)
     for _ in range(3):
         with pytest.raises(KeyError), permits.hold("a", 2) as held:
@@ -340,7 +340,7 @@ def test_permits_come_back_after_an_exception() -> None:
         assert held == 2
 
 
-def test_permits_a_freed_permit_wakes_the_next_at_once() -> None:
+def test_budget_permits_a_freed_permit_wakes_the_next_at_once() -> None:
     permits = ComputePermits(1)
     with holders(permits) as hold:
         first = hold("a")
@@ -352,7 +352,7 @@ def test_permits_a_freed_permit_wakes_the_next_at_once() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_permits_are_never_exceeded_under_hammering(size: int) -> None:
+def test_budget_permits_are_never_exceeded_under_hammering(size: int) -> None:
     permits = ComputePermits(size)
     lock = threading.Lock()
     running = most = rounds = 0

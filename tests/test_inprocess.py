@@ -76,7 +76,7 @@ def test_inprocess_raises_the_errors_of_the_clients(runtime: Runtime) -> None:
         ),
     ):
         with pytest.raises(kind):
-            call()  # type: ignore[no-untyped-call]
+            call()
     assert len(runtime.embed(ENCODER, ["late"]).vectors) == 1
 
 

@@ -107,7 +107,8 @@ def test_registry_unknown_names_offer_the_known(
 
 def test_registry_of_nothing(store: Store, permits: ComputePermits, pool: ComputePool) -> None:
     registry = load(Config(), store, permits, pool)
-    assert registry.models == registry.tasks == {}
+    assert registry.models == {}
+    assert registry.tasks == {}
     registry.close()
 
 

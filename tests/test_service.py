@@ -62,7 +62,8 @@ async def test_service_after_close_is_not_ready() -> None:
 async def test_service_open_of_an_empty_store(tmp_path: Path) -> None:
     with no_leaked_threads():
         service = await Service.open(Config(), Store(tmp_path))
-        assert service.list_tasks() == service.list_models() == ()
+        assert service.list_tasks() == ()
+        assert service.list_models() == ()
         await service.close()
 
 

@@ -168,8 +168,11 @@ class LlamaEngine:
         UnsupportedModel
             Its template is malformed or fails.
         InvalidInput
-            Its template refuses this chat, or would make special tokens of a content.
+            There are no messages, its template refuses them, or it would make special tokens of a
+            content.
         """
+        if not messages:
+            raise InvalidInput("expected at least 1 message, got none", field="chat")
         if self._template is None:
             raise TaskNotSupported("this model has no chat template; send a raw prompt instead")
         if isinstance(self._template, UnsupportedModel):

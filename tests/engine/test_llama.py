@@ -443,6 +443,11 @@ def test_llama_chat_of_plain_contents_is_tokenized_as_one_text(engine: LlamaEngi
     assert engine.chat_tokens(messages).tolist() == ids.tolist()
 
 
+def test_llama_refuses_a_chat_without_messages(engine: LlamaEngine) -> None:
+    with pytest.raises(InvalidInput, match="at least 1 message"):
+        engine.chat_tokens([])
+
+
 def patched(source: Path, out: Path, old: bytes, new: bytes) -> Path:
     data = source.read_bytes()
     assert len(old) == len(new)
@@ -679,6 +684,13 @@ def test_llama_lane_refuses_what_would_abort_the_process(
     with pytest.raises(EngineError, match=message):
         lane.decode(rows, threads=2)
     assert lane.decode([row(0), row(1)], threads=2) == (0, [0, 1])
+
+
+@pytest.mark.parametrize("threads", [0, -1, 513])
+def test_llama_lane_refuses_threads_that_would_abort_the_process(lane: Lane, threads: int) -> None:
+    with pytest.raises(EngineError, match=f"threads: expected 1 to 512, got {threads}"):
+        lane.decode([row()], threads=threads)
+    assert lane.decode([row()], threads=1)[0] == 0
 
 
 def test_llama_lane_gives_out_no_more_places_than_it_has(engine: LlamaEngine) -> None:

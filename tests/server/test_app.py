@@ -22,6 +22,7 @@ from doubles import (
     WAIT_S,
     Encoder,
     Generator,
+    eventually,
     make_service,
     no_leaked_threads,
 )
@@ -49,13 +50,6 @@ NAMES = [
     f"sprat.model.{ENCODER}",
     f"sprat.model.{GENERATOR}",
 ]
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, what
-        await asyncio.sleep(0.001)
 
 
 @dataclass

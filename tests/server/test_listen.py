@@ -1,4 +1,7 @@
-"""Addresses: what is allowed, who owns a socket, and real handshakes."""
+"""Addresses: what is allowed, who owns a socket, and real handshakes.
+
+One file, because sockets and TLS are tried with the same server and the same calls.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,16 @@
-"""The RPCs over a real connection: what is refused and how, and what a client's absence stops."""
+"""The RPCs over a real connection: what is refused and how, and what a client's absence stops.
+
+One file, because all of it stands on the server fixture below.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from doubles import (
     WAIT_S,
     Encoder,
     Generator,
+    eventually,
     ids,
     serving,
     vector,
@@ -71,13 +76,6 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         yield Front(address, stub, channel, servicer, service, encoder, generator)
         encoder.gate.set()
         generator.gate.set()
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, what
-        await asyncio.sleep(0.001)
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
@@ -443,10 +441,22 @@ async def test_servicer_unforeseen_failure_is_internal_with_an_incident(
 # -- time and absence ------------------------------------------------------------------------
 
 
-async def test_servicer_deadline_reaches_the_queue(front: Front) -> None:
+async def occupy(front: Front) -> list[Any]:
+    """Keep both workers in a pass until the gate opens."""
     front.encoder.gate.clear()
-    blockers = [front.stub.Embed(embed(texts=["a", "b"]), timeout=WAIT_S) for _ in range(2)]
-    await eventually(lambda: len(front.encoder.calls) == 2, "no pass started")
+    calls = []
+    for number in range(1, 3):
+        calls.append(front.stub.Embed(embed(texts=["a", "b"]), timeout=WAIT_S))
+        await eventually(partial(has_calls, front.encoder, number), "no pass started")
+    return calls
+
+
+def has_calls(encoder: Encoder, count: int) -> bool:
+    return len(encoder.calls) == count
+
+
+async def test_servicer_deadline_reaches_the_queue(front: Front) -> None:
+    blockers = await occupy(front)
     late = front.stub.Embed(embed(texts=["x"]), timeout=0.03)
     assert (await refused(late)).code() == grpc.StatusCode.DEADLINE_EXCEEDED
     front.encoder.gate.set()
@@ -468,9 +478,7 @@ async def test_servicer_deadline_in_the_middle_of_a_stream(front: Front) -> None
 
 
 async def test_servicer_cancelled_unary_call_is_dropped(front: Front) -> None:
-    front.encoder.gate.clear()
-    blockers = [front.stub.Embed(embed(texts=["a", "b"]), timeout=WAIT_S) for _ in range(2)]
-    await eventually(lambda: len(front.encoder.calls) == 2, "no pass started")
+    blockers = await occupy(front)
     dropped = front.stub.Embed(embed(texts=["x", "y"]), timeout=WAIT_S)
     encoder: Any = front.service.registry.models[ENCODER]
     queue = encoder._scheduler._queue
