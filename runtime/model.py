@@ -387,9 +387,6 @@ def load(
             max_tokens=manifest.max_tokens,
             workers=permits.permits,
         )
-        (warm_up,) = tokenizer.encode_batch(["ready"])
-        for threads in {1, permits.permits}:
-            encoder.encode([warm_up], threads=threads)
         scheduler = EncodeScheduler(manifest.name, encoder, permits, capacity=queue_tokens)
         return EncoderModel(manifest, tokenizer, scheduler, pool)
 

@@ -258,8 +258,8 @@ class EncodeScheduler:
 
     def _run(self, batch: Batch, is_alone: bool) -> None:
         rows = [work.rows[i] for work, indices in batch for i in indices]
-        # One text cannot be shared out over workers: alone on the machine it gets all cores.
-        want = self._permits.permits if is_alone and len(rows) == 1 else 1
+        # One text cannot be shared out over workers: alone on the machine it may use their cores.
+        want = self._engine.alone_threads if is_alone and len(rows) == 1 else 1
         error: BaseException | None = None
         vectors = None
         with self._permits.hold(self.name, want) as threads:

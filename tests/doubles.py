@@ -85,6 +85,8 @@ class Encoder:
     def __init__(self, *, dimension: int = 4, max_tokens: int = 512) -> None:
         self.dimension = dimension
         self.max_tokens = max_tokens
+        # As many as there are permits.
+        self.alone_threads = 256
         self.gate = threading.Event()
         self.gate.set()
         self.calls: list[tuple[int, list[list[int]]]] = []

@@ -18,6 +18,8 @@ class EncoderEngine(Protocol):
 
     dimension: int
     max_tokens: int
+    alone_threads: int
+    """Compute threads on which a short text runs fastest while nothing else does."""
 
     def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
         """Run one batch on the calling thread.
@@ -29,7 +31,7 @@ class EncoderEngine(Protocol):
         rows : sequence of int32[T_i]
             Token ids of each text, special tokens included, 1 <= T_i <= max_tokens.
         threads : int
-            Compute threads to use: 1, or all of the CPU budget.
+            Most compute threads to use: 1, or up to ``alone_threads``.
 
         Returns
         -------

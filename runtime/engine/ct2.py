@@ -1,9 +1,9 @@
 """The engine for encoders: CTranslate2 on the CPU.
 
-CTranslate2 fixes the threads of a forward pass when a model is loaded, so a model that may use
-several cores is loaded twice: once with a worker for every core, each running a batch on one thread
-(the most texts a second), and once with one worker that runs a batch on all cores (the least time
-for a batch that is alone). For MiniLM-L6 in int8 the second copy takes 26 MB.
+CTranslate2 fixes the threads of a forward pass when a model is loaded. So a model is loaded with a
+worker for every core, each running a batch on one thread (the most texts a second), and once more
+with one worker that runs a batch on all cores. That copy is kept, 26 MB for MiniLM-L6 in int8, only
+where it runs a short text faster: cores that are slow to wake each other make it slower.
 
 ``CT2_USE_MKL`` is never set: on AMD it makes CTranslate2 several times slower.
 """
@@ -11,6 +11,9 @@ for a batch that is alone). For MiniLM-L6 in int8 the second copy takes 26 MB.
 from __future__ import annotations
 
 import json
+import logging
+import statistics
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +25,14 @@ from ctranslate2 import Encoder, StorageView, get_supported_compute_types
 from sprat.errors import CorruptFile, EngineError
 from sprat.kernels import pool
 from sprat.values import FloatArray, IntArray
+
+log = logging.getLogger(__name__)
+
+SHORT_TEXT = 16
+"""Tokens of the text that the choice is made by."""
+
+TRIALS = 9
+"""Timed passes of each kind; a tenth of a second in all."""
 
 
 def describe() -> str:
@@ -42,7 +53,13 @@ class Ct2Encoder:
     max_tokens : int
         Longest row. The model must have that many positions.
     workers : int
-        Threads that may call `encode` at once, and cores that one call may use.
+        Threads that may call `encode` at once, and cores that one call may use where that is
+        faster.
+
+    Attributes
+    ----------
+    alone_threads : int
+        As in `EncoderEngine`: 1 or ``workers``, as measured here.
 
     Raises
     ------
@@ -60,12 +77,22 @@ class Ct2Encoder:
         self._pooling = pooling
         self._rows = _vocabulary_size(folder / "vocabulary.json")
         per_core = _load(folder, inter_threads=workers, intra_threads=1)
-        all_cores = (
-            _load(folder, inter_threads=1, intra_threads=workers) if workers > 1 else per_core
-        )
-        self._encoders: tuple[Encoder, Encoder] | None = per_core, all_cores
         longest = np.zeros((1, max_tokens), np.int32)
-        self.dimension = self._forward(all_cores, longest, [max_tokens]).shape[1]
+        self.dimension = self._forward(per_core, longest, [max_tokens]).shape[1]
+        self.alone_threads = 1
+        self._encoders: tuple[Encoder, Encoder] | None = per_core, per_core
+        if workers > 1:
+            all_cores = _load(folder, inter_threads=1, intra_threads=workers)
+            seconds = [self._time_short_text(encoder) for encoder in (per_core, all_cores)]
+            log.info(
+                "%s: a short text takes %.1f ms on 1 thread, %.1f ms on %d",
+                folder.parent.name,
+                *(1e3 * each for each in seconds),
+                workers,
+            )
+            if seconds[1] < seconds[0]:
+                self.alone_threads = workers
+                self._encoders = per_core, all_cores
 
     def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
         """Run one batch; see `EncoderEngine.encode`.
@@ -96,6 +123,17 @@ class Ct2Encoder:
             )
         per_core, all_cores = self._encoders
         return self._forward(all_cores if threads > 1 else per_core, ids_bt, lengths)
+
+    def _time_short_text(self, encoder: Encoder) -> float:
+        """Median seconds of a forward pass, once warm."""
+        length = min(SHORT_TEXT, self.max_tokens)
+        ids = np.zeros((1, length), np.int32)
+        seconds = []
+        for _ in range(TRIALS + 1):
+            started = time.perf_counter()
+            self._forward(encoder, ids, [length])
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds[1:])
 
     def _forward(self, encoder: Encoder, ids_bt: IntArray, lengths: list[int]) -> FloatArray:
         lengths_b = np.array(lengths, np.int32)

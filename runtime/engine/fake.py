@@ -68,6 +68,7 @@ class FakeEncoder:
     ) -> None:
         self.dimension = dimension
         self.max_tokens = max_tokens
+        self.alone_threads = 1
         self.batches: list[int] = []
         self.closed = False
         self._delay_s = delay_s

@@ -129,7 +129,10 @@ class LlamaEngine:
         self._model = _load_model(self._lib, path)
         try:
             trained = int(self._lib.llama_model_n_ctx_train(self._model))
-            self.context_length = min(trained, context_length or DEFAULT_CONTEXT)
+            wanted = DEFAULT_CONTEXT if context_length is None else context_length
+            self.context_length = min(trained, wanted)
+            if self.context_length < 2:
+                raise EngineError(f"context_length: expected at least 2, got {self.context_length}")
             self.sequence_limit = sequence_limit
             self._vocabulary = Vocabulary(self._lib, self._model)
             self._template = _chat_template(self._lib, self._model, self._vocabulary)

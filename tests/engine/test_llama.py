@@ -561,6 +561,8 @@ def test_llama_keeps_one_place_for_a_long_sequence(q8: Path) -> None:
     ("numbers", "message"),
     [
         ({"sequence_limit": 0}, "sequence_limit: expected 1 to 256, got 0"),
+        ({"context_length": 1}, "context_length: expected at least 2, got 1"),
+        ({"context_length": 256, "threads": 0}, "threads: expected 1 to 512, got 0"),
         ({"sequence_limit": 257}, "sequence_limit: expected 1 to 256, got 257"),
         (
             {"context_length": 1024, "sequence_limit": 3, "cells": 1500},
@@ -572,7 +574,7 @@ def test_llama_refuses_numbers_out_of_range(
     q8: Path, numbers: dict[str, int], message: str
 ) -> None:
     with pytest.raises(EngineError, match=message):
-        LlamaEngine(q8, threads=1, **numbers)
+        LlamaEngine(q8, **{"threads": 1, **numbers})
 
 
 def test_llama_context_is_never_longer_than_trained(q8: Path) -> None:

@@ -55,6 +55,12 @@ def test_makefile_names_what_is_missing(python3: str | None, said: str, tmp_path
 def test_makefile_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     phony = next(line for line in makefile.splitlines() if line.startswith(".PHONY:"))
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     listed = {line.split()[1] for line in done.stdout.splitlines()}
     assert listed == set(phony.removeprefix(".PHONY:").split())
