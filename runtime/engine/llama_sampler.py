@@ -44,7 +44,7 @@ class Sampler:
         if sampling.temperature < GREEDY_BELOW:
             self._add(lib.llama_sampler_init_greedy())
             return
-        if sampling.top_k > 0:
+        if 0 < sampling.top_k < vocabulary_size:
             self._add(lib.llama_sampler_init_top_k(sampling.top_k))
         if sampling.top_p < 1:
             self._add(lib.llama_sampler_init_top_p(sampling.top_p, 1))
