@@ -100,7 +100,9 @@ class ModelConfig(_Section):
 
     context_length: Annotated[
         int | None,
-        Field(ge=32, description="tokens of one sequence (generative); absent: as trained"),
+        Field(
+            ge=32, description="tokens of one sequence (generative); absent: as trained, up to 8192"
+        ),
     ] = None
     sequences: Annotated[
         int, Field(ge=1, le=64, description="answers generated side by side (generative)")

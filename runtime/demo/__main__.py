@@ -58,7 +58,8 @@ def main() -> int:
 
 
 def _sprat(*arguments: str) -> None:
-    print(f"\n$ sprat {' '.join(arguments)}", flush=True)
+    shown = (Path(each).name if each.endswith(".jsonl") else each for each in arguments)
+    print(f"\n$ sprat {' '.join(shown)}", flush=True)
     subprocess.run([sys.executable, "-m", "sprat", *arguments], check=True)
 
 

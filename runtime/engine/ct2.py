@@ -10,6 +10,7 @@ where it runs a short text faster: cores that are slow to wake each other make i
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import statistics
@@ -93,6 +94,8 @@ class Ct2Encoder:
             if seconds[1] < seconds[0]:
                 self.alone_threads = workers
                 self._encoders = per_core, all_cores
+            del all_cores
+        _return_freed_memory()
 
     def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
         """Run one batch; see `EncoderEngine.encode`.
@@ -161,6 +164,13 @@ def _load(folder: Path, *, inter_threads: int, intra_threads: int) -> Encoder:
         raise CorruptFile(str(folder), f"CTranslate2 cannot load it ({error})") from error
     except MemoryError:
         raise EngineError(f"{folder}: not enough memory to load it") from None
+
+
+def _return_freed_memory() -> None:
+    """Have glibc give back what loading and the trials freed: some 20 MB for MiniLM-L6."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _vocabulary_size(path: Path) -> int:

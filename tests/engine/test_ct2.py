@@ -219,8 +219,8 @@ def test_ct2_engine_gives_its_memory_back_on_close(minilm: Path) -> None:
         capture_output=True,
         text=True,
     )
-    # Two copies of 23 MB of weights.
-    assert float(done.stdout) > 30
+    # One copy of 23 MB of weights, or two where that is faster.
+    assert float(done.stdout) > 15
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.9999])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sprat.engine.stream import TextStream
@@ -92,6 +92,7 @@ def test_stream_refuses_an_empty_stop_string() -> None:
     assert caught.value.field == "stop[1]"
 
 
+@settings(deadline=None)
 @given(
     text=st.text(ALPHABET, max_size=24),
     stop=st.lists(st.text(ALPHABET, min_size=1, max_size=5), max_size=4).map(tuple),
@@ -106,6 +107,7 @@ def test_stream_output_never_depends_on_the_chunks(
     assert run(chunks, stop) == expected(text, stop)
 
 
+@settings(deadline=None)
 @given(
     text=st.text(ALPHABET, max_size=12),
     stop=st.lists(st.text(ALPHABET, min_size=1, max_size=4), max_size=3).map(tuple),
@@ -116,6 +118,7 @@ def test_stream_output_is_the_same_at_every_split_point(text: str, stop: tuple[s
         assert run([data[:at], data[at:]], stop) == expected(text, stop)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=16), at=st.integers(0, 16))
 def test_stream_of_invalid_utf8_decodes_as_python_does(data: bytes, at: int) -> None:
     assert run([data[:at], data[at:]], ()) == (data.decode("utf-8", "replace"), False)
