@@ -102,7 +102,7 @@ def test_report_replaces_what_stands_between_markers(results: Path) -> None:
     "text",
     [
         f"A marker such as `{BEGIN}` inside of a line is text.\n",
-        "<!-- table:config -->\nof another tool\n<!-- /table:config -->\n",
+        "<!-- table:menu -->\nof another tool\n<!-- /table:menu -->\n",
     ],
 )
 def test_report_leaves_what_is_not_its_own_alone(results: Path, text: str) -> None:
@@ -186,3 +186,9 @@ def test_report_readme_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_report_numbers_have_three_digits(value: float, text: str) -> None:
     assert report._number(value) == text
+
+
+def test_report_makes_the_table_of_settings_from_the_configuration(tmp_path: Path) -> None:
+    made = report.update("<!-- table:config -->\nold\n<!-- /table:config -->\n", tmp_path)
+    assert "| `server.listen` |" in made
+    assert "old" not in made
