@@ -3,6 +3,9 @@
 One `EncodeScheduler` or `GenerateScheduler` per model; all hold permits of one
 `sprat.budget.ComputePermits` while they compute. Results go back to the event loop through a
 `Mailbox`. Nothing outside this module and `sprat.budget` starts a thread.
+
+Over 500 lines, because every thread and every rule of who wakes whom can so be read in one
+place.
 """
 
 from __future__ import annotations
