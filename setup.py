@@ -27,6 +27,7 @@ PACKAGES = {
     "sprat.tasks": "runtime/tasks",
     "sprat.train": "runtime/train",
     "sprat.kernels": "kernels",
+    "sprat.kernels.reference": "kernels/reference",
     "sprat.quantize": "quantize",
     "sprat.proto": "proto",
     "sprat.proto.v1": "proto/v1",
@@ -51,8 +52,8 @@ def extensions() -> list[Extension]:
     compile_flags = DEBUG if sanitize or switch("SPRAT_DEBUG") else ["-O3", "-g0"]
     link_flags = SANITIZE if sanitize else []
     shared = {
-        "include_dirs": ["kernels/include"],
-        "depends": sorted(glob("kernels/include/sprat/*.hpp")),
+        "include_dirs": ["kernels/include", "kernels"],
+        "depends": sorted(glob("kernels/**/*.hpp", recursive=True)),
         "extra_compile_args": ["-std=c++17", "-Wall", "-Wextra", *compile_flags, *link_flags],
         "extra_link_args": link_flags,
         "language": "c++",

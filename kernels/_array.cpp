@@ -7,40 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "arguments.hpp"
+#include "sprat/isa.hpp"
 #include "sprat/pool.hpp"
 
 namespace py = pybind11;
+using sprat::checked_array;
+using sprat::text;
+using sprat::type_name;
 
 namespace {
-
-std::string text(const py::handle& object) { return py::str(object).cast<std::string>(); }
-
-std::string type_name(const py::handle& object) {
-  return text(py::type::handle_of(object).attr("__name__"));
-}
-
-template <typename T>
-py::array checked_array(const std::string& name, const py::object& object, py::ssize_t ndim) {
-  if (!py::isinstance<py::array>(object)) {
-    throw py::type_error(name + ": expected a numpy array, got " + type_name(object));
-  }
-  auto array = py::reinterpret_borrow<py::array>(object);
-  const auto expected = py::dtype::of<T>();
-  if (!array.dtype().equal(expected)) {
-    throw py::type_error(name + ": expected dtype " + text(expected) + ", got " +
-                         text(array.dtype()));
-  }
-  if (array.ndim() != ndim) {
-    throw py::value_error(name + ": expected ndim " + std::to_string(ndim) + ", got " +
-                          std::to_string(array.ndim()));
-  }
-  constexpr int required = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if ((array.flags() & required) != required) {
-    throw py::value_error(name + ": expected an aligned, C-contiguous array, got strides " +
-                          text(array.attr("strides")));
-  }
-  return array;
-}
 
 py::array_t<float> pool(const py::object& hidden_bth, const py::object& lengths_b,
                         const py::object& mode, const py::object& normalize) {
@@ -91,12 +67,10 @@ py::array_t<float> pool(const py::object& hidden_bth, const py::object& lengths_
 
 PYBIND11_MODULE(_array, module) {
   module.doc() = "Kernels over numpy buffers; documented in sprat.kernels.reference.";
-  const py::module_ reference = py::module_::import("sprat.kernels.reference");
-  // The line in front is how CPython tells inspect.signature what a built-in function takes.
-  const auto doc = "pool(hidden_bth, lengths_b, mode, normalize=True)\n--\n\n" +
-                   reference.attr("pool").attr("__doc__").cast<std::string>();
   py::options options;
   options.disable_function_signatures();
   module.def("pool", &pool, py::arg("hidden_bth"), py::arg("lengths_b"), py::arg("mode"),
-             py::arg("normalize") = true, doc.c_str());
+             py::arg("normalize") = true,
+             sprat::documented("pool", "(hidden_bth, lengths_b, mode, normalize=True)").c_str());
+  module.attr("AVX2") = sprat::supports(sprat::Isa::avx2);
 }

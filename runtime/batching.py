@@ -13,8 +13,8 @@ import numpy as np
 
 from sprat.values import FloatArray, IntArray
 
-TOKEN_BUDGET = 512
-"""Most tokens of a batch. Above some 256 tokens a forward pass gains nothing by being larger, and
+TOKEN_BUDGET = 256
+"""Most tokens of a batch. A forward pass gains nothing by being larger (its arrays leave the cache), and
 everything that waits for the worker waits longer."""
 
 MIN_TOKENS = 32

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from agreement import agree
 
 from sprat.kernels import _array, _text, reference
-
-T = TypeVar("T")
-
-
-def _outcome(call: Callable[[], T]) -> tuple[T | None, Exception | None]:
-    try:
-        return call(), None
-    except Exception as error:
-        return None, error
-
-
-def _agree(native: Callable[[], T], specified: Callable[[], T]) -> tuple[T, T]:
-    """Return both results; when both raise the same error, raise it."""
-    got, got_error = _outcome(native)
-    expected, expected_error = _outcome(specified)
-    assert type(got_error) is type(expected_error), (got_error, expected_error)
-    assert str(got_error) == str(expected_error)
-    if expected_error is not None:
-        raise expected_error
-    assert got is not None
-    assert expected is not None
-    return got, expected
 
 
 class EveryUtf8Stream:
@@ -42,7 +20,7 @@ class EveryUtf8Stream:
         self._specified = reference.Utf8Stream()
 
     def feed(self, data: Any) -> str:
-        got, expected = _agree(lambda: self._native.feed(data), lambda: self._specified.feed(data))
+        got, expected = agree(lambda: self._native.feed(data), lambda: self._specified.feed(data))
         assert got == expected
         return expected
 
@@ -59,7 +37,7 @@ class EveryImplementation:
 
     @staticmethod
     def pool(*args: Any, **kwargs: Any) -> npt.NDArray[np.float32]:
-        got, expected = _agree(
+        got, expected = agree(
             lambda: _array.pool(*args, **kwargs), lambda: reference.pool(*args, **kwargs)
         )
         assert got.dtype == expected.dtype == np.float32

@@ -7,12 +7,15 @@ import inspect
 import os
 import subprocess
 import sys
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 
 from sprat.kernels import _array, _text, reference
 
 SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__module__)"
+BEST = "avx2" if _array.AVX2 else "baseline"
 NATIVE = {"pool": _array.pool, "Utf8Stream": _text.Utf8Stream}
 
 
@@ -30,10 +33,10 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("environment", "shown"),
     [
-        ({}, "native baseline sprat.kernels._array"),
-        ({"SPRAT_KERNELS": "native"}, "native baseline sprat.kernels._array"),
+        ({}, f"native {BEST} sprat.kernels._array"),
+        ({"SPRAT_KERNELS": "native"}, f"native {BEST} sprat.kernels._array"),
         ({"SPRAT_ISA": "baseline"}, "native baseline sprat.kernels._array"),
-        ({"SPRAT_KERNELS": "reference"}, "reference python sprat.kernels.reference"),
+        ({"SPRAT_KERNELS": "reference"}, "reference python sprat.kernels.reference.pooling"),
     ],
 )
 def test_kernels_picks_the_implementation(environment: dict[str, str], shown: str) -> None:
@@ -46,13 +49,21 @@ def test_kernels_picks_the_implementation(environment: dict[str, str], shown: st
     [
         ({"SPRAT_KERNELS": "fast"}, "SPRAT_KERNELS: expected native or reference, got 'fast'"),
         ({"SPRAT_KERNELS": ""}, "SPRAT_KERNELS: expected native or reference, got ''"),
-        ({"SPRAT_ISA": "avx2"}, "SPRAT_ISA: expected baseline, got 'avx2'"),
+        ({"SPRAT_ISA": "sse9"}, "SPRAT_ISA: expected avx2 or baseline, got 'sse9'"),
     ],
 )
 def test_kernels_refuses_another_choice(environment: dict[str, str], message: str) -> None:
     done = run(SHOW, **environment)
     assert done.returncode == 1
     assert done.stderr.strip().endswith(f"ValueError: {message}")
+
+
+def test_kernels_refuses_instructions_that_the_cpu_lacks() -> None:
+    absent = "import sprat.kernels._array as a; a.AVX2 = False"
+    forget = "import sys; del sys.modules['sprat.kernels']"
+    done = run(f"{absent}; {forget}; {SHOW}", SPRAT_ISA="avx2")
+    assert done.returncode == 1
+    assert "SPRAT_ISA: avx2 was asked for, but this CPU does not have" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["_array", "_text"])
@@ -94,6 +105,10 @@ def test_kernels_look_alike(native: object, specified: object) -> None:
 
 @pytest.mark.parametrize("names", [{}, NATIVE], ids=["reference", "native"])
 def test_kernels_examples_run(names: dict[str, object]) -> None:
-    result = doctest.testmod(reference, extraglobs=names)
-    assert result.attempted > 0
-    assert result.failed == 0
+    modules = [
+        import_module(module.name)
+        for module in iter_modules(reference.__path__, "sprat.kernels.reference.")
+    ]
+    results = [doctest.testmod(module, extraglobs=names) for module in modules]
+    assert sum(result.attempted for result in results) > 0
+    assert not any(result.failed for result in results)

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOPS = {
     "sprat": "runtime",
     "sprat.kernels": "kernels",
+    "sprat.kernels.reference": "kernels/reference",
     "sprat.quantize": "quantize",
     "sprat.proto": "proto",
     "sprat.benchmarks": "benchmarks",
