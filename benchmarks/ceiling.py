@@ -95,12 +95,13 @@ class Ceiling:
                 pass
             return Pass(time.perf_counter() - started, time.process_time() - cpu)
 
-    def latencies_ms(self, work: Sequence[Batch]) -> list[float]:
-        """Batches one after another, each on all threads; milliseconds each."""
+    def latencies_ms(self, work: Sequence[Batch], *, threads: int) -> list[float]:
+        """Batches one after another, each on one thread or on all; milliseconds each."""
+        encoder = self._side_by_side if threads == 1 else self._together
         found = []
         for batch in work:
             started = time.perf_counter()
-            self._together.forward_batch(batch.ids, batch.lengths)
+            encoder.forward_batch(batch.ids, batch.lengths)
             found.append((time.perf_counter() - started) * 1e3)
         return found
 

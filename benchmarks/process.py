@@ -11,13 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from sprat import measure
 from sprat.errors import SetupError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 READY = re.compile(r"ready \S+ \((?P<seconds>[0-9.]+) s\)\n")
 READY_TIMEOUT_S = 120.0
@@ -43,15 +47,15 @@ class Usage:
     cgroup_bytes: int | None
 
 
-class ServerProcess:
-    """A server on a temporary Unix socket. Use it as a context manager.
+class ListeningProcess:
+    """A program that listens on a temporary Unix socket. Use it as a context manager.
 
     Parameters
     ----------
-    home : Path
-        The store (``SPRAT_HOME``) that it serves from.
-    tasks, models : sequence of str
-        What it serves, as for ``sprat serve --task`` and ``--model``.
+    arguments : sequence of str
+        Of Python; ``--listen`` and the address are added.
+    environment : mapping of str to str
+        Of the program.
 
     Attributes
     ----------
@@ -60,7 +64,7 @@ class ServerProcess:
     ready_s : float
         Seconds from before the process was started until it said that everything is loaded.
     load_s : float
-        The seconds of that after the imports, as the server measured them.
+        The seconds of that after the imports, as the program measured them.
 
     Raises
     ------
@@ -68,21 +72,11 @@ class ServerProcess:
         When it does not get ready; the message has the last line that it logged.
     """
 
-    def __init__(
-        self, home: Path, *, tasks: Sequence[str] = (), models: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self._files = tempfile.TemporaryDirectory(prefix="sprat-bench-")
         self.address = f"unix:{self._files.name}/sprat.sock"
         self._log = Path(self._files.name) / "log"
-        command = [sys.executable, "-m", "sprat", "serve", "--listen", self.address]
-        for task in tasks:
-            command += ["--task", task]
-        for model in models:
-            command += ["--model", model]
-        # What the user set for a server of their own, such as TLS, is not for this one.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SPRAT_SERVER__")}
-        # No balancer watches this server: it need not wait for one when it stops.
-        environment |= {"SPRAT_HOME": str(home), "SPRAT_SERVER__DRAIN_S": "0"}
+        command = [sys.executable, *arguments, "--listen", self.address]
         with self._log.open("wb") as log:
             started = time.perf_counter()
             self._process = subprocess.Popen(
@@ -135,7 +129,7 @@ class ServerProcess:
             measure.cgroup_memory(self.pid),
         )
 
-    def __enter__(self) -> ServerProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -158,3 +152,36 @@ class ServerProcess:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._files.cleanup()
+
+
+class ServerProcess(ListeningProcess):
+    """``sprat serve``.
+
+    Parameters
+    ----------
+    home : Path
+        The store (``SPRAT_HOME``) that it serves from.
+    tasks, models : sequence of str
+        What it serves, as for ``sprat serve --task`` and ``--model``.
+    """
+
+    def __init__(
+        self, home: Path, *, tasks: Sequence[str] = (), models: Sequence[str] = ()
+    ) -> None:
+        arguments = ["-m", "sprat", "serve"]
+        for task in tasks:
+            arguments += ["--task", task]
+        for model in models:
+            arguments += ["--model", model]
+        # What the user set for a server of their own, such as TLS, is not for this one.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SPRAT_SERVER__")}
+        # No balancer watches this server: it need not wait for one when it stops.
+        environment |= {"SPRAT_HOME": str(home), "SPRAT_SERVER__DRAIN_S": "0"}
+        super().__init__(arguments, environment)
+
+
+class EmptyServerProcess(ListeningProcess):
+    """`sprat.benchmarks.empty`: answers Classify at once, with the same answer always."""
+
+    def __init__(self) -> None:
+        super().__init__(["-m", "sprat.benchmarks.empty"], os.environ)

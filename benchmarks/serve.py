@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sprat import measure
@@ -16,7 +16,7 @@ from sprat.benchmarks import answers, bundle, ceiling, data
 from sprat.benchmarks.ceiling import Ceiling
 from sprat.benchmarks.harness import Context, Figure, Outcome, figure
 from sprat.benchmarks.load import Load, LoadProcess, LoadResult, Target
-from sprat.benchmarks.process import ServerProcess
+from sprat.benchmarks.process import EmptyServerProcess, ListeningProcess, ServerProcess
 from sprat.budget import detect
 from sprat.client import Client
 from sprat.errors import SetupError
@@ -58,6 +58,8 @@ class Bench:
         self,
         server: ServerProcess,
         load: LoadProcess,
+        empty: EmptyServerProcess,
+        empty_load: LoadProcess,
         forward: Ceiling,
         texts: Sequence[str],
         rows: Sequence[IntArray],
@@ -67,6 +69,9 @@ class Bench:
     ) -> None:
         self._server = server
         self._load = load
+        self._empty = empty
+        self._empty_load = empty_load
+        self._threads = threads
         self._forward = forward
         self._count = len(texts)
         self._sorted = ceiling.batches(ceiling.by_length(rows), size)
@@ -81,9 +86,12 @@ class Bench:
     def warm_up(self) -> None:
         """Every kind of call and pass, a little."""
         for each in (self._large, self._small, self._alone):
-            self._load.run(Load(each.concurrency, each.texts_per_call, calls=8 * each.concurrency))
+            short = Load(each.concurrency, each.texts_per_call, calls=8 * each.concurrency)
+            self._load.run(short)
+            self._empty_load.run(short)
         self._forward.throughput(self._sorted[:16])
-        self._forward.latencies_ms(self._one_by_one[:16])
+        for threads in {1, self._threads}:
+            self._forward.latencies_ms(self._one_by_one[:16], threads=threads)
 
     def large(self) -> None:
         """Many texts a call: share of the ceiling."""
@@ -95,27 +103,44 @@ class Bench:
     def small(self) -> None:
         """One text a call, several in flight: share of the ceiling, and CPU a call."""
         peak = self._peak()
-        before = self._server.usage().cpu_s
-        result = self._served("small", self._small)
-        after = self._server.usage().cpu_s
+        result, server_ms = self._cpu_of(self._server, lambda: self._served("small", self._small))
+        _, empty_ms = self._cpu_of(self._empty, lambda: self._empty_load.run(self._small))
         forward_ms = self._forward.throughput(self._as_sent).cpu_s / self._count * 1e3
         self.rounds["small"].append(result.texts_per_s)
         self.rounds["small_ratio"].append(result.texts_per_s / peak)
         self.rounds["client_cpu"].append(result.cpu_s / result.calls * 1e3)
         self.rounds["forward_cpu"].append(forward_ms)
-        if before is None or after is None:
-            raise SetupError("this system does not say how much CPU time a process has used")
-        server_ms = (after - before) / result.calls * 1e3
+        self.rounds["empty_cpu"].append(empty_ms)
         self.rounds["server_cpu"].append(server_ms)
         self.rounds["server_cpu_beyond"].append(server_ms - forward_ms)
 
     def alone(self) -> None:
-        """One call at a time: its latency beyond that of the forward pass."""
-        forward_ms = measure.percentiles(self._forward.latencies_ms(self._one_by_one)).p50
+        """One call at a time: its latency beyond that of the forward pass.
+
+        That takes one thread or all, whichever is faster: so does the server.
+        """
+        forward_ms = min(
+            measure.percentiles(self._forward.latencies_ms(self._one_by_one, threads=threads)).p50
+            for threads in {1, self._threads}
+        )
         served_ms = measure.percentiles(self._served("alone", self._alone).latencies_ms).p50
+        empty_ms = measure.percentiles(self._empty_load.run(self._alone).latencies_ms).p50
         self.rounds["alone_forward"].append(forward_ms)
+        self.rounds["alone_empty"].append(empty_ms)
         self.rounds["alone"].append(served_ms)
         self.rounds["alone_beyond"].append(served_ms - forward_ms)
+
+    @staticmethod
+    def _cpu_of(
+        process: ListeningProcess, run: Callable[[], LoadResult]
+    ) -> tuple[LoadResult, float]:
+        """The result of a load, and the CPU milliseconds a call that the process used for it."""
+        before = process.usage().cpu_s
+        result = run()
+        after = process.usage().cpu_s
+        if before is None or after is None:
+            raise SetupError("this system does not say how much CPU time a process has used")
+        return result, (after - before) / result.calls * 1e3
 
     def _peak(self) -> float:
         """Texts/s of the ceiling, now."""
@@ -156,9 +181,16 @@ def run(context: Context) -> Outcome:
             by_size = _rates_by_size(forward, rows, SIZES[:1] if context.quick else SIZES)
             size = max(by_size, key=lambda each: by_size[each])
             context.say(f"ceiling: batches of {size} are best")
-            target = Target(server.address, "classify", bundle.TASK, texts)
-            with LoadProcess(target) as load:
-                bench = Bench(server, load, forward, texts, rows, size=size, threads=threads)
+            with (
+                EmptyServerProcess() as empty,
+                LoadProcess(Target(server.address, "classify", bundle.TASK, texts)) as load,
+                LoadProcess(Target(empty.address, "classify", bundle.TASK, texts)) as empty_load,
+            ):
+                bench = Bench(
+                    *(server, load, empty, empty_load, forward, texts, rows),
+                    size=size,
+                    threads=threads,
+                )
                 _take_rounds(context, bench)
         labels = len(context.store.bundle(task)[0].labels)
     shared = _shared_batch(threads)
@@ -181,7 +213,9 @@ def run(context: Context) -> Outcome:
             "process on the same cores, over a Unix socket. The ceiling is CTranslate2 alone: ids "
             "ready, length-sorted, one submitter a worker, the best of a few batch sizes, without "
             "tokenizing, pooling and head. CPU of the forward pass: the same, with the texts as "
-            f"sent in batches of {shared}. Median of rounds, each comparison within one round."
+            f"sent in batches of {shared}. The call that computes nothing is answered by a bare "
+            "grpc.aio server with the same answer always. Median of rounds, each comparison within "
+            "one round."
         ),
         figures=_figures(bench.rounds),
         raw={
@@ -249,11 +283,13 @@ def _figures(rounds: Mapping[str, Sequence[float]]) -> tuple[Figure, ...]:
             "ms",
             at_most=0.45,
         ),
+        take("empty_cpu", f"{small}: server CPU of a call that computes nothing", "ms"),
         take("client_cpu", f"{small}: client CPU a call", "ms"),
         take("alone", f"{alone}: p50", "ms"),
+        take("alone_empty", f"{alone}: p50 of a call that computes nothing", "ms"),
         take(
             "alone_beyond",
-            f"{alone}: p50 beyond that of the forward pass on as many threads",
+            f"{alone}: p50 beyond that of the forward pass",
             "ms",
             at_most=0.8,
         ),

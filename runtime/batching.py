@@ -14,8 +14,8 @@ import numpy as np
 from sprat.values import FloatArray, IntArray
 
 TOKEN_BUDGET = 256
-"""Most tokens of a batch. A forward pass gains nothing by being larger (its arrays leave the cache), and
-everything that waits for the worker waits longer."""
+"""Most tokens of a batch. A forward pass gains nothing by being larger, and everything that waits
+for the worker waits longer."""
 
 MIN_TOKENS = 32
 """Work is not split over workers into batches smaller than this."""
@@ -84,9 +84,14 @@ class EncodeWork:
         return len(self.rows[self._order[self._cursor]])
 
     @property
+    def rows_left(self) -> int:
+        """Rows that no batch has taken."""
+        return len(self._order) - self._cursor
+
+    @property
     def is_taken(self) -> bool:
         """Whether every row is in a batch."""
-        return self._cursor == len(self._order)
+        return self.rows_left == 0
 
 
 Batch = list[tuple[EncodeWork, list[int]]]
@@ -112,6 +117,11 @@ class EncodeQueue:
     def __len__(self) -> int:
         return len(self._works)
 
+    @property
+    def holds_one_row(self) -> bool:
+        """Whether a single row waits."""
+        return len(self._works) == 1 and self._works[0].rows_left == 1
+
     def has_room(self, tokens: int, *, reserved: int = 0) -> bool:
         """Whether work of ``tokens`` tokens may be added beside what waits and is reserved.
 
@@ -135,6 +145,13 @@ class EncodeQueue:
         self._works = alive
         self.tokens -= sum(w.tokens_left for w in dead)
         return dead
+
+    def clear(self) -> list[EncodeWork]:
+        """Remove all work; return it."""
+        removed = list(self._works)
+        self._works.clear()
+        self.tokens = 0
+        return removed
 
     def pop(self) -> Batch:
         """The next batch; empty when nothing waits."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from types import TracebackType
 
 from sprat.config import Config
@@ -150,9 +150,9 @@ class Runtime:
         return self._service.list_models()
 
 
-async def _next(stream: AsyncIterator[Chunk]) -> Chunk | None:
+async def _next(stream: AsyncGenerator[Chunk, None]) -> Chunk | None:
     return await anext(stream, None)
 
 
-async def _close(stream: AsyncIterator[Chunk]) -> None:
-    await stream.aclose()  # type: ignore[attr-defined]
+async def _close(stream: AsyncGenerator[Chunk, None]) -> None:
+    await stream.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -256,7 +256,7 @@ class GenerativeModel:
         *,
         deadline: float = math.inf,
         mailbox: Mailbox,
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """Continue a raw prompt, or answer a chat in the model's own template.
 
         Yields

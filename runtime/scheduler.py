@@ -172,6 +172,7 @@ class EncodeScheduler:
         self._reserved = 0
         self._running = 0
         self._closed = False
+        self._failure: SpratError | None = None
         # Unknown until a batch of some size was measured; until then no estimate refuses work.
         self._tokens_per_s = math.inf
         self._changed = threading.Condition()
@@ -211,6 +212,8 @@ class EncodeScheduler:
             When the queue ahead takes longer than the caller waits.
         NotReady
             When the scheduler is closed.
+        EngineError
+            When a worker broke.
         """
         work.submitted_ns = time.perf_counter_ns()
         with self._changed:
@@ -226,6 +229,8 @@ class EncodeScheduler:
             self._changed.notify()
 
     def _check_room(self, tokens: int) -> None:
+        if self._failure is not None:
+            raise EngineError(f"model {self.name} stopped after a failure; see the log")
         if self._closed:
             raise NotReady(f"model {self.name} is being unloaded")
         if not self._queue.has_room(tokens, reserved=self._reserved):
@@ -238,43 +243,53 @@ class EncodeScheduler:
             )
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._queue and not self._closed:
-                    self._changed.wait()
-                if self._closed and not self._queue:
-                    return
-                dead = [w for w in self._queue.drop_dead(time.monotonic()) if self._end(w)]
-                batch = self._queue.pop()
-                self._running += bool(batch)
-                is_alone = self._running == 1 and not self._queue
-                if self._queue:
-                    self._changed.notify()
-            for work in dead:
-                work.on_done(work)
-            if batch:
-                try:
-                    self._run(batch, is_alone)
-                finally:
-                    with self._changed:
-                        self._running -= 1
+        batch: Batch = []
+        try:
+            while (want := self._wait_for_work()) > 0:
+                # The permit first: what arrives while others compute joins the batch.
+                with self._permits.hold(self.name, want) as threads:
+                    ended, batch = self._next_batch()
+                    if batch:
+                        ended += self._run(batch, threads)
+                for work in ended:
+                    work.on_done(work)
+        except Exception as error:
+            self._give_up(error, [work for work, _ in batch])
 
-    def _run(self, batch: Batch, is_alone: bool) -> None:
+    def _wait_for_work(self) -> int:
+        """Threads of use for what waits, once something does; 0 when closed and drained."""
+        with self._changed:
+            while not self._queue and not self._closed:
+                self._changed.wait()
+            # One text cannot be shared out: alone on the machine it may use the other cores.
+            is_alone = self._queue.holds_one_row and self._running == 0
+            return 0 if not self._queue else self._engine.alone_threads if is_alone else 1
+
+    def _next_batch(self) -> tuple[list[EncodeWork], Batch]:
+        """Work that is dead, and a batch of the rest; both may be empty."""
+        with self._changed:
+            dead = [w for w in self._queue.drop_dead(time.monotonic()) if self._end(w)]
+            batch = self._queue.pop()
+            self._running += bool(batch)
+            if self._queue:
+                self._changed.notify()
+        return dead, batch
+
+    def _run(self, batch: Batch, threads: int) -> list[EncodeWork]:
+        """Run a batch; the work that it ends."""
         rows = [work.rows[i] for work, indices in batch for i in indices]
-        # One text cannot be shared out over workers: alone on the machine it may use their cores.
-        want = self._engine.alone_threads if is_alone and len(rows) == 1 else 1
-        error: BaseException | None = None
+        error: Exception | None = None
         vectors = None
-        with self._permits.hold(self.name, want) as threads:
-            started = time.perf_counter_ns()
-            try:
-                vectors = self._engine.encode(rows, threads=threads)
-            except Exception as caught:
-                error = caught
-            elapsed = time.perf_counter_ns() - started
+        started = time.perf_counter_ns()
+        try:
+            vectors = self._engine.encode(rows, threads=threads)
+        except Exception as caught:
+            error = caught
+        elapsed = time.perf_counter_ns() - started
         start = 0
         done = []
         with self._changed:
+            self._running -= 1
             if error is None:
                 self._learn_speed(sum(map(len, rows)), elapsed, threads)
             for work, indices in batch:
@@ -288,7 +303,20 @@ class EncodeScheduler:
                 work.unfinished -= len(indices)
                 if (work.unfinished == 0 or work.error is not None) and self._end(work):
                     done.append(work)
-        for work in done:
+        return done
+
+    def _give_up(self, error: Exception, running: list[EncodeWork]) -> None:
+        """A worker broke outside the engine: end what it ran and what waits, take on no more."""
+        failure = _as_sprat_error(self.name, error)
+        with self._changed:
+            self._failure = failure
+            self._closed = True
+            lost = running + self._queue.clear()
+            for work in lost:
+                work.error = work.error or failure
+            ended = [work for work in lost if self._end(work)]
+            self._changed.notify_all()
+        for work in ended:
             work.on_done(work)
 
     def _learn_speed(self, tokens: int, elapsed_ns: int, threads: int) -> None:

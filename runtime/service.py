@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from sprat.budget import ComputePermits, CpuBudget, detect
 from sprat.config import Config, LimitsConfig
@@ -130,7 +130,7 @@ class Service:
         sampling: Sampling,
         *,
         deadline: float = math.inf,
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """Stream an answer of a generative model. See `sprat.tasks.generate.run`."""
         found = require_generative(self.registry.model(model), "generate")
         if isinstance(prompt, str):

@@ -6,7 +6,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,9 +24,8 @@ from sprat.errors import (
     QueueFull,
     SpratError,
 )
-from sprat.scheduler import (
-    EncodeScheduler,
-)
+from sprat.scheduler import EncodeScheduler
+from sprat.values import FloatArray, IntArray
 
 Rows = list[list[int]]
 
@@ -398,3 +397,46 @@ def test_scheduler_encode_many_submitters(make: Make, encoder: Encoder) -> None:
     assert len(made) == 320
     assert encoder.most_threads <= 3
     assert scheduler._queue.tokens == 0
+
+
+def test_scheduler_encode_what_arrives_before_the_permit_joins_the_batch(
+    encoder: Encoder,
+) -> None:
+    permits = ComputePermits(1)
+    scheduler = EncodeScheduler("m", encoder, permits, capacity=10_000)
+    with permits.hold("another model"):
+        calls = [Call([number, number]) for number in range(4)]
+        for call in calls:
+            scheduler.submit(call.work)
+        time.sleep(0.05)
+        assert encoder.calls == []
+    for call in calls:
+        call.check()
+    assert len(encoder.calls) == 1
+    scheduler.close()
+
+
+class Broken(Encoder):
+    """Answers with vectors of another width than it says."""
+
+    def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
+        return super().encode(rows, threads=threads)[:, :-1]
+
+
+def test_scheduler_encode_leaves_nobody_waiting_when_a_worker_breaks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = Broken()
+    scheduler = EncodeScheduler("m", broken, ComputePermits(1), capacity=10_000)
+    first = occupy(scheduler, broken, 1)
+    waiting = Call([1], [2])
+    scheduler.submit(waiting.work)
+    broken.gate.set()
+    for call in (*first, waiting):
+        call.check_error(EngineError)
+    with pytest.raises(EngineError, match="model m stopped after a failure; see the log"):
+        scheduler.submit(Call([3]).work)
+    with pytest.raises(EngineError), scheduler.reservation(1):
+        pass
+    assert "model m failed" in caplog.text
+    scheduler.close()

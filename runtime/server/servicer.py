@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc
@@ -23,7 +24,7 @@ SERVICE_NAME = "sprat.v1.Sprat"
 Request = TypeVar("Request", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Service, Any, float], Awaitable[Message]]
-Stream = Callable[[Service, Any, float], AsyncIterator[Message]]
+Stream = Callable[[Service, Any, float], AsyncGenerator[Message, None]]
 
 
 async def _classify(service: Service, request: pb.ClassifyRequest, deadline: float) -> Message:
@@ -53,12 +54,13 @@ async def _embed(service: Service, request: pb.EmbedRequest, deadline: float) ->
 
 async def _generate(
     service: Service, request: pb.GenerateRequest, deadline: float
-) -> AsyncIterator[Message]:
+) -> AsyncGenerator[Message, None]:
     chunks = service.generate(
         request.model, codec.prompt(request), codec.sampling(request), deadline=deadline
     )
-    async for chunk in chunks:
-        yield codec.generate_response(chunk)
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield codec.generate_response(chunk)
 
 
 async def _tokenize(service: Service, request: pb.TokenizeRequest, _: float) -> Message:
@@ -133,14 +135,15 @@ class Servicer:
 
         return answer
 
-    def _stream(self, call: Stream) -> Callable[[Any, Context], AsyncIterator[Message]]:
+    def _stream(self, call: Stream) -> Callable[[Any, Context], AsyncGenerator[Message, None]]:
         async def answer(
             request: Message | InvalidInput, context: Context
-        ) -> AsyncIterator[Message]:
+        ) -> AsyncGenerator[Message, None]:
             try:
                 service = self._admit(request, context)
-                async for response in call(service, request, _deadline(context)):
-                    yield response
+                async with aclosing(call(service, request, _deadline(context))) as responses:
+                    async for response in responses:
+                        yield response
             except Exception as error:
                 await status.abort(context, error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from sprat.errors import InvalidInput
 from sprat.model import GenerativeModel
@@ -21,7 +21,7 @@ def run(
     *,
     deadline: float = math.inf,
     mailbox: Mailbox,
-) -> AsyncIterator[Chunk]:
+) -> AsyncGenerator[Chunk, None]:
     """Stream an answer. See `sprat.model.GenerativeModel.generate` for the errors.
 
     Raises

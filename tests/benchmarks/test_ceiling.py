@@ -49,4 +49,7 @@ def test_ceiling_measures_time_and_cpu(forward: Ceiling) -> None:
     done = forward.throughput(work)
     assert done.seconds > 0
     assert done.cpu_s > 0
-    assert len(forward.latencies_ms(ceiling.batches(rows(), 1))) == 5
+    for threads in (1, 2):
+        latencies = forward.latencies_ms(ceiling.batches(rows(), 1), threads=threads)
+        assert len(latencies) == 5
+        assert min(latencies) > 0

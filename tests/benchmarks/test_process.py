@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sprat.benchmarks.process import ServerProcess
+from sprat.benchmarks.process import EmptyServerProcess, ServerProcess
 from sprat.client import Client
 from sprat.errors import SetupError
 from sprat.store import Store
@@ -33,3 +33,11 @@ def test_process_that_does_not_start_says_why(store: Store) -> None:
         SetupError, match=r"the server ended with status 1 before it was ready: .*no-such-model"
     ):
         ServerProcess(store.root, models=["no-such-model"])
+
+
+def test_process_of_empty_server_answers_classify() -> None:
+    with EmptyServerProcess() as server, Client(server.address) as client:
+        result = client.classify("any", ["text"])
+        assert len(result.items) == 1
+        assert result.items[0] is not None
+        assert result.items[0].label == "label-0"
