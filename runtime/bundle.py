@@ -137,6 +137,8 @@ def write_bundle(
         When something is in the way, or the folder cannot be written.
     """
     path = path.absolute()
+    if not path.parent.is_dir():
+        raise StoreError(f"{path.parent} is no folder; make it first")
     _check_free(path, replace)
     token = secrets.token_hex(6)
     work, old = (path.with_name(f".{path.name}.{token}.{part}") for part in ("new", "old"))

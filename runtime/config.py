@@ -107,6 +107,14 @@ class ModelConfig(_Section):
     sequences: Annotated[
         int, Field(ge=1, le=64, description="answers generated side by side (generative)")
     ] = 8
+    cells: Annotated[
+        int | None,
+        Field(
+            ge=64,
+            description="tokens held at most by all answers (generative), about 23 KB each for "
+            "smollm2-135m; absent: context_length, and 1024 for each further sequence",
+        ),
+    ] = None
 
 
 class TaskConfig(_Section):

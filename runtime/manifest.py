@@ -173,8 +173,12 @@ class BundleManifest(_Document):
 
     @property
     def version(self) -> str:
-        """The first 12 hex digits of the digest over the bundle's files and labels."""
-        return digest_of(self.files, extra="\0".join(self.labels) + repr(self.temperature))[:12]
+        """The first 12 hex digits of the digest over all that answers depend on."""
+        answers = (
+            *(self.base.digest, repr(self.temperature), repr(self.calibrated)),
+            *(repr(self.accept_at), *self.labels),
+        )
+        return digest_of(self.files, extra="\0".join(answers))[:12]
 
 
 Document = TypeVar("Document", bound=_Document)

@@ -397,6 +397,7 @@ def load(
             weights,
             context_length=config.context_length,
             sequence_limit=config.sequences,
+            cells=config.cells,
             threads=permits.permits,
         )
 

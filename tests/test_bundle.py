@@ -370,7 +370,7 @@ def test_bundle_full_disk_is_a_store_error(tmp_path: Path) -> None:
 
 
 def test_bundle_missing_parent_is_a_store_error(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="No such file or directory"):
+    with pytest.raises(StoreError, match="absent is no folder; make it first"):
         write_bundle(tmp_path / "absent" / "out", build)
 
 

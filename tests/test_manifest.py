@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sprat import manifest
 from sprat.errors import CorruptFile
-from sprat.manifest import BundleManifest, FileEntry, ModelManifest, digest_of
+from sprat.manifest import BundleManifest, FileEntry, ModelManifest, ModelRef, digest_of
 
 HEX = "0123456789abcdef"
 digests = st.text(HEX, min_size=64, max_size=64)
@@ -232,14 +232,17 @@ def test_manifest_version_ignores_the_source_weights() -> None:
     assert with_source.size_bytes == 30
 
 
-def test_manifest_bundle_version_changes_with_labels_and_temperature() -> None:
+def test_manifest_bundle_version_changes_with_all_that_answers_depend_on() -> None:
     versions = {
         bundle().version,
         bundle(labels=("praise", "bug")).version,
         bundle(temperature=0.8).version,
+        bundle(accept_at=0.5).version,
+        bundle(calibrated=True).version,
+        bundle(base=ModelRef(name="minilm-l6", digest="f" * 64)).version,
         bundle(files=(entry("head.safetensors", "e", 3),)).version,
     }
-    assert len(versions) == 4
+    assert len(versions) == 7
 
 
 # -- files -----------------------------------------------------------------------------------
