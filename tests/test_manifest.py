@@ -237,8 +237,8 @@ def test_manifest_bundle_version_changes_with_all_that_answers_depend_on() -> No
         bundle().version,
         bundle(labels=("praise", "bug")).version,
         bundle(temperature=0.8).version,
-        bundle(accept_at=0.5).version,
-        bundle(calibrated=True).version,
+        bundle(accept_at=0.25).version,
+        bundle(calibrated=False, accept_at=0.0).version,
         bundle(base=ModelRef(name="minilm-l6", digest="f" * 64)).version,
         bundle(files=(entry("head.safetensors", "e", 3),)).version,
     }
