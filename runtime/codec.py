@@ -116,29 +116,29 @@ def sampling(request: pb.GenerateRequest) -> Sampling:
 
 def classify_response(result: ClassifyResult) -> pb.ClassifyResponse:
     """A `ClassifyResult` as a message."""
-    return pb.ClassifyResponse(
-        results=[
-            pb.Classification() if item is None else _classification(item) for item in result.items
-        ],
+    # Messages made in place cost half of those that are made apart and copied.
+    message = pb.ClassifyResponse(
         errors=_item_errors(result.errors),
         model=pb.ModelVersion(name=result.model, version=result.model_version),
         task_version=result.task_version,
         calibrated=result.calibrated,
         timings=_timings(result.timings),
     )
-
-
-def _classification(item: Classification) -> pb.Classification:
-    return pb.Classification(
-        label=item.label,
-        confidence=item.confidence,
-        scores=[pb.LabelScore(label=s.label, score=s.score) for s in item.scores],
-        abstained=item.abstained,
-        tier=item.tier,
-        escalated=item.escalated,
-        input_tokens=item.input_tokens,
-        dropped_tokens=item.dropped_tokens,
-    )
+    for item in result.items:
+        made = message.results.add()
+        if item is None:
+            continue
+        made.label = item.label
+        if item.confidence is not None:
+            made.confidence = item.confidence
+        made.abstained = item.abstained
+        made.tier = item.tier
+        made.escalated = item.escalated
+        made.input_tokens = item.input_tokens
+        made.dropped_tokens = item.dropped_tokens
+        for score in item.scores:
+            made.scores.add(label=score.label, score=score.score)
+    return message
 
 
 def embed_response(result: EmbedResult) -> pb.EmbedResponse:
