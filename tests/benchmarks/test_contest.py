@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,25 +18,38 @@ def context(tmp_path: Path) -> Context:
     return Context(Store(tmp_path), None, True, lambda line: None)
 
 
-def of(seconds: float, **goal: float) -> Contest:
-    """Sleeps against a competitor that sleeps for 4 ms."""
-    sleep = time.sleep
-    return Contest(
-        "sleep", "sleep", "a nap", partial(sleep, seconds), partial(sleep, 0.004), list, **goal
-    )
+@pytest.fixture
+def takes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Callable[[], None]]:
+    """Make a call that takes so many seconds of a clock that nothing else moves."""
+    now = 0.0
+
+    def make(seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            nonlocal now
+            now += seconds
+
+        return call
+
+    monkeypatch.setattr(contest, "time", SimpleNamespace(perf_counter=lambda: now))
+    return make
 
 
-def test_contest_says_how_many_times_as_fast(tmp_path: Path) -> None:
-    (standing,) = contest.run(context(tmp_path), [of(0.001, at_least=1.5)])
-    assert 1.5 < standing.ratio.value < 4.5
+Takes = Callable[[float], Callable[[], None]]
+
+
+def test_contest_says_how_many_times_as_fast(tmp_path: Path, takes: Takes) -> None:
+    given = Contest("c", "c", "theirs", takes(1e-6), takes(4e-6), list, at_least=3.5)
+    (standing,) = contest.run(context(tmp_path), [given])
+    assert standing.ratio.value == pytest.approx(4)
     assert standing.ratio.met
-    assert standing.ours_us == pytest.approx(1_100, rel=0.5)
-    assert standing.theirs_us == pytest.approx(4_100, rel=0.5)
+    assert standing.ours_us == pytest.approx(1)
+    assert standing.theirs_us == pytest.approx(4)
 
 
-def test_contest_says_the_share_of_their_time(tmp_path: Path) -> None:
-    (standing,) = contest.run(context(tmp_path), [of(0.008, at_most=1.5)])
-    assert 1.5 < standing.ratio.value < 3
+def test_contest_says_the_share_of_their_time(tmp_path: Path, takes: Takes) -> None:
+    given = Contest("c", "c", "theirs", takes(8e-6), takes(4e-6), list, at_most=1.5)
+    (standing,) = contest.run(context(tmp_path), [given])
+    assert standing.ratio.value == pytest.approx(2)
     assert standing.ratio.met is False
 
 
