@@ -64,12 +64,12 @@ class Standing:
 
 def run(context: Context, contests: Sequence[Contest]) -> list[Standing]:
     """Check every contest, then time each in rounds, ours and theirs in turn."""
-    sample_s = QUICK_SAMPLE_S if context.quick else SAMPLE_S
+    sample_s = sample_seconds(context)
     standings = []
     for contest in contests:
         contest.check()
         rounds = [
-            (_us(contest.ours, sample_s), _us(contest.theirs, sample_s))
+            (microseconds(contest.ours, sample_s), microseconds(contest.theirs, sample_s))
             for _ in range(context.rounds)
         ]
         standings.append(_standing(contest, rounds))
@@ -97,7 +97,12 @@ def _standing(contest: Contest, rounds: Sequence[tuple[float, float]]) -> Standi
     return Standing(contest, ours, theirs, ratio)
 
 
-def _us(call: Callable[[], object], sample_s: float) -> float:
+def sample_seconds(context: Context) -> float:
+    """Least seconds of a timed sample."""
+    return QUICK_SAMPLE_S if context.quick else SAMPLE_S
+
+
+def microseconds(call: Callable[[], object], sample_s: float) -> float:
     """Microseconds a call, of as many calls as fill a sample."""
     call()
     calls = 1

@@ -14,32 +14,16 @@ import grpc
 import grpc.aio
 
 from sprat import codec
-from sprat.values import Classification, ClassifyResult, LabelScore, Timings
+from sprat.benchmarks.answers import typical
 
 METHOD = ("sprat.v1.Sprat", "Classify")
 LABELS = 6
 """As many as the task has that is served beside this one."""
 
 
-def answer() -> bytes:
-    """A serialized ClassifyResponse of the size that a real one has."""
-    scores = tuple(LabelScore(f"label-{index}", 1 / LABELS) for index in range(LABELS))
-    item = Classification(scores[0].label, scores[0].score, scores, input_tokens=16)
-    result = ClassifyResult(
-        items=(item,),
-        errors=(),
-        model="minilm-l6",
-        model_version="0" * 12,
-        task_version="0" * 12,
-        calibrated=True,
-        timings=Timings(1, 1, 1, 1),
-    )
-    return codec.classify_response(result).SerializeToString()
-
-
 async def serve(address: str) -> None:
     """Serve until SIGTERM."""
-    reply = answer()
+    reply = codec.classify_response(typical(1, labels=LABELS)).SerializeToString()
 
     async def classify(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         return reply
