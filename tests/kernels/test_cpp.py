@@ -1,4 +1,7 @@
-"""Builds each C++ test under AddressSanitizer and UndefinedBehaviorSanitizer, and runs it."""
+"""Builds each C++ test under AddressSanitizer and UndefinedBehaviorSanitizer, and runs it.
+
+A file ``cpp/fuzz_NAME.cpp`` is run on the inputs in ``cpp/seeds/NAME`` and on mutations of them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 HEADERS = HERE.parents[1] / "kernels" / "include"
 SOURCES = sorted((HERE / "cpp").glob("test_*.cpp"))
+FUZZERS = sorted((HERE / "cpp").glob("fuzz_*.cpp"))
+MUTATIONS = 50_000
 FLAGS = [
     "-std=c++17",
     "-O1",
@@ -26,6 +31,18 @@ FLAGS = [
 ]
 
 
+def build(source: Path, folder: Path) -> Path:
+    program = folder / source.stem
+    built = subprocess.run(
+        ["g++", *FLAGS, f"-I{HEADERS}", str(source), "-o", str(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    return program
+
+
 def test_cpp_every_header_has_a_test() -> None:
     tested = {source.stem.removeprefix("test_") for source in SOURCES}
     assert tested == {header.stem for header in HEADERS.glob("sprat/*.hpp")}
@@ -34,13 +51,17 @@ def test_cpp_every_header_has_a_test() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_cpp_passes_under_sanitizers(source: Path, tmp_path: Path) -> None:
-    program = tmp_path / source.stem
-    built = subprocess.run(
-        ["g++", *FLAGS, f"-I{HEADERS}", str(source), "-o", str(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr
+    program = build(source, tmp_path)
     done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("source", FUZZERS, ids=lambda source: source.stem)
+def test_cpp_withstands_mutations(source: Path, tmp_path: Path) -> None:
+    program = build(source, tmp_path)
+    seeds = HERE / "cpp" / "seeds" / source.stem.removeprefix("fuzz_")
+    done = subprocess.run(
+        [program, seeds, str(MUTATIONS)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
