@@ -20,6 +20,7 @@ NATIVE = {
     "NgramIndex": _text.NgramIndex,
     "StopMatcher": _text.StopMatcher,
     "Utf8Stream": _text.Utf8Stream,
+    "chunk": _array.chunk,
     "pool": _array.pool,
 }
 
@@ -91,6 +92,7 @@ def test_kernels_reference_needs_no_extension() -> None:
 @pytest.mark.parametrize(
     ("native", "specified"),
     [
+        (_array.chunk, reference.chunk),
         (_array.pool, reference.pool),
         (_text.NgramIndex, reference.NgramIndex),
         (_text.NgramIndex.append, reference.NgramIndex.append),

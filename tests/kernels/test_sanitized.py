@@ -64,6 +64,7 @@ def test_sanitized_bindings_pass_the_kernel_tests(tmp_path: Path) -> None:
         *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
         *("-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "--confcutdir", HERE),
         *(
+            HERE / "test_chunk.py",
             HERE / "test_ngram_index.py",
             HERE / "test_pool.py",
             HERE / "test_stop_matcher.py",

@@ -72,6 +72,7 @@ def test_sdist_has_sources_only(sdist: Path) -> None:
         "kernels/_array.cpp",
         "kernels/_array.pyi",
         "kernels/_text.pyx",
+        "kernels/include/sprat/chunk.hpp",
         "kernels/include/sprat/ngram.hpp",
         "kernels/include/sprat/pool.hpp",
         "kernels/include/sprat/stop.hpp",
