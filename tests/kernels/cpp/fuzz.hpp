@@ -1,140 +1,108 @@
-// Runs a target on seeds and on a bounded number of mutations of them, the same ones each time.
-// The program takes the folder of seeds and the number of mutations.
+// A small fuzzer for programs that are built with sanitizers: mutates seeds from a folder, the same
+// way in every run, until the time is over. An input that fails is printed, to become a seed.
+//
+//     program SEEDS SECONDS
 #pragma once
 
 #include <sanitizer/common_interface_defs.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
-#include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
-namespace fuzzing {
+#include "check.hpp"
 
-constexpr std::size_t longest = 1024;
+using Bytes = std::vector<std::uint8_t>;
 
-// The input that runs, shown if it turns out to be the last one: it has to outlive the program.
-inline std::string& current() {
-  static auto* input = new std::string;
-  return *input;
-}
+inline Bytes current_input;
 
-inline void show_current() {
-  std::fprintf(stderr, "input of the failure, in hexadecimal: ");
-  for (const char byte : current()) {
-    std::fprintf(stderr, "%02x", static_cast<unsigned char>(byte));
-  }
-  std::fprintf(stderr, "\n");
-}
-
-inline std::vector<std::string> read_seeds(const char* folder) {
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    paths.push_back(entry.path());
-  }
-  std::sort(paths.begin(), paths.end());
-  std::vector<std::string> seeds;
-  for (const auto& path : paths) {
-    std::ifstream file(path, std::ios::binary);
-    seeds.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-  }
-  return seeds;
-}
-
-class Mutator {
- public:
-  explicit Mutator(std::vector<std::string> seeds) : seeds_(std::move(seeds)) {}
-
-  std::string next() {
-    std::string input = any_seed();
-    for (std::size_t steps = 1 + below(8); steps > 0; --steps) {
-      step(input);
+inline void show_input() {
+  if (!current_input.empty()) {
+    std::fprintf(stderr, "input:");
+    for (const std::uint8_t byte : current_input) {
+      std::fprintf(stderr, " %02x", unsigned{byte});
     }
-    input.resize(std::min(input.size(), longest));
-    return input;
+    std::fprintf(stderr, "\n");
   }
+}
 
- private:
-  std::size_t below(std::size_t end) { return static_cast<std::size_t>(random_() % end); }
-  const std::string& any_seed() { return seeds_[below(seeds_.size())]; }
-
-  std::string part_of(const std::string& text) {
-    const std::size_t at = below(text.size() + 1);
-    return text.substr(at, below(std::min<std::size_t>(text.size() - at, 32) + 1));
-  }
-
-  void step(std::string& input) {
-    const std::size_t at = below(input.size() + 1);
-    const auto byte = static_cast<char>(random_() & 0xFF);
-    switch (below(7)) {
+// Changes a few bytes, repeats or removes a stretch, or splices in a stretch of another input.
+inline void mutate(Bytes& bytes, const Bytes& other, std::mt19937& random) {
+  const auto below = [&random](std::size_t bound) { return bound == 0 ? 0 : random() % bound; };
+  const auto stretch = [&below](const Bytes& from) {
+    const auto first = from.begin() + static_cast<std::ptrdiff_t>(below(from.size() + 1));
+    const auto left = static_cast<std::size_t>(from.end() - first);
+    return Bytes(first,
+                 first + static_cast<std::ptrdiff_t>(below(std::min<std::size_t>(left, 32) + 1)));
+  };
+  for (std::size_t rounds = 1 + below(4); rounds > 0; --rounds) {
+    const auto at = bytes.begin() + static_cast<std::ptrdiff_t>(below(bytes.size() + 1));
+    switch (below(4)) {
       case 0:
-        input.insert(at, 1, byte);
+        if (at != bytes.end()) {
+          *at = static_cast<std::uint8_t>(below(256));
+        }
         break;
       case 1:
-        input.insert(at, part_of(input));
+        if (at != bytes.end()) {
+          *at = static_cast<std::uint8_t>(*at ^ (1U << below(8)));
+        }
         break;
       case 2:
-        input.insert(at, part_of(any_seed()));
+        bytes.erase(
+            at,
+            at + static_cast<std::ptrdiff_t>(below(
+                     std::min<std::size_t>(static_cast<std::size_t>(bytes.end() - at), 32) + 1)));
         break;
-      case 3:
-        input.erase(at, 1 + below(8));
-        break;
-      case 4:
-        input.insert(at, 1 + below(64), at < input.size() ? input[at] : byte);
-        break;
-      default:
-        if (at < input.size()) {
-          input[at] = below(2) == 0 ? byte : static_cast<char>(input[at] ^ (1 << below(8)));
-        }
+      default: {
+        const Bytes piece = stretch(below(2) == 0 ? bytes : other);
+        bytes.insert(at, piece.begin(), piece.end());
+      }
     }
   }
+  bytes.resize(std::min<std::size_t>(bytes.size(), 4096));
+}
 
-  std::vector<std::string> seeds_;
-  std::mt19937_64 random_;  // never seeded: the same sequence each time
-};
-
-}  // namespace fuzzing
-
-// `target` takes a std::string_view. A failed CHECK or a report of a sanitizer ends the program.
-template <class F>
-int fuzz(int argc, char** argv, F target) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: %s SEEDS MUTATIONS\n", argv[0]);
-    return 2;
+template <typename Target>
+int fuzz(int count, char** arguments, const Target& target) {
+  CHECK(count == 3);
+  std::vector<std::filesystem::path> paths(std::filesystem::directory_iterator(arguments[1]), {});
+  std::sort(paths.begin(), paths.end());
+  std::vector<Bytes> corpus;
+  for (const auto& path : paths) {
+    std::ifstream file(path, std::ios::binary);
+    corpus.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
   }
-  std::vector<std::string> seeds = fuzzing::read_seeds(argv[1]);
-  if (seeds.empty()) {
-    std::fprintf(stderr, "no seeds in %s\n", argv[1]);
-    return 2;
-  }
-  static bool done = false;
-  __sanitizer_set_death_callback(fuzzing::show_current);
-  std::atexit([] {
-    if (!done) {
-      fuzzing::show_current();
-    }
-  });
-  const auto run = [&target](const std::string& input) {
-    fuzzing::current() = input;
-    // A buffer of exactly this size: AddressSanitizer sees a read past the input.
-    const std::vector<char> bytes(input.begin(), input.end());
-    target(std::string_view(bytes.data(), bytes.size()));
+  CHECK(!corpus.empty());
+  __sanitizer_set_death_callback(show_input);
+  std::atexit(show_input);
+  const auto run = [&target](const Bytes& bytes) {
+    current_input = bytes;
+    target(bytes);
   };
-  for (const std::string& seed : seeds) {
-    run(seed);
+  std::for_each(corpus.begin(), corpus.end(), run);
+  std::mt19937 random(1);
+  std::size_t runs = corpus.size();
+  const auto end =
+      std::chrono::steady_clock::now() + std::chrono::duration<double>(std::atof(arguments[2]));
+  for (; std::chrono::steady_clock::now() < end; ++runs) {
+    Bytes bytes = corpus[random() % corpus.size()];
+    mutate(bytes, corpus[random() % corpus.size()], random);
+    run(bytes);
+    if (random() % 64 == 0) {  // Mutations add up, in a corpus that does not grow for ever.
+      corpus.size() < 4096 ? corpus.push_back(bytes)
+                           : void(corpus[random() % corpus.size()] = bytes);
+    }
   }
-  fuzzing::Mutator mutator(std::move(seeds));
-  for (unsigned long count = std::strtoul(argv[2], nullptr, 10); count > 0; --count) {
-    run(mutator.next());
-  }
-  done = true;
+  current_input.clear();
+  std::printf("%zu inputs\n", runs);
   return 0;
 }

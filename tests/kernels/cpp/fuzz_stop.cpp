@@ -68,14 +68,14 @@ std::size_t longest_hold(const Case& given, std::string_view text) {
 }
 
 void check(std::string_view input) {
-  const Case given = parse(input);
+  const Case given = parse(input.substr(0, 512));  // The search below is slow.
   const Cut cut = search(given);
-  for (const auto& pieces : some_cuts(given.text)) {
+  for (const Pieces& pieces : some_cuts(given.text)) {
     sprat::StopMatcher matcher(given.stops);
     std::string text;
     std::size_t fed = 0;
-    for (const std::string_view piece : pieces) {
-      matcher.feed(piece, text);
+    for (const auto& piece : pieces) {
+      matcher.feed(view(piece), text);
       fed += piece.size();
       if (!matcher.stopped() && pieces.size() < 64) {
         CHECK(text.size() == fed - longest_hold(given, given.text.substr(0, fed)));
@@ -93,4 +93,8 @@ void check(std::string_view input) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return fuzz(argc, argv, check); }
+int main(int argc, char** argv) {
+  return fuzz(argc, argv, [](const auto& bytes) {
+    check({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  });
+}
