@@ -32,14 +32,14 @@ def _choice(variable: str, choices: tuple[str, ...]) -> str:
 
 
 if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE_CHECKING:
-    from sprat.kernels.reference import Utf8Stream, pool
+    from sprat.kernels.reference import NgramIndex, StopMatcher, Utf8Stream, chunk, pool
 
     implementation = "reference"
     isa = "python"
 else:
     try:
-        from sprat.kernels._array import AVX2, pool
-        from sprat.kernels._text import Utf8Stream
+        from sprat.kernels._array import AVX2, chunk, pool
+        from sprat.kernels._text import NgramIndex, StopMatcher, Utf8Stream
     except ImportError as error:
         raise ImportError(
             f"the native kernels of sprat cannot be loaded ({error}). Install sprat again for this"
@@ -51,4 +51,4 @@ else:
     if isa == "avx2" and not AVX2:
         raise ValueError("SPRAT_ISA: avx2 was asked for, but this CPU does not have AVX2 and FMA")
 
-__all__ = ["Utf8Stream", "implementation", "isa", "pool"]
+__all__ = ["NgramIndex", "StopMatcher", "Utf8Stream", "chunk", "implementation", "isa", "pool"]

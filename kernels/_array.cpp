@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "sprat/chunk.hpp"
 #include "sprat/isa.hpp"
 #include "sprat/pool.hpp"
 
@@ -17,6 +18,82 @@ using sprat::text;
 using sprat::type_name;
 
 namespace {
+
+std::string pair_text(std::int32_t start, std::int32_t end) {
+  return "[" + std::to_string(start) + ", " + std::to_string(end) + "]";
+}
+
+std::string span_name(std::size_t i) { return "spans[" + std::to_string(i) + "]"; }
+
+void check_spans(const std::vector<std::int32_t>& spans, py::ssize_t size) {
+  std::int32_t start_ahead = 0;
+  std::int32_t end_ahead = 0;
+  for (std::size_t i = 0; i < spans.size() / 2; ++i) {
+    const std::int32_t start = spans[2 * i];
+    const std::int32_t end = spans[2 * i + 1];
+    if (start < 0 || end < start || end > size) {
+      throw py::value_error(span_name(i) + ": expected 0 <= start <= end <= " +
+                            std::to_string(size) + ", got " + pair_text(start, end));
+    }
+    if (start < start_ahead || end < end_ahead) {
+      throw py::value_error(span_name(i) +
+                            ": expected a start and an end not before those of the span ahead, "
+                            "got " +
+                            pair_text(start, end) + " after " + pair_text(start_ahead, end_ahead));
+    }
+    start_ahead = start;
+    end_ahead = end;
+  }
+}
+
+py::tuple chunk(const py::object& text, const py::object& spans, const py::object& max_tokens,
+                const py::object& overlap_tokens) {
+  if (!py::isinstance<py::str>(text)) {
+    throw py::type_error("text: expected str, got " + type_name(text));
+  }
+  const py::array checked = checked_array<std::int32_t>("spans", spans, 2);
+  if (checked.shape(1) != 2) {
+    throw py::value_error("spans: expected 2 columns, got " + std::to_string(checked.shape(1)));
+  }
+  const long long most = sprat::checked_int("max_tokens", max_tokens, 1, 2147483647);
+  const long long overlap = sprat::checked_int("overlap_tokens", overlap_tokens, 0, most - 1);
+  // A copy: another thread may write to the array once the GIL is released.
+  const auto* first = static_cast<const std::int32_t*>(checked.data());
+  const std::vector<std::int32_t> copied(first, first + checked.size());
+  const py::ssize_t size = PyUnicode_GET_LENGTH(text.ptr());
+  check_spans(copied, size);
+
+  std::vector<sprat::Window> windows;
+  const int kind = PyUnicode_KIND(text.ptr());
+  const void* characters = PyUnicode_DATA(text.ptr());
+  {
+    const py::gil_scoped_release nogil;
+    const auto cut = [&](const auto* code_points) {
+      windows = sprat::chunk(code_points, static_cast<std::size_t>(size), copied.data(),
+                             copied.size() / 2, static_cast<std::size_t>(most),
+                             static_cast<std::size_t>(overlap));
+    };
+    if (kind == PyUnicode_1BYTE_KIND) {
+      cut(static_cast<const Py_UCS1*>(characters));
+    } else if (kind == PyUnicode_2BYTE_KIND) {
+      cut(static_cast<const Py_UCS2*>(characters));
+    } else {
+      cut(static_cast<const Py_UCS4*>(characters));
+    }
+  }
+  const auto rows = static_cast<py::ssize_t>(windows.size());
+  py::array_t<std::int64_t> tokens({rows, py::ssize_t{2}});
+  py::array_t<std::int32_t> places({rows, py::ssize_t{2}});
+  std::int64_t* token = tokens.mutable_data();
+  std::int32_t* place = places.mutable_data();
+  for (const sprat::Window& window : windows) {
+    *token++ = window.first;
+    *token++ = window.last;
+    *place++ = copied[static_cast<std::size_t>(2 * window.first)];
+    *place++ = copied[static_cast<std::size_t>(2 * window.last - 1)];
+  }
+  return py::make_tuple(tokens, places);
+}
 
 py::array_t<float> pool(const py::object& hidden_bth, const py::object& lengths_b,
                         const py::object& mode, const py::object& normalize) {
@@ -69,6 +146,9 @@ PYBIND11_MODULE(_array, module) {
   module.doc() = "Kernels over numpy buffers; documented in sprat.kernels.reference.";
   py::options options;
   options.disable_function_signatures();
+  module.def("chunk", &chunk, py::arg("text"), py::arg("spans"), py::arg("max_tokens"),
+             py::arg("overlap_tokens"),
+             sprat::documented("chunk", "(text, spans, max_tokens, overlap_tokens)").c_str());
   module.def("pool", &pool, py::arg("hidden_bth"), py::arg("lengths_b"), py::arg("mode"),
              py::arg("normalize") = true,
              sprat::documented("pool", "(hidden_bth, lengths_b, mode, normalize=True)").c_str());

@@ -40,6 +40,21 @@ py::array checked_array(const std::string& name, const py::object& object, py::s
   return array;
 }
 
+// An int in [lowest, highest], or TypeError or ValueError; bool is none.
+inline long long checked_int(const std::string& name, const py::object& object, long long lowest,
+                             long long highest) {
+  if (!py::isinstance<py::int_>(object) || py::isinstance<py::bool_>(object)) {
+    throw py::type_error(name + ": expected int, got " + type_name(object));
+  }
+  int overflow = 0;
+  const long long value = PyLong_AsLongLongAndOverflow(object.ptr(), &overflow);
+  if (overflow != 0 || value < lowest || value > highest) {
+    throw py::value_error(name + ": expected an int in [" + std::to_string(lowest) + ", " +
+                          std::to_string(highest) + "], got " + text(object));
+  }
+  return value;
+}
+
 // The docstring of a function: its reference twin's, below the line by which CPython tells
 // inspect.signature what a built-in function takes.
 inline std::string documented(const std::string& name, const std::string& signature) {

@@ -12,7 +12,10 @@ Dimension letters, as suffixes of array names:
 =======  ==========================================
 """
 
+from sprat.kernels.reference.chunking import chunk
+from sprat.kernels.reference.ngram import NgramIndex
 from sprat.kernels.reference.pooling import pool
+from sprat.kernels.reference.stop import StopMatcher
 from sprat.kernels.reference.utf8 import Utf8Stream
 
-__all__ = ["Utf8Stream", "pool"]
+__all__ = ["NgramIndex", "StopMatcher", "Utf8Stream", "chunk", "pool"]

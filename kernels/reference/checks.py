@@ -26,3 +26,19 @@ def check_array(name: str, array: object, dtype: type[np.generic], ndim: int) ->
         raise ValueError(
             f"{name}: expected an aligned, C-contiguous array, got strides {array.strides}"
         )
+
+
+def check_int(name: str, value: object, lowest: int, highest: int) -> None:
+    """Refuse what is not an int in [lowest, highest]; bool is none.
+
+    Raises
+    ------
+    TypeError
+        No int.
+    ValueError
+        Out of range.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected int, got {type(value).__name__}")
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name}: expected an int in [{lowest}, {highest}], got {value}")

@@ -92,6 +92,12 @@ def test_stream_refuses_an_empty_stop_string() -> None:
     assert caught.value.field == "stop[1]"
 
 
+def test_stream_refuses_too_many_stop_strings() -> None:
+    with pytest.raises(InvalidInput, match=r"^expected at most 65536 characters in all") as caught:
+        TextStream(("a" * 65_536, "b"))
+    assert caught.value.field == "stop"
+
+
 @settings(deadline=None)
 @given(
     text=st.text(ALPHABET, max_size=24),

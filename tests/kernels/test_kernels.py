@@ -16,7 +16,13 @@ from sprat.kernels import _array, _text, reference
 
 SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__module__)"
 BEST = "avx2" if _array.AVX2 else "baseline"
-NATIVE = {"pool": _array.pool, "Utf8Stream": _text.Utf8Stream}
+NATIVE = {
+    "NgramIndex": _text.NgramIndex,
+    "StopMatcher": _text.StopMatcher,
+    "Utf8Stream": _text.Utf8Stream,
+    "chunk": _array.chunk,
+    "pool": _array.pool,
+}
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,7 +92,14 @@ def test_kernels_reference_needs_no_extension() -> None:
 @pytest.mark.parametrize(
     ("native", "specified"),
     [
+        (_array.chunk, reference.chunk),
         (_array.pool, reference.pool),
+        (_text.NgramIndex, reference.NgramIndex),
+        (_text.NgramIndex.append, reference.NgramIndex.append),
+        (_text.NgramIndex.draft, reference.NgramIndex.draft),
+        (_text.StopMatcher, reference.StopMatcher),
+        (_text.StopMatcher.feed, reference.StopMatcher.feed),
+        (_text.StopMatcher.flush, reference.StopMatcher.flush),
         (_text.Utf8Stream, reference.Utf8Stream),
         (_text.Utf8Stream.feed, reference.Utf8Stream.feed),
         (_text.Utf8Stream.flush, reference.Utf8Stream.flush),

@@ -63,7 +63,13 @@ def test_sanitized_bindings_pass_the_kernel_tests(tmp_path: Path) -> None:
         sys.executable,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
         *("-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "--confcutdir", HERE),
-        *(HERE / "test_pool.py", HERE / "test_utf8_stream.py"),
+        *(
+            HERE / "test_chunk.py",
+            HERE / "test_ngram_index.py",
+            HERE / "test_pool.py",
+            HERE / "test_stop_matcher.py",
+            HERE / "test_utf8_stream.py",
+        ),
         cwd=tmp_path,
         **environment,
     )
