@@ -32,13 +32,27 @@ def _choice(variable: str, choices: tuple[str, ...]) -> str:
 
 
 if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE_CHECKING:
-    from sprat.kernels.reference import Utf8Stream, pool
+    from sprat.kernels.reference import (
+        Utf8Stream,
+        classify_head,
+        embedding_bag,
+        length_order,
+        pack,
+        pool,
+    )
 
     implementation = "reference"
     isa = "python"
 else:
     try:
-        from sprat.kernels._array import AVX2, pool
+        from sprat.kernels._array import (
+            AVX2,
+            classify_head,
+            embedding_bag,
+            length_order,
+            pack,
+            pool,
+        )
         from sprat.kernels._text import Utf8Stream
     except ImportError as error:
         raise ImportError(
@@ -49,6 +63,17 @@ else:
     implementation = "native"
     isa = _choice("SPRAT_ISA", ("avx2", "baseline") if AVX2 else ("baseline", "avx2"))
     if isa == "avx2" and not AVX2:
-        raise ValueError("SPRAT_ISA: avx2 was asked for, but this CPU does not have AVX2 and FMA")
+        raise ValueError(
+            "SPRAT_ISA: avx2 was asked for, but this CPU does not have AVX2, FMA and F16C"
+        )
 
-__all__ = ["Utf8Stream", "implementation", "isa", "pool"]
+__all__ = [
+    "Utf8Stream",
+    "classify_head",
+    "embedding_bag",
+    "implementation",
+    "isa",
+    "length_order",
+    "pack",
+    "pool",
+]

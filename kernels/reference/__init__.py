@@ -5,14 +5,21 @@ both and compare results and exceptions. Kernels raise only ValueError, TypeErro
 
 Dimension letters, as suffixes of array names:
 
-=======  ==========================================
+=======  ===================================================
 ``b``    row of a batch
+``m``    row of those that are taken from a batch
+``n``    position in what holds all rows one after the other
 ``t``    token position in a row, padding included
 ``h``    component of a hidden vector
-=======  ==========================================
+``k``    label
+``v``    token of the vocabulary
+=======  ===================================================
 """
 
+from sprat.kernels.reference.embedding import embedding_bag
+from sprat.kernels.reference.head import classify_head
+from sprat.kernels.reference.packing import length_order, pack
 from sprat.kernels.reference.pooling import pool
 from sprat.kernels.reference.utf8 import Utf8Stream
 
-__all__ = ["Utf8Stream", "pool"]
+__all__ = ["Utf8Stream", "classify_head", "embedding_bag", "length_order", "pack", "pool"]

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 import pytest
@@ -16,7 +17,15 @@ from sprat.kernels import _array, _text, reference
 
 SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__module__)"
 BEST = "avx2" if _array.AVX2 else "baseline"
-NATIVE = {"pool": _array.pool, "Utf8Stream": _text.Utf8Stream}
+NATIVE = {
+    "Utf8Stream": _text.Utf8Stream,
+    "classify_head": _array.classify_head,
+    "embedding_bag": _array.embedding_bag,
+    "length_order": _array.length_order,
+    "pack": _array.pack,
+    "pool": _array.pool,
+}
+HAVE_VARIANTS = ["test_embedding.py", "test_head.py"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,6 +95,10 @@ def test_kernels_reference_needs_no_extension() -> None:
 @pytest.mark.parametrize(
     ("native", "specified"),
     [
+        (_array.classify_head, reference.classify_head),
+        (_array.embedding_bag, reference.embedding_bag),
+        (_array.length_order, reference.length_order),
+        (_array.pack, reference.pack),
         (_array.pool, reference.pool),
         (_text.Utf8Stream, reference.Utf8Stream),
         (_text.Utf8Stream.feed, reference.Utf8Stream.feed),
@@ -112,3 +125,23 @@ def test_kernels_examples_run(names: dict[str, object]) -> None:
     results = [doctest.testmod(module, extraglobs=names) for module in modules]
     assert sum(result.attempted for result in results) > 0
     assert not any(result.failed for result in results)
+
+
+@pytest.mark.parametrize("file", HAVE_VARIANTS)
+def test_kernels_pass_their_tests_without_avx2(file: str) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            Path(__file__).parent / file,
+        ],
+        env={**os.environ, "SPRAT_ISA": "baseline"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
