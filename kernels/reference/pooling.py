@@ -53,8 +53,8 @@ def pool(
 
     References
     ----------
-    Reimers and Gurevych, "Sentence-BERT", EMNLP 2019, section 3 (mean and CLS pooling); Muennighoff,
-    "SGPT", 2022, section 3 (last token).
+    Reimers and Gurevych, "Sentence-BERT", EMNLP 2019, section 3 (mean and CLS pooling);
+    Muennighoff, "SGPT", 2022, section 3 (last token).
 
     Examples
     --------
