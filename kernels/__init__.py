@@ -39,6 +39,7 @@ if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE
         length_order,
         pack,
         pool,
+        viterbi,
     )
 
     implementation = "reference"
@@ -53,6 +54,7 @@ else:
             pack,
             pool,
         )
+        from sprat.kernels._labels import viterbi
         from sprat.kernels._text import Utf8Stream
     except ImportError as error:
         raise ImportError(
@@ -76,4 +78,5 @@ __all__ = [
     "length_order",
     "pack",
     "pool",
+    "viterbi",
 ]

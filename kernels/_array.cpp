@@ -23,6 +23,7 @@ using sprat::checked_array;
 using sprat::checked_bool;
 using sprat::checked_choice;
 using sprat::checked_int;
+using sprat::checked_lengths;
 using sprat::checked_offsets;
 using sprat::checked_positive;
 using sprat::copied;
@@ -46,18 +47,7 @@ py::array_t<float> pool(const py::object& hidden_bth, const py::object& lengths_
       static_cast<sprat::Pooling>(checked_choice("mode", mode, {"mean", "cls", "last"}));
   const bool normalized = checked_bool("normalize", normalize);
   const py::ssize_t tokens = hidden.shape(1);
-  if (lengths.shape(0) != hidden.shape(0)) {
-    throw py::value_error("lengths_b: expected " + std::to_string(hidden.shape(0)) +
-                          " lengths, one for each row of hidden_bth, got " +
-                          std::to_string(lengths.shape(0)));
-  }
-  const auto checked = copied<std::int32_t>(lengths);
-  for (std::size_t b = 0; b < checked.size(); ++b) {
-    if (checked[b] < 1 || checked[b] > tokens) {
-      throw py::value_error("lengths_b[" + std::to_string(b) + "]: expected a length in [1, " +
-                            std::to_string(tokens) + "], got " + std::to_string(checked[b]));
-    }
-  }
+  const auto checked = checked_lengths("lengths_b", lengths, "hidden_bth", hidden.shape(0), tokens);
   const auto width = static_cast<std::size_t>(hidden.shape(2));
   auto pooled = empty<float>(checked.size(), width);
   const auto* source = static_cast<const float*>(hidden.data());

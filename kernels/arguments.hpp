@@ -146,6 +146,25 @@ inline std::vector<std::int64_t> checked_offsets(const std::string& name, const 
   return offsets;
 }
 
+// A copy of a length in [1, tokens] for each row of the array `of`, or ValueError.
+inline std::vector<std::int32_t> checked_lengths(const std::string& name, const py::array& array,
+                                                 const std::string& of, py::ssize_t rows,
+                                                 py::ssize_t tokens) {
+  if (array.shape(0) != rows) {
+    throw py::value_error(name + ": expected " + std::to_string(rows) +
+                          " lengths, one for each row of " + of + ", got " +
+                          std::to_string(array.shape(0)));
+  }
+  auto lengths = copied<std::int32_t>(array);
+  for (std::size_t b = 0; b < lengths.size(); ++b) {
+    if (lengths[b] < 1 || lengths[b] > tokens) {
+      throw py::value_error(name + "[" + std::to_string(b) + "]: expected a length in [1, " +
+                            std::to_string(tokens) + "], got " + std::to_string(lengths[b]));
+    }
+  }
+  return lengths;
+}
+
 // The docstring of a function: its reference twin's, below the line by which CPython tells
 // inspect.signature what a built-in function takes.
 inline std::string documented(const std::string& name, const std::string& signature) {

@@ -11,7 +11,7 @@ Dimension letters, as suffixes of array names:
 ``n``    position in what holds all rows one after the other
 ``t``    token position in a row, padding included
 ``h``    component of a hidden vector
-``k``    label
+``k``    label or tag
 ``v``    token of the vocabulary
 =======  ===================================================
 """
@@ -20,6 +20,15 @@ from sprat.kernels.reference.embedding import embedding_bag
 from sprat.kernels.reference.head import classify_head
 from sprat.kernels.reference.packing import length_order, pack
 from sprat.kernels.reference.pooling import pool
+from sprat.kernels.reference.tagging import viterbi
 from sprat.kernels.reference.utf8 import Utf8Stream
 
-__all__ = ["Utf8Stream", "classify_head", "embedding_bag", "length_order", "pack", "pool"]
+__all__ = [
+    "Utf8Stream",
+    "classify_head",
+    "embedding_bag",
+    "length_order",
+    "pack",
+    "pool",
+    "viterbi",
+]

@@ -128,3 +128,22 @@ def check_offsets(name: str, offsets: object, total: int) -> None:
             )
     if values[-1] != total:
         raise ValueError(f"{name}[{len(values) - 1}]: expected {total}, got {values[-1]}")
+
+
+def check_lengths(
+    name: str, lengths_b: npt.NDArray[np.int32], of: str, rows: int, tokens: int
+) -> None:
+    """Refuse what is not a length in [1, tokens] for each row of the array `of`.
+
+    Raises
+    ------
+    ValueError
+        Too many or too few, or one out of range.
+    """
+    if lengths_b.shape[0] != rows:
+        raise ValueError(
+            f"{name}: expected {rows} lengths, one for each row of {of}, got {lengths_b.shape[0]}"
+        )
+    for row, length in enumerate(lengths_b.tolist()):
+        if not 1 <= length <= tokens:
+            raise ValueError(f"{name}[{row}]: expected a length in [1, {tokens}], got {length}")

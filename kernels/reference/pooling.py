@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sprat.kernels.reference.checks import check_array, check_bool, check_choice
+from sprat.kernels.reference.checks import check_array, check_bool, check_choice, check_lengths
 
 
 def pool(
@@ -68,14 +68,7 @@ def pool(
     check_choice("mode", mode, ("mean", "cls", "last"))
     check_bool("normalize", normalize)
     rows, tokens, width = hidden_bth.shape
-    if lengths_b.shape[0] != rows:
-        raise ValueError(
-            f"lengths_b: expected {rows} lengths, one for each row of hidden_bth,"
-            f" got {lengths_b.shape[0]}"
-        )
-    for row, length in enumerate(lengths_b.tolist()):
-        if not 1 <= length <= tokens:
-            raise ValueError(f"lengths_b[{row}]: expected a length in [1, {tokens}], got {length}")
+    check_lengths("lengths_b", lengths_b, "hidden_bth", rows, tokens)
 
     pooled_bh = np.empty((rows, width), dtype=np.float32)
     with np.errstate(all="ignore"):

@@ -13,7 +13,7 @@ from pkgutil import iter_modules
 
 import pytest
 
-from sprat.kernels import _array, _text, reference
+from sprat.kernels import _array, _labels, _text, reference
 
 SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__module__)"
 BEST = "avx2" if _array.AVX2 else "baseline"
@@ -24,8 +24,9 @@ NATIVE = {
     "length_order": _array.length_order,
     "pack": _array.pack,
     "pool": _array.pool,
+    "viterbi": _labels.viterbi,
 }
-HAVE_VARIANTS = ["test_embedding.py", "test_head.py"]
+HAVE_VARIANTS = ["test_embedding.py", "test_head.py", "test_viterbi.py"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +76,7 @@ def test_kernels_refuses_instructions_that_the_cpu_lacks() -> None:
     assert "SPRAT_ISA: avx2 was asked for, but this CPU does not have" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["_array", "_text"])
+@pytest.mark.parametrize("module", ["_array", "_labels", "_text"])
 def test_kernels_never_falls_back_silently(module: str) -> None:
     done = run(f"import sys; sys.modules['sprat.kernels.{module}'] = None; {SHOW}")
     assert done.returncode == 1
@@ -86,7 +87,7 @@ def test_kernels_never_falls_back_silently(module: str) -> None:
 
 
 def test_kernels_reference_needs_no_extension() -> None:
-    names = ("sprat.kernels._array", "sprat.kernels._text")
+    names = ("sprat.kernels._array", "sprat.kernels._labels", "sprat.kernels._text")
     absent = f"import sys; sys.modules.update(dict.fromkeys({names}))"
     done = run(f"{absent}; {SHOW}", SPRAT_KERNELS="reference")
     assert done.stdout.startswith("reference"), done.stderr
@@ -100,6 +101,7 @@ def test_kernels_reference_needs_no_extension() -> None:
         (_array.length_order, reference.length_order),
         (_array.pack, reference.pack),
         (_array.pool, reference.pool),
+        (_labels.viterbi, reference.viterbi),
         (_text.Utf8Stream, reference.Utf8Stream),
         (_text.Utf8Stream.feed, reference.Utf8Stream.feed),
         (_text.Utf8Stream.flush, reference.Utf8Stream.flush),
