@@ -39,6 +39,7 @@ if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE
         length_order,
         pack,
         pool,
+        score_trie,
         viterbi,
     )
 
@@ -54,7 +55,7 @@ else:
             pack,
             pool,
         )
-        from sprat.kernels._labels import viterbi
+        from sprat.kernels._labels import score_trie, viterbi
         from sprat.kernels._text import Utf8Stream
     except ImportError as error:
         raise ImportError(
@@ -78,5 +79,6 @@ __all__ = [
     "length_order",
     "pack",
     "pool",
+    "score_trie",
     "viterbi",
 ]

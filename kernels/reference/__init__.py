@@ -8,7 +8,8 @@ Dimension letters, as suffixes of array names:
 =======  ===================================================
 ``b``    row of a batch
 ``m``    row of those that are taken from a batch
-``n``    position in what holds all rows one after the other
+``n``    item of a flat list: the tokens of all rows, nodes
+``r``    row of logits
 ``t``    token position in a row, padding included
 ``h``    component of a hidden vector
 ``k``    label or tag
@@ -21,6 +22,7 @@ from sprat.kernels.reference.head import classify_head
 from sprat.kernels.reference.packing import length_order, pack
 from sprat.kernels.reference.pooling import pool
 from sprat.kernels.reference.tagging import viterbi
+from sprat.kernels.reference.trie import score_trie
 from sprat.kernels.reference.utf8 import Utf8Stream
 
 __all__ = [
@@ -30,5 +32,6 @@ __all__ = [
     "length_order",
     "pack",
     "pool",
+    "score_trie",
     "viterbi",
 ]

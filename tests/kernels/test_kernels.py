@@ -24,9 +24,10 @@ NATIVE = {
     "length_order": _array.length_order,
     "pack": _array.pack,
     "pool": _array.pool,
+    "score_trie": _labels.score_trie,
     "viterbi": _labels.viterbi,
 }
-HAVE_VARIANTS = ["test_embedding.py", "test_head.py", "test_viterbi.py"]
+HAVE_VARIANTS = ["test_embedding.py", "test_head.py", "test_trie.py", "test_viterbi.py"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -101,6 +102,7 @@ def test_kernels_reference_needs_no_extension() -> None:
         (_array.length_order, reference.length_order),
         (_array.pack, reference.pack),
         (_array.pool, reference.pool),
+        (_labels.score_trie, reference.score_trie),
         (_labels.viterbi, reference.viterbi),
         (_text.Utf8Stream, reference.Utf8Stream),
         (_text.Utf8Stream.feed, reference.Utf8Stream.feed),
