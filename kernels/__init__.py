@@ -32,13 +32,30 @@ def _choice(variable: str, choices: tuple[str, ...]) -> str:
 
 
 if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE_CHECKING:
-    from sprat.kernels.reference import Utf8Stream, pool
+    from sprat.kernels.reference import (
+        Utf8Stream,
+        argmax,
+        bias_logits,
+        log_softmax,
+        mask_logits,
+        penalize_logits,
+        pool,
+        sample,
+    )
 
     implementation = "reference"
     isa = "python"
 else:
     try:
         from sprat.kernels._array import AVX2, pool
+        from sprat.kernels._logits import (
+            argmax,
+            bias_logits,
+            log_softmax,
+            mask_logits,
+            penalize_logits,
+            sample,
+        )
         from sprat.kernels._text import Utf8Stream
     except ImportError as error:
         raise ImportError(
@@ -51,4 +68,15 @@ else:
     if isa == "avx2" and not AVX2:
         raise ValueError("SPRAT_ISA: avx2 was asked for, but this CPU does not have AVX2 and FMA")
 
-__all__ = ["Utf8Stream", "implementation", "isa", "pool"]
+__all__ = [
+    "Utf8Stream",
+    "argmax",
+    "bias_logits",
+    "implementation",
+    "isa",
+    "log_softmax",
+    "mask_logits",
+    "penalize_logits",
+    "pool",
+    "sample",
+]

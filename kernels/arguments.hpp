@@ -4,7 +4,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace sprat {
 
@@ -38,6 +41,50 @@ py::array checked_array(const std::string& name, const py::object& object, py::s
                           text(array.attr("strides")));
   }
   return array;
+}
+
+// A copy of an array's values: another thread may write to the array once the GIL is released.
+template <typename T>
+std::vector<T> copied(const py::array& array) {
+  const auto* first = static_cast<const T*>(array.data());
+  return std::vector<T>(first, first + array.size());
+}
+
+// ValueError unless every value is in [0, limit).
+inline void check_ids(const std::string& name, const std::vector<std::int32_t>& ids,
+                      py::ssize_t limit) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= limit) {
+      throw py::value_error(name + "[" + std::to_string(i) + "]: expected a value in [0, " +
+                            std::to_string(limit) + "), got " + std::to_string(ids[i]));
+    }
+  }
+}
+
+// A copy of offsets that ascend from 0 to `total`, at least one, or TypeError or ValueError.
+inline std::vector<std::int64_t> checked_offsets(const std::string& name, const py::object& object,
+                                                 py::ssize_t total) {
+  auto offsets = copied<std::int64_t>(checked_array<std::int64_t>(name, object, 1));
+  const auto refuse = [&](std::size_t i, const std::string& expected) {
+    throw py::value_error(name + "[" + std::to_string(i) + "]: expected " + expected + ", got " +
+                          std::to_string(offsets[i]));
+  };
+  if (offsets.empty()) {
+    throw py::value_error(name + ": expected at least 1 offset, got 0");
+  }
+  if (offsets[0] != 0) {
+    refuse(0, "0");
+  }
+  for (std::size_t i = 1; i < offsets.size(); ++i) {
+    if (offsets[i] < offsets[i - 1] || offsets[i] > total) {
+      refuse(i,
+             "a value in [" + std::to_string(offsets[i - 1]) + ", " + std::to_string(total) + "]");
+    }
+  }
+  if (offsets.back() != total) {
+    refuse(offsets.size() - 1, std::to_string(total));
+  }
+  return offsets;
 }
 
 // The docstring of a function: its reference twin's, below the line by which CPython tells
