@@ -34,11 +34,17 @@ def _choice(variable: str, choices: tuple[str, ...]) -> str:
 if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE_CHECKING:
     from sprat.kernels.reference import (
         Utf8Stream,
+        argmax,
+        bias_logits,
         classify_head,
         embedding_bag,
         length_order,
+        log_softmax,
+        mask_logits,
         pack,
+        penalize_logits,
         pool,
+        sample,
         score_trie,
         viterbi,
     )
@@ -56,6 +62,14 @@ else:
             pool,
         )
         from sprat.kernels._labels import score_trie, viterbi
+        from sprat.kernels._logits import (
+            argmax,
+            bias_logits,
+            log_softmax,
+            mask_logits,
+            penalize_logits,
+            sample,
+        )
         from sprat.kernels._text import Utf8Stream
     except ImportError as error:
         raise ImportError(
@@ -72,13 +86,19 @@ else:
 
 __all__ = [
     "Utf8Stream",
+    "argmax",
+    "bias_logits",
     "classify_head",
     "embedding_bag",
     "implementation",
     "isa",
     "length_order",
+    "log_softmax",
+    "mask_logits",
     "pack",
+    "penalize_logits",
     "pool",
+    "sample",
     "score_trie",
     "viterbi",
 ]
