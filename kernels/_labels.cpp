@@ -128,10 +128,9 @@ py::tuple viterbi(const py::object& emissions_btk, const py::object& lengths_b,
     }
   }
   const auto lengths = checked_lengths("lengths_b", lengths_array, "emissions_btk", rows, tokens);
-  // The way back has to find the scores of the way forward.
-  const auto transitions = copied<float>(transitions_array);
-  const auto start = copied<float>(start_array);
-  const auto end = copied<float>(end_array);
+  const auto* transitions = static_cast<const float*>(transitions_array.data());
+  const auto* start = static_cast<const float*>(start_array.data());
+  const auto* end = static_cast<const float*>(end_array.data());
   py::array_t<std::int32_t> path({rows, tokens});
   py::array_t<float> scores(rows);
   const auto* source = static_cast<const float*>(emissions.data());
@@ -139,9 +138,9 @@ py::tuple viterbi(const py::object& emissions_btk, const py::object& lengths_b,
   float* reached = scores.mutable_data();
   {
     const py::gil_scoped_release nogil;
-    sprat::viterbi(source, lengths.data(), transitions.data(), start.data(), end.data(),
-                   lengths.size(), static_cast<std::size_t>(tokens), static_cast<std::size_t>(tags),
-                   chosen, reached);
+    sprat::viterbi(source, lengths.data(), transitions, start, end, lengths.size(),
+                   static_cast<std::size_t>(tokens), static_cast<std::size_t>(tags), chosen,
+                   reached);
   }
   return py::make_tuple(path, scores);
 }

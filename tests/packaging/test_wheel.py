@@ -71,6 +71,8 @@ def test_sdist_has_sources_only(sdist: Path) -> None:
         "README.md",
         "kernels/_array.cpp",
         "kernels/_array.pyi",
+        "kernels/_labels.cpp",
+        "kernels/_labels.pyi",
         "kernels/_text.pyx",
         "kernels/include/sprat/pool.hpp",
         "kernels/include/sprat/utf8.hpp",
@@ -89,6 +91,7 @@ def test_wheel_has_what_runs(wheel: Path) -> None:
         about = archive.read(metadata).decode()
     assert {
         "sprat/kernels/_array.pyi",
+        "sprat/kernels/_labels.pyi",
         "sprat/kernels/include/sprat/pool.hpp",
         "sprat/proto/v1/sprat.proto",
         "sprat/proto/v1/sprat_pb2.pyi",

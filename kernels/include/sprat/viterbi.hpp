@@ -94,6 +94,7 @@ inline void viterbi(const float* emissions, const std::int32_t* lengths, const f
 #else
   const auto step = best_steps;
 #endif
+  // A copy: the way back has to find the scores of the way forward, whoever writes meanwhile.
   const std::size_t width = (tags + 7) / 8 * 8;
   std::vector<float> padded(tags * width);
   for (std::size_t i = 0; i < tags; ++i) {
