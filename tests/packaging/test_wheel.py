@@ -71,8 +71,13 @@ def test_sdist_has_sources_only(sdist: Path) -> None:
         "README.md",
         "kernels/_array.cpp",
         "kernels/_array.pyi",
+        "kernels/_logits.cpp",
+        "kernels/_logits.pyi",
         "kernels/_text.pyx",
+        "kernels/include/sprat/lanes.hpp",
+        "kernels/include/sprat/logits.hpp",
         "kernels/include/sprat/pool.hpp",
+        "kernels/include/sprat/sampling.hpp",
         "kernels/include/sprat/utf8.hpp",
         "proto/v1/sprat.proto",
         "pyproject.toml",
@@ -89,6 +94,7 @@ def test_wheel_has_what_runs(wheel: Path) -> None:
         about = archive.read(metadata).decode()
     assert {
         "sprat/kernels/_array.pyi",
+        "sprat/kernels/_logits.pyi",
         "sprat/kernels/include/sprat/pool.hpp",
         "sprat/proto/v1/sprat.proto",
         "sprat/proto/v1/sprat_pb2.pyi",
