@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +97,7 @@ def bias_logits(
         if not bias < np.inf:
             raise ValueError(f"biases_n[{index}]: expected a finite bias or -inf, got {bias}")
     with np.errstate(all="ignore"):
-        for row, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        for row, (begin, end) in enumerate(pairwise(offsets)):
             np.add.at(logits_bv[row], ids_n[begin:end], biases_n[begin:end])
 
 
@@ -138,8 +139,8 @@ def penalize_logits(
 
     References
     ----------
-    Keskar et al., "CTRL", 2019, section 4.1 (the divisor); llama.cpp, `llama_sampler_init_penalties`
-    (the product for logits below 0, and the order).
+    Keskar et al., "CTRL", 2019, section 4.1 (the divisor); `llama_sampler_init_penalties` of
+    llama.cpp (the product for logits below 0, and the order).
 
     Examples
     --------

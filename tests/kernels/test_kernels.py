@@ -13,17 +13,23 @@ from pkgutil import iter_modules
 
 import pytest
 
-from sprat.kernels import _array, _labels, _text, reference
+from sprat.kernels import _array, _labels, _logits, _text, reference
 
 SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__module__)"
 BEST = "avx2" if _array.AVX2 else "baseline"
 NATIVE = {
     "Utf8Stream": _text.Utf8Stream,
+    "argmax": _logits.argmax,
+    "bias_logits": _logits.bias_logits,
     "classify_head": _array.classify_head,
     "embedding_bag": _array.embedding_bag,
     "length_order": _array.length_order,
+    "log_softmax": _logits.log_softmax,
+    "mask_logits": _logits.mask_logits,
     "pack": _array.pack,
+    "penalize_logits": _logits.penalize_logits,
     "pool": _array.pool,
+    "sample": _logits.sample,
     "score_trie": _labels.score_trie,
     "viterbi": _labels.viterbi,
 }
@@ -77,7 +83,7 @@ def test_kernels_refuses_instructions_that_the_cpu_lacks() -> None:
     assert "SPRAT_ISA: avx2 was asked for, but this CPU does not have" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["_array", "_labels", "_text"])
+@pytest.mark.parametrize("module", ["_array", "_labels", "_logits", "_text"])
 def test_kernels_never_falls_back_silently(module: str) -> None:
     done = run(f"import sys; sys.modules['sprat.kernels.{module}'] = None; {SHOW}")
     assert done.returncode == 1
@@ -88,7 +94,7 @@ def test_kernels_never_falls_back_silently(module: str) -> None:
 
 
 def test_kernels_reference_needs_no_extension() -> None:
-    names = ("sprat.kernels._array", "sprat.kernels._labels", "sprat.kernels._text")
+    names = [f"sprat.kernels.{name}" for name in ("_array", "_labels", "_logits", "_text")]
     absent = f"import sys; sys.modules.update(dict.fromkeys({names}))"
     done = run(f"{absent}; {SHOW}", SPRAT_KERNELS="reference")
     assert done.stdout.startswith("reference"), done.stderr
@@ -104,6 +110,12 @@ def test_kernels_reference_needs_no_extension() -> None:
         (_array.pool, reference.pool),
         (_labels.score_trie, reference.score_trie),
         (_labels.viterbi, reference.viterbi),
+        (_logits.argmax, reference.argmax),
+        (_logits.bias_logits, reference.bias_logits),
+        (_logits.log_softmax, reference.log_softmax),
+        (_logits.mask_logits, reference.mask_logits),
+        (_logits.penalize_logits, reference.penalize_logits),
+        (_logits.sample, reference.sample),
         (_text.Utf8Stream, reference.Utf8Stream),
         (_text.Utf8Stream.feed, reference.Utf8Stream.feed),
         (_text.Utf8Stream.flush, reference.Utf8Stream.flush),
