@@ -60,6 +60,8 @@ def extensions() -> list[Extension]:
     }
     return [
         Pybind11Extension("sprat.kernels._array", ["kernels/_array.cpp"], **shared),
+        Pybind11Extension("sprat.kernels._labels", ["kernels/_labels.cpp"], **shared),
+        Pybind11Extension("sprat.kernels._logits", ["kernels/_logits.cpp"], **shared),
         *cythonize(
             [Extension("sprat.kernels._text", ["kernels/_text.pyx"], **shared)],
             build_dir="build/cython",

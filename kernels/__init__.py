@@ -32,13 +32,48 @@ def _choice(variable: str, choices: tuple[str, ...]) -> str:
 
 
 if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE_CHECKING:
-    from sprat.kernels.reference import NgramIndex, StopMatcher, Utf8Stream, chunk, pool
+    from sprat.kernels.reference import (
+        NgramIndex,
+        StopMatcher,
+        Utf8Stream,
+        argmax,
+        bias_logits,
+        chunk,
+        classify_head,
+        embedding_bag,
+        length_order,
+        log_softmax,
+        mask_logits,
+        pack,
+        penalize_logits,
+        pool,
+        sample,
+        score_trie,
+        viterbi,
+    )
 
     implementation = "reference"
     isa = "python"
 else:
     try:
-        from sprat.kernels._array import AVX2, chunk, pool
+        from sprat.kernels._array import (
+            AVX2,
+            chunk,
+            classify_head,
+            embedding_bag,
+            length_order,
+            pack,
+            pool,
+        )
+        from sprat.kernels._labels import score_trie, viterbi
+        from sprat.kernels._logits import (
+            argmax,
+            bias_logits,
+            log_softmax,
+            mask_logits,
+            penalize_logits,
+            sample,
+        )
         from sprat.kernels._text import NgramIndex, StopMatcher, Utf8Stream
     except ImportError as error:
         raise ImportError(
@@ -49,6 +84,28 @@ else:
     implementation = "native"
     isa = _choice("SPRAT_ISA", ("avx2", "baseline") if AVX2 else ("baseline", "avx2"))
     if isa == "avx2" and not AVX2:
-        raise ValueError("SPRAT_ISA: avx2 was asked for, but this CPU does not have AVX2 and FMA")
+        raise ValueError(
+            "SPRAT_ISA: avx2 was asked for, but this CPU does not have AVX2, FMA and F16C"
+        )
 
-__all__ = ["NgramIndex", "StopMatcher", "Utf8Stream", "chunk", "implementation", "isa", "pool"]
+__all__ = [
+    "NgramIndex",
+    "StopMatcher",
+    "Utf8Stream",
+    "argmax",
+    "bias_logits",
+    "chunk",
+    "classify_head",
+    "embedding_bag",
+    "implementation",
+    "isa",
+    "length_order",
+    "log_softmax",
+    "mask_logits",
+    "pack",
+    "penalize_logits",
+    "pool",
+    "sample",
+    "score_trie",
+    "viterbi",
+]

@@ -2,22 +2,44 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "arguments.hpp"
 #include "sprat/chunk.hpp"
+#include "sprat/embedding.hpp"
+#include "sprat/head.hpp"
 #include "sprat/isa.hpp"
+#include "sprat/pack.hpp"
 #include "sprat/pool.hpp"
 
 namespace py = pybind11;
+using sprat::check_ids;
 using sprat::checked_array;
+using sprat::checked_bool;
+using sprat::checked_choice;
+using sprat::checked_int;
+using sprat::checked_lengths;
+using sprat::checked_offsets;
+using sprat::checked_positive;
+using sprat::copied;
 using sprat::text;
 using sprat::type_name;
 
 namespace {
+
+constexpr std::int32_t int32_max = std::numeric_limits<std::int32_t>::max();
+
+// Uninitialized, of this shape.
+template <typename T>
+py::array_t<T> empty(std::size_t rows, std::size_t columns) {
+  return py::array_t<T>({rows, columns});
+}
 
 std::string pair_text(std::int32_t start, std::int32_t end) {
   return "[" + std::to_string(start) + ", " + std::to_string(end) + "]";
@@ -58,10 +80,9 @@ py::tuple chunk(const py::object& text, const py::object& spans, const py::objec
   const long long most = sprat::checked_int("max_tokens", max_tokens, 1, 2147483647);
   const long long overlap = sprat::checked_int("overlap_tokens", overlap_tokens, 0, most - 1);
   // A copy: another thread may write to the array once the GIL is released.
-  const auto* first = static_cast<const std::int32_t*>(checked.data());
-  const std::vector<std::int32_t> copied(first, first + checked.size());
+  const auto edges = copied<std::int32_t>(checked);
   const py::ssize_t size = PyUnicode_GET_LENGTH(text.ptr());
-  check_spans(copied, size);
+  check_spans(edges, size);
 
   std::vector<sprat::Window> windows;
   const int kind = PyUnicode_KIND(text.ptr());
@@ -69,9 +90,9 @@ py::tuple chunk(const py::object& text, const py::object& spans, const py::objec
   {
     const py::gil_scoped_release nogil;
     const auto cut = [&](const auto* code_points) {
-      windows = sprat::chunk(code_points, static_cast<std::size_t>(size), copied.data(),
-                             copied.size() / 2, static_cast<std::size_t>(most),
-                             static_cast<std::size_t>(overlap));
+      windows =
+          sprat::chunk(code_points, static_cast<std::size_t>(size), edges.data(), edges.size() / 2,
+                       static_cast<std::size_t>(most), static_cast<std::size_t>(overlap));
     };
     if (kind == PyUnicode_1BYTE_KIND) {
       cut(static_cast<const Py_UCS1*>(characters));
@@ -89,8 +110,8 @@ py::tuple chunk(const py::object& text, const py::object& spans, const py::objec
   for (const sprat::Window& window : windows) {
     *token++ = window.first;
     *token++ = window.last;
-    *place++ = copied[static_cast<std::size_t>(2 * window.first)];
-    *place++ = copied[static_cast<std::size_t>(2 * window.last - 1)];
+    *place++ = edges[static_cast<std::size_t>(2 * window.first)];
+    *place++ = edges[static_cast<std::size_t>(2 * window.last - 1)];
   }
   return py::make_tuple(tokens, places);
 }
@@ -99,45 +120,160 @@ py::array_t<float> pool(const py::object& hidden_bth, const py::object& lengths_
                         const py::object& mode, const py::object& normalize) {
   const py::array hidden = checked_array<float>("hidden_bth", hidden_bth, 3);
   const py::array lengths = checked_array<std::int32_t>("lengths_b", lengths_b, 1);
-  if (!py::isinstance<py::str>(mode)) {
-    throw py::type_error("mode: expected str, got " + type_name(mode));
-  }
-  const bool mean = mode.equal(py::str("mean"));
-  if (!mean && !mode.equal(py::str("cls"))) {
-    throw py::value_error("mode: expected 'mean' or 'cls', got " + text(py::repr(mode)));
-  }
-  if (!py::isinstance<py::bool_>(normalize)) {
-    throw py::type_error("normalize: expected bool, got " + type_name(normalize));
-  }
-  const py::ssize_t batch = hidden.shape(0);
+  const auto pooling =
+      static_cast<sprat::Pooling>(checked_choice("mode", mode, {"mean", "cls", "last"}));
+  const bool normalized = checked_bool("normalize", normalize);
   const py::ssize_t tokens = hidden.shape(1);
-  const py::ssize_t width = hidden.shape(2);
-  if (lengths.shape(0) != batch) {
-    throw py::value_error("lengths_b: expected " + std::to_string(batch) +
-                          " lengths, one for each row of hidden_bth, got " +
-                          std::to_string(lengths.shape(0)));
-  }
-  // A copy: another thread may write to the array once the GIL is released.
-  const auto* first = static_cast<const std::int32_t*>(lengths.data());
-  const std::vector<std::int32_t> checked(first, first + batch);
-  for (std::size_t b = 0; b < checked.size(); ++b) {
-    if (checked[b] < 1 || checked[b] > tokens) {
-      throw py::value_error("lengths_b[" + std::to_string(b) + "]: expected a length in [1, " +
-                            std::to_string(tokens) + "], got " + std::to_string(checked[b]));
-    }
-  }
-  py::array_t<float> pooled({batch, width});
+  const auto checked = checked_lengths("lengths_b", lengths, "hidden_bth", hidden.shape(0), tokens);
+  const auto width = static_cast<std::size_t>(hidden.shape(2));
+  auto pooled = empty<float>(checked.size(), width);
   const auto* source = static_cast<const float*>(hidden.data());
   float* target = pooled.mutable_data();
-  const auto pooling = mean ? sprat::Pooling::mean : sprat::Pooling::cls;
-  const bool normalized = normalize.is(py::bool_(true));
   {
     const py::gil_scoped_release nogil;
-    sprat::pool(source, checked.data(), static_cast<std::size_t>(batch),
-                static_cast<std::size_t>(tokens), static_cast<std::size_t>(width), pooling,
-                normalized, target);
+    sprat::pool(source, checked.data(), checked.size(), static_cast<std::size_t>(tokens), width,
+                pooling, normalized, target);
   }
   return pooled;
+}
+
+py::tuple pack(const py::object& ids_n, const py::object& offsets_object,
+               const py::object& vocabulary_size, const py::object& order_m) {
+  const py::array ids = checked_array<std::int32_t>("ids_n", ids_n, 1);
+  if (ids.size() > int32_max) {
+    throw py::value_error("ids_n: expected at most " + std::to_string(int32_max) + " ids, got " +
+                          std::to_string(ids.size()));
+  }
+  const auto offsets = checked_offsets("offsets", offsets_object, ids.size());
+  const auto limit =
+      static_cast<std::int32_t>(checked_int("vocabulary_size", vocabulary_size, 1, int32_max));
+  const std::size_t rows = offsets.size() - 1;
+  std::vector<std::int32_t> order;
+  if (order_m.is_none()) {
+    order.resize(rows);
+    std::iota(order.begin(), order.end(), 0);
+  } else {
+    order = copied<std::int32_t>(checked_array<std::int32_t>("order_m", order_m, 1));
+    check_ids("order_m", order, static_cast<py::ssize_t>(rows));
+  }
+  py::array_t<std::int32_t> lengths(static_cast<py::ssize_t>(order.size()));
+  std::int32_t tokens = 0;
+  for (std::size_t m = 0; m < order.size(); ++m) {
+    const auto row = static_cast<std::size_t>(order[m]);
+    const auto length = static_cast<std::int32_t>(offsets[row + 1] - offsets[row]);
+    lengths.mutable_data()[m] = length;
+    tokens = std::max(tokens, length);
+  }
+  auto padded = empty<std::int32_t>(order.size(), static_cast<std::size_t>(tokens));
+  auto mask = empty<bool>(order.size(), static_cast<std::size_t>(tokens));
+  const auto* source = static_cast<const std::int32_t*>(ids.data());
+  std::int32_t* target = padded.mutable_data();
+  bool* marks = mask.mutable_data();
+  std::int64_t wrong = -1;
+  {
+    const py::gil_scoped_release nogil;
+    wrong = sprat::pack(source, offsets.data(), order.data(), order.size(),
+                        static_cast<std::size_t>(tokens), limit, target, marks);
+  }
+  if (wrong >= 0) {
+    throw py::value_error("ids_n[" + std::to_string(wrong) + "]: expected a value in [0, " +
+                          std::to_string(limit) + "), got " + std::to_string(source[wrong]));
+  }
+  return py::make_tuple(padded, mask, lengths);
+}
+
+py::tuple length_order(const py::object& lengths_b) {
+  const auto lengths = copied<std::int32_t>(checked_array<std::int32_t>("lengths_b", lengths_b, 1));
+  for (std::size_t b = 0; b < lengths.size(); ++b) {
+    if (lengths[b] < 0) {
+      throw py::value_error("lengths_b[" + std::to_string(b) + "]: expected a length from 0, got " +
+                            std::to_string(lengths[b]));
+    }
+  }
+  py::array_t<std::int32_t> order(static_cast<py::ssize_t>(lengths.size()));
+  py::array_t<std::int32_t> inverse(static_cast<py::ssize_t>(lengths.size()));
+  std::int32_t* rows = order.mutable_data();
+  std::int32_t* places = inverse.mutable_data();
+  {
+    const py::gil_scoped_release nogil;
+    sprat::length_order(lengths.data(), lengths.size(), rows, places);
+  }
+  return py::make_tuple(order, inverse);
+}
+
+py::tuple classify_head(const py::object& vectors_bh, const py::object& weight_kh,
+                        const py::object& bias_k, const py::object& temperature_object,
+                        const py::object& top_k) {
+  const py::array vectors = checked_array<float>("vectors_bh", vectors_bh, 2);
+  const py::array weight = checked_array<float>("weight_kh", weight_kh, 2);
+  const py::array bias = checked_array<float>("bias_k", bias_k, 1);
+  const py::ssize_t width = vectors.shape(1);
+  const py::ssize_t labels = bias.shape(0);
+  if (weight.shape(0) != labels || weight.shape(1) != width) {
+    throw py::value_error("weight_kh: expected shape (" + std::to_string(labels) + ", " +
+                          std::to_string(width) +
+                          "), a row for each of bias_k and a column for each of vectors_bh, got " +
+                          text(weight.attr("shape")));
+  }
+  const double temperature = checked_positive("temperature", temperature_object);
+  const auto top = static_cast<std::size_t>(checked_int("top_k", top_k, 1, labels));
+  const auto batch = static_cast<std::size_t>(vectors.shape(0));
+  auto indices = empty<std::int32_t>(batch, top);
+  auto probabilities = empty<float>(batch, top);
+  const auto* vector = static_cast<const float*>(vectors.data());
+  const auto* rows = static_cast<const float*>(weight.data());
+  const auto* added = static_cast<const float*>(bias.data());
+  std::int32_t* best = indices.mutable_data();
+  float* chances = probabilities.mutable_data();
+  {
+    const py::gil_scoped_release nogil;
+    sprat::classify_head(vector, rows, added, batch, static_cast<std::size_t>(labels),
+                         static_cast<std::size_t>(width), temperature, top, best, chances);
+  }
+  return py::make_tuple(indices, probabilities);
+}
+
+py::array_t<float> embedding_bag(const py::object& ids_n, const py::object& offsets_object,
+                                 const py::object& table_vh, const py::object& weights_v,
+                                 const py::object& normalize) {
+  const auto ids = copied<std::int32_t>(checked_array<std::int32_t>("ids_n", ids_n, 1));
+  const auto offsets =
+      checked_offsets("offsets", offsets_object, static_cast<py::ssize_t>(ids.size()));
+  const bool half = py::isinstance<py::array>(table_vh) &&
+                    py::reinterpret_borrow<py::array>(table_vh).dtype().equal(py::dtype("e"));
+  const py::array table = half ? checked_array("table_vh", table_vh, py::dtype("e"), 2)
+                               : checked_array<std::int8_t>("table_vh", table_vh, 2);
+  const py::ssize_t rows = table.shape(0);
+  py::array weights;
+  if (!weights_v.is_none()) {
+    weights = checked_array<float>("weights_v", weights_v, 1);
+    if (weights.shape(0) != rows) {
+      throw py::value_error("weights_v: expected " + std::to_string(rows) +
+                            " weights, one for each row of table_vh, got " +
+                            std::to_string(weights.shape(0)));
+    }
+  }
+  const bool normalized = checked_bool("normalize", normalize);
+  check_ids("ids_n", ids, rows);
+  const std::size_t batch = offsets.size() - 1;
+  const auto width = static_cast<std::size_t>(table.shape(1));
+  auto vectors = empty<float>(batch, width);
+  const void* source = table.data();
+  const auto* factors = weights_v.is_none() ? nullptr : static_cast<const float*>(weights.data());
+  float* target = vectors.mutable_data();
+  {
+    const py::gil_scoped_release nogil;
+    if (half) {
+      sprat::embedding_bag(ids.data(), offsets.data(), batch,
+                           static_cast<const sprat::Half*>(source), factors, width, normalized,
+                           target);
+    } else {
+      sprat::embedding_bag(ids.data(), offsets.data(), batch,
+                           static_cast<const std::int8_t*>(source), factors, width, normalized,
+                           target);
+    }
+  }
+  return vectors;
 }
 
 }  // namespace
@@ -146,11 +282,23 @@ PYBIND11_MODULE(_array, module) {
   module.doc() = "Kernels over numpy buffers; documented in sprat.kernels.reference.";
   py::options options;
   options.disable_function_signatures();
-  module.def("chunk", &chunk, py::arg("text"), py::arg("spans"), py::arg("max_tokens"),
-             py::arg("overlap_tokens"),
-             sprat::documented("chunk", "(text, spans, max_tokens, overlap_tokens)").c_str());
-  module.def("pool", &pool, py::arg("hidden_bth"), py::arg("lengths_b"), py::arg("mode"),
-             py::arg("normalize") = true,
-             sprat::documented("pool", "(hidden_bth, lengths_b, mode, normalize=True)").c_str());
+  const auto define = [&module](const char* name, auto function, const std::string& signature,
+                                const auto&... arguments) {
+    module.def(name, function, arguments..., sprat::documented(name, signature).c_str());
+  };
+  define("chunk", &chunk, "(text, spans, max_tokens, overlap_tokens)", py::arg("text"),
+         py::arg("spans"), py::arg("max_tokens"), py::arg("overlap_tokens"));
+  define("classify_head", &classify_head, "(vectors_bh, weight_kh, bias_k, temperature, top_k)",
+         py::arg("vectors_bh"), py::arg("weight_kh"), py::arg("bias_k"), py::arg("temperature"),
+         py::arg("top_k"));
+  define("embedding_bag", &embedding_bag,
+         "(ids_n, offsets, table_vh, weights_v=None, normalize=True)", py::arg("ids_n"),
+         py::arg("offsets"), py::arg("table_vh"), py::arg("weights_v") = py::none(),
+         py::arg("normalize") = true);
+  define("length_order", &length_order, "(lengths_b)", py::arg("lengths_b"));
+  define("pack", &pack, "(ids_n, offsets, vocabulary_size, order_m=None)", py::arg("ids_n"),
+         py::arg("offsets"), py::arg("vocabulary_size"), py::arg("order_m") = py::none());
+  define("pool", &pool, "(hidden_bth, lengths_b, mode, normalize=True)", py::arg("hidden_bth"),
+         py::arg("lengths_b"), py::arg("mode"), py::arg("normalize") = true);
   module.attr("AVX2") = sprat::supports(sprat::Isa::avx2);
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sprat.kernels import length_order
 from sprat.values import FloatArray, IntArray
 
 TOKEN_BUDGET = 256
@@ -57,7 +58,7 @@ class EncodeWork:
         self.unfinished = len(lengths)
         self.tokens_left = sum(lengths)
         # Longest first: rows of like length share a batch, and the last batches are the short ones.
-        self._order = np.argsort(np.negative(lengths), kind="stable").tolist()
+        self._order = length_order(np.array(lengths, np.int32))[0].tolist()
 
     @property
     def is_dead(self) -> bool:

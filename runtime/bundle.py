@@ -23,8 +23,9 @@ import safetensors.numpy
 
 from sprat import manifest as manifests
 from sprat.errors import CorruptFile, StaleBundle, StoreError
+from sprat.kernels import classify_head
 from sprat.manifest import BUNDLE_MANIFEST, BundleManifest, ModelManifest
-from sprat.values import FloatArray
+from sprat.values import FloatArray, IntArray
 
 HEAD = "head.safetensors"
 REPORT = "report.json"
@@ -95,6 +96,25 @@ class Bundle:
         """
         logits_nk: FloatArray = vectors_nd @ self.weight.T + self.bias
         return logits_nk
+
+    def rank(self, vectors_nd: FloatArray, top_k: int) -> tuple[IntArray, FloatArray]:
+        """The best labels and their probabilities: `logits`, over the temperature, as softmax.
+
+        Parameters
+        ----------
+        vectors_nd : float32[N, D]
+            L2-normalized sentence vectors of the base model.
+        top_k : int
+            From 1; where there are fewer labels, all of them.
+
+        Returns
+        -------
+        indices : int32[N, min(top_k, K)]
+            Labels, best first; equally good ones in the order of the manifest.
+        probabilities : float32[N, min(top_k, K)]
+        """
+        top_k = min(top_k, len(self.bias))
+        return classify_head(vectors_nd, self.weight, self.bias, self.manifest.temperature, top_k)
 
     def save(self, folder: Path, *, report: str) -> BundleManifest:
         """Write the bundle into an empty folder.

@@ -117,6 +117,22 @@ def test_bundle_logits_are_one_row_a_text() -> None:
     np.testing.assert_allclose(logits, head.weight.T[:2] + head.bias)
 
 
+def test_bundle_ranks_the_labels_by_their_calibrated_probability() -> None:
+    head = bundle()
+    vectors = np.eye(DIMENSION, dtype=np.float32)[:2]
+    powers = np.exp(head.logits(vectors).astype(np.float64) / head.manifest.temperature)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    indices, probabilities = head.rank(vectors, top_k=99)
+    assert indices.shape == (2, len(LABELS))
+    np.testing.assert_array_equal(indices, np.argsort(-expected, axis=1))
+    np.testing.assert_allclose(
+        probabilities, np.take_along_axis(expected, indices, axis=1), rtol=1e-5
+    )
+    best, most = head.rank(vectors, top_k=1)
+    np.testing.assert_array_equal(best, indices[:, :1])
+    np.testing.assert_array_equal(most, probabilities[:, :1])
+
+
 def test_bundle_same_content_has_the_same_version(tmp_path: Path, folder: Path) -> None:
     again = tmp_path / "again"
     again.mkdir()

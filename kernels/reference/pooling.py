@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sprat.kernels.reference.checks import check_array
+from sprat.kernels.reference.checks import check_array, check_bool, check_choice, check_lengths
 
 
 def pool(
     hidden_bth: npt.NDArray[np.float32],
     lengths_b: npt.NDArray[np.int32],
-    mode: Literal["mean", "cls"],
+    mode: Literal["mean", "cls", "last"],
     normalize: bool = True,
 ) -> npt.NDArray[np.float32]:
     """Pool the token vectors of each row into one vector.
@@ -22,6 +22,7 @@ def pool(
 
         mean:  p[b] = (hidden[b, 0] + ... + hidden[b, n - 1]) / n
         cls:   p[b] = hidden[b, 0]
+        last:  p[b] = hidden[b, n - 1]
 
     and, when `normalize` is set, ``p[b] / sqrt(sum(p[b] ** 2))``. Positions from n on are never
     read. Sums over tokens run in float32 in order of position; the norm is taken in float64, so
@@ -33,8 +34,8 @@ def pool(
         Last hidden states, C-contiguous. Read-only arrays are accepted.
     lengths_b : int32[B]
         Tokens of each row, special tokens included, in [1, T].
-    mode : {"mean", "cls"}
-        Average over the tokens of the row, or its first token.
+    mode : {"mean", "cls", "last"}
+        Average over the tokens of the row, its first token or its last.
     normalize : bool, default True
         Scale each row to length 1. A zero row stays zero.
 
@@ -52,7 +53,8 @@ def pool(
 
     References
     ----------
-    Reimers and Gurevych, "Sentence-BERT", EMNLP 2019, section 3 (mean and CLS pooling).
+    Reimers and Gurevych, "Sentence-BERT", EMNLP 2019, section 3 (mean and CLS pooling);
+    Muennighoff, "SGPT", 2022, section 3 (last token).
 
     Examples
     --------
@@ -63,27 +65,18 @@ def pool(
     """
     check_array("hidden_bth", hidden_bth, np.float32, 3)
     check_array("lengths_b", lengths_b, np.int32, 1)
-    if not isinstance(mode, str):
-        raise TypeError(f"mode: expected str, got {type(mode).__name__}")
-    if mode not in ("mean", "cls"):
-        raise ValueError(f"mode: expected 'mean' or 'cls', got {mode!r}")
-    if not isinstance(normalize, bool):
-        raise TypeError(f"normalize: expected bool, got {type(normalize).__name__}")
+    check_choice("mode", mode, ("mean", "cls", "last"))
+    check_bool("normalize", normalize)
     rows, tokens, width = hidden_bth.shape
-    if lengths_b.shape[0] != rows:
-        raise ValueError(
-            f"lengths_b: expected {rows} lengths, one for each row of hidden_bth,"
-            f" got {lengths_b.shape[0]}"
-        )
-    for row, length in enumerate(lengths_b.tolist()):
-        if not 1 <= length <= tokens:
-            raise ValueError(f"lengths_b[{row}]: expected a length in [1, {tokens}], got {length}")
+    check_lengths("lengths_b", lengths_b, "hidden_bth", rows, tokens)
 
     pooled_bh = np.empty((rows, width), dtype=np.float32)
     with np.errstate(all="ignore"):
         for row, length in enumerate(lengths_b.tolist()):
             if mode == "cls":
                 pooled_bh[row] = hidden_bth[row, 0]
+            elif mode == "last":
+                pooled_bh[row] = hidden_bth[row, length - 1]
             else:
                 total_h = np.zeros(width, dtype=np.float32)
                 for hidden_h in hidden_bth[row, :length]:

@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ import numpy as np
 from ctranslate2 import Encoder, StorageView, get_supported_compute_types
 
 from sprat.errors import CorruptFile, EngineError
-from sprat.kernels import pool
+from sprat.kernels import pack, pool
 from sprat.values import FloatArray, IntArray
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class Ct2Encoder:
         self._rows = _vocabulary_size(folder / "vocabulary.json")
         per_core = _load(folder, inter_threads=workers, intra_threads=1)
         longest = np.zeros((1, max_tokens), np.int32)
-        self.dimension = self._forward(per_core, longest, [max_tokens]).shape[1]
+        self.dimension = self._forward(per_core, longest, np.array([max_tokens], np.int32)).shape[1]
         self.alone_threads = 1
         self._encoders: tuple[Encoder, Encoder] | None = per_core, per_core
         if workers > 1:
@@ -115,31 +116,30 @@ class Ct2Encoder:
                 f"{self._folder}: expected rows of 1 to {self.max_tokens} tokens, "
                 f"got {len(rows)} rows of {shortest} to {longest}"
             )
-        ids_bt = np.zeros((len(rows), longest), np.int32)
-        for ids_t, row, length in zip(ids_bt, rows, lengths, strict=True):
-            ids_t[:length] = row
-        # Unsigned, a negative id is a large one. CTranslate2 would read past its table.
-        if ids_bt.view(np.uint32).max() >= self._rows:
+        ids_n = np.concatenate(rows)
+        offsets = np.array([0, *accumulate(lengths)], np.int64)
+        try:
+            ids_bt, _, lengths_b = pack(ids_n, offsets, self._rows)
+        except ValueError:  # CTranslate2 would read past its table.
             raise EngineError(
-                f"{self._folder}: expected token ids in [0, {self._rows}), got {ids_bt.min()} to "
-                f"{ids_bt.max()}: the tokenizer is another model's"
-            )
+                f"{self._folder}: expected token ids in [0, {self._rows}), got {ids_n.min()} to "
+                f"{ids_n.max()}: the tokenizer is another model's"
+            ) from None
         per_core, all_cores = self._encoders
-        return self._forward(all_cores if threads > 1 else per_core, ids_bt, lengths)
+        return self._forward(all_cores if threads > 1 else per_core, ids_bt, lengths_b)
 
     def _time_short_text(self, encoder: Encoder) -> float:
         """Median seconds of a forward pass, once warm."""
         length = min(SHORT_TEXT, self.max_tokens)
-        ids = np.zeros((1, length), np.int32)
+        ids, lengths = np.zeros((1, length), np.int32), np.array([length], np.int32)
         seconds = []
         for _ in range(TRIALS + 1):
             started = time.perf_counter()
-            self._forward(encoder, ids, [length])
+            self._forward(encoder, ids, lengths)
             seconds.append(time.perf_counter() - started)
         return statistics.median(seconds[1:])
 
-    def _forward(self, encoder: Encoder, ids_bt: IntArray, lengths: list[int]) -> FloatArray:
-        lengths_b = np.array(lengths, np.int32)
+    def _forward(self, encoder: Encoder, ids_bt: IntArray, lengths_b: IntArray) -> FloatArray:
         try:
             output = encoder.forward_batch(
                 StorageView.from_array(ids_bt), StorageView.from_array(lengths_b)

@@ -6,17 +6,13 @@ import math
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
 from sprat.bundle import Bundle
-from sprat.calibration import softmax
 from sprat.errors import ConfigError, InvalidInput
 from sprat.model import EncoderModel
 from sprat.scheduler import Mailbox
 from sprat.values import (
     Classification,
     ClassifyResult,
-    FloatArray,
     LabelScore,
     TaskInfo,
     Timings,
@@ -92,13 +88,15 @@ class ClassifyTask:
         encoded = await self._model.encode(
             texts, truncation=truncation, partial=partial, deadline=deadline, mailbox=mailbox
         )
+        ranked, probabilities = self._bundle.rank(
+            encoded.vectors, len(self._labels) if top_k is None else top_k
+        )
         items: list[Classification | None] = [None] * len(texts)
-        for index, probabilities in zip(
-            encoded.kept, self._probabilities(encoded.vectors), strict=True
+        for index, best, chances in zip(
+            encoded.kept, ranked.tolist(), probabilities.tolist(), strict=True
         ):
             items[index] = self._decide(
-                probabilities,
-                len(self._labels) if top_k is None else top_k,
+                tuple(map(LabelScore, map(self._labels.__getitem__, best), chances)),
                 encoded.input_tokens[index],
                 encoded.dropped_tokens[index],
             )
@@ -117,15 +115,9 @@ class ClassifyTask:
             ),
         )
 
-    def _probabilities(self, vectors: FloatArray) -> FloatArray:
-        return softmax(self._bundle.logits(vectors), self._bundle.manifest.temperature)
-
     def _decide(
-        self, probabilities: FloatArray, top_k: int, input_tokens: int, dropped_tokens: int
+        self, scores: tuple[LabelScore, ...], input_tokens: int, dropped_tokens: int
     ) -> Classification:
-        # Stable: labels of equal probability stay in the order of the bundle.
-        order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
-        scores = tuple(LabelScore(self._labels[i], float(probabilities[i])) for i in order)
         confidence = scores[0].score if self.info.calibrated else None
         abstained = confidence is not None and confidence < self.info.accept_at
         return Classification(

@@ -12,13 +12,14 @@ MAX_TEMPERATURE = 50.0
 
 
 def log_softmax(logits_nk: FloatArray, temperature: float) -> npt.NDArray[np.float64]:
-    """Logarithm of `sprat.calibration.softmax`, exact where a probability rounds to 0 or 1.
+    """Logarithm of the probabilities of K options, exact where one rounds to 0 or 1.
 
     Parameters
     ----------
     logits_nk : float32[N, K]
     temperature : float
-        Above 0.
+        Above 0. Logits are divided by it: above 1 it makes the answers less sure, below 1 surer;
+        the order of the options never changes.
 
     Returns
     -------

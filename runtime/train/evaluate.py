@@ -201,7 +201,7 @@ def evaluate(
     lines : sequence of int
         Line of each row in its file.
     temperature : float
-        As in `sprat.calibration.softmax`.
+        As in `sprat.train.calibrate.log_softmax`.
     seed : int
         Of the resampling; at least 0.
     """

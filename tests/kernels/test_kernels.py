@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 import pytest
 
-from sprat.kernels import _array, _text, reference
+from sprat.kernels import _array, _labels, _logits, _text, reference
 
 SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__module__)"
 BEST = "avx2" if _array.AVX2 else "baseline"
@@ -20,9 +21,22 @@ NATIVE = {
     "NgramIndex": _text.NgramIndex,
     "StopMatcher": _text.StopMatcher,
     "Utf8Stream": _text.Utf8Stream,
+    "argmax": _logits.argmax,
+    "bias_logits": _logits.bias_logits,
     "chunk": _array.chunk,
+    "classify_head": _array.classify_head,
+    "embedding_bag": _array.embedding_bag,
+    "length_order": _array.length_order,
+    "log_softmax": _logits.log_softmax,
+    "mask_logits": _logits.mask_logits,
+    "pack": _array.pack,
+    "penalize_logits": _logits.penalize_logits,
     "pool": _array.pool,
+    "sample": _logits.sample,
+    "score_trie": _labels.score_trie,
+    "viterbi": _labels.viterbi,
 }
+HAVE_VARIANTS = ["test_embedding.py", "test_head.py", "test_trie.py", "test_viterbi.py"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,7 +86,7 @@ def test_kernels_refuses_instructions_that_the_cpu_lacks() -> None:
     assert "SPRAT_ISA: avx2 was asked for, but this CPU does not have" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["_array", "_text"])
+@pytest.mark.parametrize("module", ["_array", "_labels", "_logits", "_text"])
 def test_kernels_never_falls_back_silently(module: str) -> None:
     done = run(f"import sys; sys.modules['sprat.kernels.{module}'] = None; {SHOW}")
     assert done.returncode == 1
@@ -83,7 +97,7 @@ def test_kernels_never_falls_back_silently(module: str) -> None:
 
 
 def test_kernels_reference_needs_no_extension() -> None:
-    names = ("sprat.kernels._array", "sprat.kernels._text")
+    names = [f"sprat.kernels.{name}" for name in ("_array", "_labels", "_logits", "_text")]
     absent = f"import sys; sys.modules.update(dict.fromkeys({names}))"
     done = run(f"{absent}; {SHOW}", SPRAT_KERNELS="reference")
     assert done.stdout.startswith("reference"), done.stderr
@@ -93,7 +107,19 @@ def test_kernels_reference_needs_no_extension() -> None:
     ("native", "specified"),
     [
         (_array.chunk, reference.chunk),
+        (_array.classify_head, reference.classify_head),
+        (_array.embedding_bag, reference.embedding_bag),
+        (_array.length_order, reference.length_order),
+        (_array.pack, reference.pack),
         (_array.pool, reference.pool),
+        (_labels.score_trie, reference.score_trie),
+        (_labels.viterbi, reference.viterbi),
+        (_logits.argmax, reference.argmax),
+        (_logits.bias_logits, reference.bias_logits),
+        (_logits.log_softmax, reference.log_softmax),
+        (_logits.mask_logits, reference.mask_logits),
+        (_logits.penalize_logits, reference.penalize_logits),
+        (_logits.sample, reference.sample),
         (_text.NgramIndex, reference.NgramIndex),
         (_text.NgramIndex.append, reference.NgramIndex.append),
         (_text.NgramIndex.draft, reference.NgramIndex.draft),
@@ -125,3 +151,23 @@ def test_kernels_examples_run(names: dict[str, object]) -> None:
     results = [doctest.testmod(module, extraglobs=names) for module in modules]
     assert sum(result.attempted for result in results) > 0
     assert not any(result.failed for result in results)
+
+
+@pytest.mark.parametrize("file", HAVE_VARIANTS)
+def test_kernels_pass_their_tests_without_avx2(file: str) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            Path(__file__).parent / file,
+        ],
+        env={**os.environ, "SPRAT_ISA": "baseline"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -47,7 +47,13 @@ def test_pool_cls_takes_the_first_token(kernels: Any) -> None:
     np.testing.assert_array_equal(pooled_bh, hidden_bth[:, 0])
 
 
-@pytest.mark.parametrize("mode", ["mean", "cls"])
+def test_pool_last_takes_the_last_token_of_each_row(kernels: Any) -> None:
+    hidden_bth = batch(3, 5, 9)
+    pooled_bh = kernels.pool(hidden_bth, lengths(1, 3, 5), "last", normalize=False)
+    np.testing.assert_array_equal(pooled_bh, hidden_bth[[0, 1, 2], [0, 2, 4]])
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls", "last"])
 def test_pool_normalizes_by_default(kernels: Any, mode: str) -> None:
     hidden_bth = batch(4, 6, 33)
     lengths_b = lengths(1, 2, 5, 6)
@@ -111,7 +117,7 @@ def test_pool_takes_empty_batches(kernels: Any, shape: tuple[int, int, int]) -> 
     tokens=st.integers(1, 21),
     width=st.integers(1, 40),
     seed=st.integers(0, 2**32 - 1),
-    mode=st.sampled_from(["mean", "cls"]),
+    mode=st.sampled_from(["mean", "cls", "last"]),
     normalize=st.booleans(),
 )
 def test_pool_property(
@@ -121,7 +127,10 @@ def test_pool_property(
     hidden_bth = random.normal(size=(rows, tokens, width)).astype(np.float32)
     lengths_b = random.integers(1, tokens + 1, size=rows, dtype=np.int32)
     pooled_bh = kernels.pool(hidden_bth, lengths_b, mode, normalize=normalize)
-    expected_bh = hidden_bth[:, 0] if mode == "cls" else masked_mean(hidden_bth, lengths_b)
+    expected_bh: npt.NDArray[Any] = masked_mean(hidden_bth, lengths_b)
+    if mode != "mean":
+        at_b = lengths_b * 0 if mode == "cls" else lengths_b - 1
+        expected_bh = hidden_bth[np.arange(rows), at_b]
     if normalize:
         np.testing.assert_allclose(np.linalg.norm(pooled_bh, axis=1), 1, rtol=1e-5)
         expected_bh = expected_bh / np.linalg.norm(expected_bh, axis=1, keepdims=True)
@@ -194,8 +203,8 @@ def test_pool_refuses_another_type(kernels: Any, arguments: Any, message: str) -
         ((HIDDEN, lengths(1, -1), "cls"), "lengths_b[1]: expected a length in [1, 3], got -1"),
         ((HIDDEN, lengths(3, 4), "mean"), "lengths_b[1]: expected a length in [1, 3], got 4"),
         ((HIDDEN[:, :0], LENGTHS, "mean"), "lengths_b[0]: expected a length in [1, 0], got 3"),
-        ((HIDDEN, LENGTHS, "max"), "mode: expected 'mean' or 'cls', got 'max'"),
-        ((HIDDEN, LENGTHS, "\udc80"), "mode: expected 'mean' or 'cls', got '\\udc80'"),
+        ((HIDDEN, LENGTHS, "max"), "mode: expected 'mean', 'cls' or 'last', got 'max'"),
+        ((HIDDEN, LENGTHS, "\udc80"), "mode: expected 'mean', 'cls' or 'last', got '\\udc80'"),
     ],
 )
 def test_pool_refuses_another_value(kernels: Any, arguments: Any, message: str) -> None:

@@ -10,9 +10,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 
-from sprat.calibration import softmax
 from sprat.errors import SetupError
-from sprat.train.calibrate import fit_temperature, nll
+from sprat.train.calibrate import fit_temperature, log_softmax, nll
 from sprat.train.data import Dataset
 from sprat.train.fit import REGULARIZATION, TOLERANCE, Head, fit_head
 from sprat.train.split import assign_folds
@@ -42,7 +41,7 @@ def test_fit_head_is_the_regression_on_all_rows(rows: Rows, head: Head) -> None:
     c = head.chosen.regularization
     oracle = LogisticRegression(C=c, tol=TOLERANCE, max_iter=1000).fit(vectors, targets)
     np.testing.assert_allclose(
-        softmax(vectors @ head.weight.T + head.bias, 1.0),
+        np.exp(log_softmax(vectors @ head.weight.T + head.bias, 1.0)),
         oracle.predict_proba(vectors),
         atol=1e-5,
     )
@@ -58,7 +57,7 @@ def test_fit_head_of_two_labels_has_two_rows(embed: Embed, dataset: Callable[...
     oracle = LogisticRegression(C=c, tol=TOLERANCE, max_iter=1000).fit(vectors, targets)
     assert head.weight.shape == (2, vectors.shape[1])
     np.testing.assert_allclose(
-        softmax(vectors @ head.weight.T + head.bias, 1.0),
+        np.exp(log_softmax(vectors @ head.weight.T + head.bias, 1.0)),
         oracle.predict_proba(vectors),
         atol=1e-5,
     )
@@ -137,5 +136,6 @@ def test_fit_takes_vectors_that_say_nothing() -> None:
     targets = np.array([0, 1] * 10, np.int32)
     folds = np.repeat(np.arange(5, dtype=np.int32), 4)
     head = fit_head(vectors, targets, folds)
-    probabilities = softmax(vectors @ head.weight.T + head.bias, head.chosen.temperature)
+    logits = vectors @ head.weight.T + head.bias
+    probabilities = np.exp(log_softmax(logits, head.chosen.temperature))
     np.testing.assert_allclose(probabilities, 0.5, atol=0.01)

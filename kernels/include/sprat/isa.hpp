@@ -12,7 +12,8 @@ enum class Isa { baseline, avx2 };
 inline bool supports(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::avx2) {
-    return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+    return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 &&
+           __builtin_cpu_supports("f16c") != 0;
   }
 #endif
   return isa == Isa::baseline;
@@ -32,5 +33,5 @@ inline Isa active_isa() {
 
 // In front of a function that only runs where `supports(Isa::avx2)`.
 #if defined(__x86_64__)
-#define SPRAT_AVX2 __attribute__((target("avx2,fma")))
+#define SPRAT_AVX2 __attribute__((target("avx2,fma,f16c")))
 #endif

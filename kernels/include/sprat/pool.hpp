@@ -8,7 +8,7 @@
 
 namespace sprat {
 
-enum class Pooling { mean, cls };
+enum class Pooling { mean, cls, last };
 
 // Averages `length` >= 1 rows of `width` floats into `mean`. Four rows a pass save loads and stores
 // of the running sums (1.2 to 1.35 times as fast as one); the order of additions stays that of the
@@ -73,10 +73,11 @@ inline void pool(const float* hidden, const std::int32_t* lengths, std::size_t b
   for (std::size_t b = 0; b < batch; ++b) {
     const float* rows = hidden + b * tokens * width;
     float* vector = pooled + b * width;
+    const auto length = static_cast<std::size_t>(lengths[b]);
     if (mode == Pooling::mean) {
-      mean_rows(rows, static_cast<std::size_t>(lengths[b]), width, vector);
+      mean_rows(rows, length, width, vector);
     } else {
-      std::copy_n(rows, width, vector);
+      std::copy_n(mode == Pooling::cls ? rows : rows + (length - 1) * width, width, vector);
     }
     if (normalized) {
       normalize(vector, width);

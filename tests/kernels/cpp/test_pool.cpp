@@ -32,13 +32,14 @@ void matches_the_formula(std::size_t length, std::size_t width, sprat::Pooling m
   std::vector<float> pooled(batch * width);
   sprat::pool(hidden.data(), lengths.data(), batch, tokens, width, mode, normalized, pooled.data());
   for (std::size_t b = 0; b < batch; ++b) {
-    const auto used =
-        mode == sprat::Pooling::mean ? static_cast<std::size_t>(lengths[b]) : std::size_t{1};
+    const auto last = static_cast<std::size_t>(lengths[b]);
+    const std::size_t first = mode == sprat::Pooling::last ? last - 1 : 0;
+    const std::size_t used = mode == sprat::Pooling::mean ? last : 1;
     std::vector<double> expected(width);
     double squares = 0.0;
     for (std::size_t h = 0; h < width; ++h) {
       for (std::size_t t = 0; t < used; ++t) {
-        expected[h] += hidden[(b * tokens + t) * width + h];
+        expected[h] += hidden[(b * tokens + first + t) * width + h];
       }
       expected[h] /= static_cast<double>(used);
       squares += expected[h] * expected[h];
@@ -83,7 +84,7 @@ void takes_nothing() {
 int main() {
   for (const std::size_t length : {1, 2, 3, 4, 5, 7, 8, 9}) {
     for (const std::size_t width : {1, 7, 8, 9, 16, 17, 384}) {
-      for (const auto mode : {sprat::Pooling::mean, sprat::Pooling::cls}) {
+      for (const auto mode : {sprat::Pooling::mean, sprat::Pooling::cls, sprat::Pooling::last}) {
         matches_the_formula(length, width, mode, true);
         matches_the_formula(length, width, mode, false);
       }
