@@ -60,9 +60,9 @@ inline void normalize(float* vector, std::size_t width) {
   if (sum == 0.0) {
     return;
   }
-  const double norm = std::sqrt(sum);
+  const double scale = 1.0 / std::sqrt(sum);
   for (h = 0; h < width; ++h) {
-    vector[h] = static_cast<float>(vector[h] / norm);
+    vector[h] = static_cast<float>(vector[h] * scale);
   }
 }
 
