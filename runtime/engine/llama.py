@@ -5,7 +5,7 @@ leaves those that were not in it as they were.
 
 What aborts a llama.cpp process is made impossible: `sprat.engine.llama_lane` refuses a batch that
 is too large, names a sequence that is not there or asks for more than one output of a sequence;
-here, no token and no sampling parameter gets in that llama.cpp does not take.
+here, no token gets in that is not of the vocabulary.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from sprat.engine import llama_lib
 from sprat.engine.base import Progress, Start
 from sprat.engine.llama_lane import BATCH_TOKENS, CELL_BLOCK, NO_CELLS, Lane, Row
-from sprat.engine.llama_sampler import Sampler
+from sprat.engine.llama_sampler import Sampler, choose
 from sprat.engine.llama_vocab import Vocabulary
 from sprat.engine.stream import TextStream
 from sprat.errors import (
@@ -230,9 +230,11 @@ class LlamaEngine:
         self._check_ids(prompt)
         for name, good in (
             ("max_tokens", sampling.max_tokens >= 1),
-            ("temperature", sampling.temperature >= 0),
-            ("top_p", sampling.top_p > 0),
-            ("repeat_penalty", sampling.repeat_penalty > 0),
+            ("temperature", 0 <= sampling.temperature < np.inf),
+            ("top_k", sampling.top_k >= 0),
+            ("top_p", 0 < sampling.top_p <= 1),
+            ("min_p", 0 <= sampling.min_p <= 1),
+            ("repeat_penalty", 0 < sampling.repeat_penalty < np.inf),
         ):
             if not good:
                 raise InvalidInput(
@@ -249,7 +251,7 @@ class LlamaEngine:
             prompt,
             left=grown - len(prompt),
             stream=TextStream(sampling.stop),
-            sampler=Sampler(self._lib, sampling, prompt, vocabulary_size=self._vocabulary.size),
+            sampler=Sampler(sampling, prompt),
         )
         self._started += 1
         lane.enter(sequence)
@@ -274,7 +276,6 @@ class LlamaEngine:
         queue = self._running if sequence in self._running else self._filling
         queue.remove(sequence)
         sequence.lane.leave(sequence)
-        sequence.sampler.close()
 
     def step(self, *, max_tokens: int, threads: int) -> list[Progress]:
         """See `sprat.engine.base.GenerativeEngine.step`."""
@@ -313,7 +314,7 @@ class LlamaEngine:
             Row(s.place, s.ids[: plan[s]], s.position, output=plan[s] == len(s.ids))
             for s in planned
         ]
-        status, outputs = lane.decode(rows, threads=threads)
+        status = lane.decode(rows, threads=threads)
         if status:
             # Without cells for all, the youngest gives its own up, and the others try again.
             failed = [max(planned, key=lambda s: s.order)] if status == NO_CELLS else planned
@@ -321,16 +322,21 @@ class LlamaEngine:
                 self._release(sequence)
             error = f"llama.cpp cannot decode a batch of {len(rows)} sequences (status {status})"
             return [Progress(sequence.number, "", 0, error=error) for sequence in failed]
-        complete = []
-        for sequence, row, output in zip(planned, rows, outputs, strict=True):
+        for sequence, row in zip(planned, rows, strict=True):
             sequence.position += len(row.ids)
             sequence.ids = sequence.ids[len(row.ids) :]
-            if row.output:
-                complete.append((sequence, sequence.sampler.sample(lane.context, output)))
-        return [self._take(sequence, token) for sequence, token in complete]
+        complete = [s for s, row in zip(planned, rows, strict=True) if row.output]
+        if not complete:
+            return []
+        tokens = choose([s.sampler for s in complete], lane.logits(len(complete)))
+        return [self._take(s, token) for s, token in zip(complete, tokens, strict=True)]
 
-    def _take(self, sequence: _Sequence, token: int) -> Progress:
+    def _take(self, sequence: _Sequence, token: int | None) -> Progress:
         """Move a sequence on by the token that was sampled for it."""
+        if token is None:
+            self._release(sequence)
+            error = "the model gave no logits to choose a token by (NaN or infinity)"
+            return Progress(sequence.number, "", 0, error=error)
         sequence.left -= 1
         reason: FinishReason | None = None
         text = ""

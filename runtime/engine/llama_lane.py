@@ -11,7 +11,7 @@ import numpy as np
 
 from sprat.engine.llama_lib import collect_errors
 from sprat.errors import EngineError, UnsupportedModel
-from sprat.values import IntArray
+from sprat.values import FloatArray, IntArray
 
 BATCH_TOKENS = 512
 """Most tokens of a batch. Prefill gains little beyond it, and buffers grow with it."""
@@ -95,6 +95,7 @@ class Lane:
         self.capacity = capacity
         self._lib = lib
         self._threads = threads
+        self._vocabulary_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
         self._occupants: list[Occupant] = []
         self.context = self._make_context(model)
         self._memory = lib.llama_get_memory(self.context)
@@ -170,7 +171,7 @@ class Lane:
             self._occupants[last.place] = last
         self._lib.llama_memory_seq_rm(self._memory, freed, -1, -1)
 
-    def decode(self, rows: Sequence[Row], *, threads: int) -> tuple[int, list[int]]:
+    def decode(self, rows: Sequence[Row], *, threads: int) -> int:
         """Decode one batch.
 
         Parameters
@@ -180,10 +181,9 @@ class Lane:
 
         Returns
         -------
-        status : int
-            0; `NO_CELLS`; or another one, and the sequences in ``rows`` are of no use any more.
-        outputs : list of int
-            For each row, the index of its last token in the batch.
+        int
+            Status: 0; `NO_CELLS`; or another one, and the sequences in ``rows`` are of no use any
+            more.
 
         Raises
         ------
@@ -200,7 +200,6 @@ class Lane:
             raise EngineError(
                 f"expected places in order, each below {len(self._occupants)}, got {places}"
             )
-        outputs = []
         end = 0
         for row, size in zip(rows, sizes, strict=True):
             span = slice(end, end := end + size)
@@ -209,12 +208,22 @@ class Lane:
             self._places[span] = row.place
             self._outputs[span] = 0
             self._outputs[end - 1] = row.output
-            outputs.append(end - 1)
         self._batch.n_tokens = end
         if threads != self._threads:
             self._lib.llama_set_n_threads(self.context, threads, threads)
             self._threads = threads
-        return int(self._lib.llama_decode(self.context, self._batch)), outputs
+        return int(self._lib.llama_decode(self.context, self._batch))
+
+    def logits(self, count: int) -> FloatArray:
+        """Logits of the ``count`` rows of the last `decode` that wanted them, in their order.
+
+        Returns
+        -------
+        float32[count, V]
+            llama.cpp's own memory: it may be written to, and is valid until the next `decode`.
+        """
+        first = self._lib.llama_get_logits(self.context)
+        return np.ctypeslib.as_array(first, (count, self._vocabulary_size))
 
     def warm_up(self, token: int) -> None:
         """Decode one token and forget it: the first batch reserves buffers and reads the weights.
@@ -227,7 +236,7 @@ class Lane:
         occupant = _Nobody()
         self.enter(occupant)
         row = Row(occupant.place, np.array([token], np.int32), position=0, output=True)
-        status, _ = self.decode([row], threads=self._threads)
+        status = self.decode([row], threads=self._threads)
         self.leave(occupant)
         if status:
             raise EngineError(f"llama.cpp cannot decode with this model (status {status})")

@@ -1,67 +1,117 @@
-"""How the next token is chosen: llama.cpp's own sampler chain, one for each sequence."""
+"""How the next tokens are chosen: `sprat.kernels` over the logits of a batch."""
 
 from __future__ import annotations
 
-import secrets
-from typing import Any
+import random
+from collections import deque
+from collections.abc import Sequence
 
-from sprat.values import IntArray, Sampling
+import numpy as np
+import numpy.typing as npt
+
+from sprat.kernels import penalize_logits, sample
+from sprat.values import FloatArray, IntArray, Sampling
 
 PENALTY_WINDOW = 64
 """Recent tokens, of prompt and answer, that ``repeat_penalty`` weakens."""
 
-GREEDY_BELOW = 1e-6
-"""A smaller temperature has all its weight on the best token, and would overflow float32."""
+_LEAST_FLOAT = float(np.finfo(np.float32).tiny)
+_MOST_FLOAT = float(np.finfo(np.float32).max)
+_MOST_INT = int(np.iinfo(np.int32).max)
 
 
 class Sampler:
-    """A chain in the conventional order: penalty, top-k, top-p, min-p, temperature, coin.
+    """What one sequence brings to the choice of its tokens: settings, recent tokens, coins.
 
     Parameters
     ----------
-    lib : module
-        As `sprat.engine.llama_lib.load` returns it.
     sampling : Sampling
-        Seeds are taken modulo 2**32 - 1.
+        Within its ranges. Seeds are taken modulo 2**64.
     prompt : int32[T]
         Counts as recent for the penalty.
-    vocabulary_size : int
-        Number of logits.
+
+    Attributes
+    ----------
+    recent : deque of int
+        What the penalty weakens; empty without one.
     """
 
-    def __init__(
-        self, lib: Any, sampling: Sampling, prompt: IntArray, *, vocabulary_size: int
-    ) -> None:
-        self._lib = lib
-        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        if sampling.repeat_penalty != 1:
-            penalty = lib.llama_sampler_init_penalties(
-                vocabulary_size, PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0
+    def __init__(self, sampling: Sampling, prompt: IntArray) -> None:
+        # Above 0 stays above 0, and finite stays finite, where float32 ends.
+        self.temperature = min(sampling.temperature, _MOST_FLOAT)
+        self.top_k = min(sampling.top_k, _MOST_INT)
+        self.top_p = max(sampling.top_p, _LEAST_FLOAT)
+        self.min_p = sampling.min_p
+        self.repeat_penalty = min(max(sampling.repeat_penalty, _LEAST_FLOAT), _MOST_FLOAT)
+        self.recent: deque[int] = deque(maxlen=PENALTY_WINDOW if self.repeat_penalty != 1 else 0)
+        self.recent.extend(prompt[-PENALTY_WINDOW:].tolist())
+        self._random = random.Random(None if sampling.seed is None else sampling.seed % 2**64)
+
+    def coin(self) -> float:
+        """Draw the next of the numbers in [0, 1) that decide; the seed determines them all."""
+        return self._random.random()
+
+
+def choose(samplers: Sequence[Sampler], logits_bv: FloatArray) -> list[int | None]:
+    """Choose a token for each sequence.
+
+    `sprat.kernels.sample` says in which order the settings apply; the penalty comes first.
+
+    Parameters
+    ----------
+    samplers : sequence of Sampler
+        One for each row.
+    logits_bv : float32[B, V]
+        Overwritten where there is a penalty.
+
+    Returns
+    -------
+    list of int or None
+        None for a row that has NaN or +inf, or no finite logit: there is nothing to choose.
+    """
+    if any(sampler.recent for sampler in samplers):
+        _penalize(samplers, logits_bv)
+    coins = np.array([sampler.coin() for sampler in samplers])
+    tokens = _sample(samplers, logits_bv, coins)
+    for sampler, token in zip(samplers, tokens, strict=True):
+        if token is not None:
+            sampler.recent.append(token)
+    return tokens
+
+
+def _sample(
+    samplers: Sequence[Sampler], logits_bv: FloatArray, coins_b: npt.NDArray[np.float64]
+) -> list[int | None]:
+    try:
+        chosen_b = sample(
+            logits_bv,
+            coins_b,
+            np.array([sampler.temperature for sampler in samplers], np.float32),
+            np.array([sampler.top_k for sampler in samplers], np.int32),
+            np.array([sampler.top_p for sampler in samplers], np.float32),
+            np.array([sampler.min_p for sampler in samplers], np.float32),
+        )
+    except ValueError:
+        if len(samplers) == 1:
+            return [None]
+        rows = range(len(samplers))
+        return [
+            token
+            for row in rows
+            for token in _sample(
+                samplers[row : row + 1], logits_bv[row : row + 1], coins_b[row : row + 1]
             )
-            for token in prompt[-PENALTY_WINDOW:].tolist():
-                lib.llama_sampler_accept(penalty, token)
-            self._add(penalty)
-        if sampling.temperature < GREEDY_BELOW:
-            self._add(lib.llama_sampler_init_greedy())
-            return
-        if 0 < sampling.top_k < vocabulary_size:
-            self._add(lib.llama_sampler_init_top_k(sampling.top_k))
-        if sampling.top_p < 1:
-            self._add(lib.llama_sampler_init_top_p(sampling.top_p, 1))
-        if sampling.min_p > 0:
-            self._add(lib.llama_sampler_init_min_p(sampling.min_p, 1))
-        self._add(lib.llama_sampler_init_temp(sampling.temperature))
-        seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
-        # The greatest seed means "draw one" to llama.cpp.
-        self._add(lib.llama_sampler_init_dist(seed % (2**32 - 1)))
+        ]
+    return [*chosen_b.tolist()]
 
-    def _add(self, sampler: Any) -> None:
-        self._lib.llama_sampler_chain_add(self._chain, sampler)
 
-    def sample(self, context: Any, output: int) -> int:
-        """The token to follow the one at index ``output`` of the batch that was decoded last."""
-        return int(self._lib.llama_sampler_sample(self._chain, context, output))
-
-    def close(self) -> None:
-        """Free the chain."""
-        self._lib.llama_sampler_free(self._chain)
+def _penalize(samplers: Sequence[Sampler], logits_bv: FloatArray) -> None:
+    zero_b = np.zeros(len(samplers), np.float32)
+    penalize_logits(
+        logits_bv,
+        np.array([token for sampler in samplers for token in sampler.recent], np.int32),
+        np.cumsum([0, *(len(sampler.recent) for sampler in samplers)]),
+        np.array([sampler.repeat_penalty for sampler in samplers], np.float32),
+        zero_b,
+        zero_b,
+    )

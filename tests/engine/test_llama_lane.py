@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 
 import numpy as np
@@ -67,14 +68,35 @@ def test_llama_lane_refuses_what_would_abort_the_process(
 ) -> None:
     with pytest.raises(EngineError, match=message):
         lane.decode(rows, threads=2)
-    assert lane.decode([row(0), row(1)], threads=2) == (0, [0, 1])
+    assert lane.decode([row(0), row(1)], threads=2) == 0
 
 
 @pytest.mark.parametrize("threads", [0, -1, 513])
 def test_llama_lane_refuses_threads_that_would_abort_the_process(lane: Lane, threads: int) -> None:
     with pytest.raises(EngineError, match=f"threads: expected 1 to 512, got {threads}"):
         lane.decode([row()], threads=threads)
-    assert lane.decode([row()], threads=1)[0] == 0
+    assert lane.decode([row()], threads=1) == 0
+
+
+def test_llama_logits_come_in_the_order_of_the_rows_that_want_them(engine: LlamaEngine) -> None:
+    (lane,) = engine._lanes
+    guests = [Guest() for _ in range(5)]
+    for guest in guests:
+        lane.enter(guest)
+    sizes = [3, 70, 1, 2, 40]
+    rows = [
+        Row(place, np.arange(20, 20 + size, dtype=np.int32) * (place + 1), 0, output=place != 2)
+        for place, size in enumerate(sizes)
+    ]
+    assert lane.decode(rows, threads=2) == 0
+    found = lane.logits(4)
+    assert found.dtype == np.float32
+    ends = np.cumsum(sizes) - 1
+    for logits, place in zip(found, [0, 1, 3, 4], strict=True):
+        address = llama_lib.load().llama_get_logits_ith(lane.context, int(ends[place]))
+        assert logits.ctypes.data == ctypes.addressof(address.contents)
+    for guest in guests:
+        lane.leave(guest)
 
 
 def test_llama_lane_gives_out_no_more_places_than_it_has(engine: LlamaEngine) -> None:
@@ -89,9 +111,9 @@ def test_llama_lane_gives_out_no_more_places_than_it_has(engine: LlamaEngine) ->
 
 
 def test_llama_lane_reports_a_batch_that_llama_cpp_refuses(lane: Lane) -> None:
-    status, _ = lane.decode([row(token=10**6)], threads=2)
+    status = lane.decode([row(token=10**6)], threads=2)
     assert status not in (0, NO_CELLS)
-    assert lane.decode([row()], threads=2)[0] == 0
+    assert lane.decode([row()], threads=2) == 0
 
 
 def test_llama_without_cells_the_youngest_gives_up_and_the_others_go_on(
@@ -105,7 +127,7 @@ def test_llama_without_cells_the_youngest_gives_up_and_the_others_go_on(
     # Fill the youngest's stream behind the engine's back, but for what its prompt needs.
     position = 0
     while (
-        status := lane.decode([Row(1, np.full(256, 20, np.int32), position, False)], threads=2)[0]
+        status := lane.decode([Row(1, np.full(256, 20, np.int32), position, False)], threads=2)
     ) == 0:
         position += 256
     assert status == NO_CELLS

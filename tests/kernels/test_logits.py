@@ -281,6 +281,12 @@ def test_logits_refuse_another_layout(name: str, logits: F32) -> None:
         agree(lambda: function(logits, *REST[name]), lambda: twin(logits, *REST[name]))
 
 
+@pytest.mark.parametrize("name", REST)
+def test_logits_have_tokens_that_int32_can_name(name: str) -> None:
+    with pytest.raises(ValueError, match="logits_bv: expected at most 2147483647 tokens a row"):
+        call(name, np.empty((0, 2**31), dtype=np.float32), *REST[name])
+
+
 @pytest.mark.parametrize("name", ["mask_logits", "bias_logits", "penalize_logits"])
 def test_logits_change_only_what_is_writable(name: str) -> None:
     with pytest.raises(ValueError, match=r"logits_bv: expected a writable array"):

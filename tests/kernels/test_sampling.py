@@ -194,7 +194,7 @@ def test_sample_agrees_on_every_shape_of_logits(shape: str, width: int) -> None:
         "falling": np.linspace(0, -200, width)[None],
         "two": np.where(np.arange(width) % 97, -30, 5)[None],
     }[shape].astype(np.float32)
-    for coin in (0.0, 0.3, 0.999):
+    for coin in (0.0, 0.3, 0.999)[: 3 if width < 10_000 else 1]:
         for filters in (
             {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "temperature": 0.8},
             {"top_k": width // 2, "top_p": 0.5},

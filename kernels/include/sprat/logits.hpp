@@ -277,7 +277,8 @@ SPRAT_INLINE double total_weight_body(const float* logits, std::size_t width, fl
 SPRAT_VARIANTS(double, total_weight, (const float* logits, std::size_t width, float best),
                (logits, width, best))
 
-// The log-probabilities of some tokens of a row.
+// The log-probabilities of some tokens of a row: a pass for the greatest logit, one for the
+// weights. Both in one, a part that fits the first cache at a time, took 1.2 to 1.5 times as long.
 inline Fault log_softmax(const float* logits, std::size_t width, const std::int32_t* ids,
                          std::size_t count, Isa isa, float* log_probabilities) {
   const Peak peak = SPRAT_DISPATCH(isa, peak_free, (logits, width));

@@ -89,7 +89,7 @@ struct Gathers {
   }
 };
 
-// 2.5 to 4 times as fast as the plain loop.
+// 3.5 times as fast as the plain loop when it copies all, 20 times when it copies little.
 SPRAT_AVX2 inline std::size_t copy_between_avx2(const Tokens& from, std::size_t begin,
                                                 std::size_t end, float low, float high,
                                                 const Target& to, std::size_t out) {
@@ -224,17 +224,39 @@ inline Pivots pivots(const Tokens& tokens, double share, float floor) {
   if (size < least) {
     return {-lowest, floor};
   }
-  std::sort(sample.begin(), sample.begin() + static_cast<std::ptrdiff_t>(size),
-            [](const Sampled& a, const Sampled& b) { return a.logit > b.logit; });
+  const auto first = sample.begin();
+  const auto end = first + static_cast<std::ptrdiff_t>(size);
+  const auto greater = [](const Sampled& a, const Sampled& b) { return a.logit > b.logit; };
   std::size_t rank = 0;
-  for (double reached = sample[0].weight; rank + 1 < size && reached < share * mass;) {
-    reached += sample[++rank].weight;
+  if (tokens.weights == nullptr) {
+    rank = std::min(size - 1, static_cast<std::size_t>(share * static_cast<double>(size)));
+  } else {
+    std::sort(first, end, greater);
+    for (double reached = first->weight; rank + 1 < size && reached < share * mass;) {
+      reached += sample[++rank].weight;
+    }
   }
   const double part = static_cast<double>(rank) / static_cast<double>(size);
   const auto distance =
       static_cast<std::size_t>(2.0 + 3.0 * std::sqrt(part * static_cast<double>(size - rank)));
-  return {rank >= distance ? sample[rank - distance].logit : -lowest,
-          rank + distance < size ? sample[rank + distance].logit : floor};
+  Pivots found = {-lowest, floor};
+  auto unordered = first;
+  if (rank >= distance) {
+    const auto high = first + static_cast<std::ptrdiff_t>(rank - distance);
+    if (tokens.weights == nullptr) {
+      std::nth_element(first, high, end, greater);
+      unordered = high + 1;
+    }
+    found.high = high->logit;
+  }
+  if (rank + distance < size) {
+    const auto low = first + static_cast<std::ptrdiff_t>(rank + distance);
+    if (tokens.weights == nullptr) {
+      std::nth_element(unordered, low, end, greater);
+    }
+    found.low = low->logit;
+  }
+  return found;
 }
 
 // The border of the shortest prefix, in order of logit and place, whose weight (without weights:
@@ -380,9 +402,16 @@ class Sampler {
     Tokens tokens = all;
     if (filters.top_k > 0 && static_cast<std::size_t>(filters.top_k) < all.count) {
       const auto goal = static_cast<double>(filters.top_k);
-      const auto total = static_cast<double>(all.count);
-      const Border border = border_at(all, goal, total, lowest, scratch, isa_);
-      tokens = copied_within(all, border, kept, isa_);
+      const auto count = static_cast<double>(all.count);
+      // Mostly few tokens are left to look at.
+      const float low = pivots(all, goal / count, lowest).low;
+      Tokens some = copied_between(all, low, -lowest, kept, isa_);
+      if (some.count < static_cast<std::size_t>(filters.top_k)) {
+        some = copied_between(all, lowest, -lowest, kept, isa_);
+      }
+      const Tokens here = {some.logits, nullptr, nullptr, some.count};
+      const auto left = static_cast<double>(some.count);
+      tokens = copied_within(some, border_at(here, goal, left, lowest, scratch, isa_), kept, isa_);
     }
     Border border;
     if (filters.top_p < 1.0F) {
