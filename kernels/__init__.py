@@ -32,7 +32,7 @@ def _choice(variable: str, choices: tuple[str, ...]) -> str:
 
 
 if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE_CHECKING:
-    from sprat.kernels.reference import Utf8Stream, pool
+    from sprat.kernels.reference import Ragged, Utf8Stream, WordPiece, WordPieceSettings, pool
 
     implementation = "reference"
     isa = "python"
@@ -40,6 +40,7 @@ else:
     try:
         from sprat.kernels._array import AVX2, pool
         from sprat.kernels._text import Utf8Stream
+        from sprat.kernels._wordpiece import Ragged, WordPiece, WordPieceSettings
     except ImportError as error:
         raise ImportError(
             f"the native kernels of sprat cannot be loaded ({error}). Install sprat again for this"
@@ -51,4 +52,12 @@ else:
     if isa == "avx2" and not AVX2:
         raise ValueError("SPRAT_ISA: avx2 was asked for, but this CPU does not have AVX2 and FMA")
 
-__all__ = ["Utf8Stream", "implementation", "isa", "pool"]
+__all__ = [
+    "Ragged",
+    "Utf8Stream",
+    "WordPiece",
+    "WordPieceSettings",
+    "implementation",
+    "isa",
+    "pool",
+]

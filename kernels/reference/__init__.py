@@ -14,5 +14,7 @@ Dimension letters, as suffixes of array names:
 
 from sprat.kernels.reference.pooling import pool
 from sprat.kernels.reference.utf8 import Utf8Stream
+from sprat.kernels.reference.wordpiece import Ragged, WordPiece
+from sprat.kernels.reference.wordpiece_settings import WordPieceSettings
 
-__all__ = ["Utf8Stream", "pool"]
+__all__ = ["Ragged", "Utf8Stream", "WordPiece", "WordPieceSettings", "pool"]
