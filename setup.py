@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from glob import glob
 
-import numpy
+import numpy as np
 from Cython.Build import cythonize
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import Extension, setup
@@ -53,7 +53,7 @@ def extensions() -> list[Extension]:
     compile_flags = DEBUG if sanitize or switch("SPRAT_DEBUG") else ["-O3", "-g0"]
     link_flags = SANITIZE if sanitize else []
     shared = {
-        "include_dirs": ["kernels/include", "kernels", numpy.get_include()],
+        "include_dirs": ["kernels/include", "kernels", np.get_include()],
         "depends": sorted(glob("kernels/**/*.hpp", recursive=True)),
         "extra_compile_args": ["-std=c++17", "-Wall", "-Wextra", *compile_flags, *link_flags],
         "extra_link_args": link_flags,

@@ -12,11 +12,15 @@ from pkgutil import iter_modules
 
 import pytest
 
-from sprat.kernels import _array, _text, reference
+from sprat.kernels import _array, _text, _wordpiece, reference
 
 SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__module__)"
 BEST = "avx2" if _array.AVX2 else "baseline"
-NATIVE = {"pool": _array.pool, "Utf8Stream": _text.Utf8Stream}
+NATIVE = {
+    "pool": _array.pool,
+    "Utf8Stream": _text.Utf8Stream,
+    "WordPiece": _wordpiece.WordPiece,
+}
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +70,7 @@ def test_kernels_refuses_instructions_that_the_cpu_lacks() -> None:
     assert "SPRAT_ISA: avx2 was asked for, but this CPU does not have" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["_array", "_text"])
+@pytest.mark.parametrize("module", ["_array", "_text", "_wordpiece"])
 def test_kernels_never_falls_back_silently(module: str) -> None:
     done = run(f"import sys; sys.modules['sprat.kernels.{module}'] = None; {SHOW}")
     assert done.returncode == 1
@@ -77,7 +81,7 @@ def test_kernels_never_falls_back_silently(module: str) -> None:
 
 
 def test_kernels_reference_needs_no_extension() -> None:
-    names = ("sprat.kernels._array", "sprat.kernels._text")
+    names = ("sprat.kernels._array", "sprat.kernels._text", "sprat.kernels._wordpiece")
     absent = f"import sys; sys.modules.update(dict.fromkeys({names}))"
     done = run(f"{absent}; {SHOW}", SPRAT_KERNELS="reference")
     assert done.stdout.startswith("reference"), done.stderr
@@ -90,6 +94,11 @@ def test_kernels_reference_needs_no_extension() -> None:
         (_text.Utf8Stream, reference.Utf8Stream),
         (_text.Utf8Stream.feed, reference.Utf8Stream.feed),
         (_text.Utf8Stream.flush, reference.Utf8Stream.flush),
+        (_wordpiece.WordPiece, reference.WordPiece),
+        (_wordpiece.WordPiece.encode_batch, reference.WordPiece.encode_batch),
+        (_wordpiece.WordPiece.from_tokenizer_json, reference.WordPiece.from_tokenizer_json),
+        (_wordpiece.WordPiece.from_vocab, reference.WordPiece.from_vocab),
+        (_wordpiece.WordPiece.tokens, reference.WordPiece.tokens),
     ],
 )
 def test_kernels_look_alike(native: object, specified: object) -> None:

@@ -55,15 +55,16 @@ def test_sanitized_bindings_pass_the_kernel_tests(tmp_path: Path) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",  # Python itself keeps memory until the end.
     }
     show = (
-        "import sprat.kernels._array as a, sprat.kernels._text as t; print(a.__file__, t.__file__)"
+        "import sprat.kernels._array as a, sprat.kernels._text as t, sprat.kernels._wordpiece as w;"
+        "print(a.__file__, t.__file__, w.__file__)"
     )
     files = run(sys.executable, "-c", show, cwd=tmp_path, **environment).split()
-    assert [Path(file).parent for file in files] == [installed / "sprat" / "kernels"] * 2
+    assert [Path(file).parent for file in files] == [installed / "sprat" / "kernels"] * 3
     passed = run(
         sys.executable,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
         *("-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "--confcutdir", HERE),
-        *(HERE / "test_pool.py", HERE / "test_utf8_stream.py"),
+        *(HERE / "test_pool.py", HERE / "test_utf8_stream.py", HERE / "test_wordpiece.py"),
         cwd=tmp_path,
         **environment,
     )
