@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from glob import glob
 
+import numpy as np
 from Cython.Build import cythonize
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import Extension, setup
@@ -52,7 +53,7 @@ def extensions() -> list[Extension]:
     compile_flags = DEBUG if sanitize or switch("SPRAT_DEBUG") else ["-O3", "-g0"]
     link_flags = SANITIZE if sanitize else []
     shared = {
-        "include_dirs": ["kernels/include", "kernels"],
+        "include_dirs": ["kernels/include", "kernels", np.get_include()],
         "depends": sorted(glob("kernels/**/*.hpp", recursive=True)),
         "extra_compile_args": ["-std=c++17", "-Wall", "-Wextra", *compile_flags, *link_flags],
         "extra_link_args": link_flags,
@@ -63,7 +64,10 @@ def extensions() -> list[Extension]:
         Pybind11Extension("sprat.kernels._labels", ["kernels/_labels.cpp"], **shared),
         Pybind11Extension("sprat.kernels._logits", ["kernels/_logits.cpp"], **shared),
         *cythonize(
-            [Extension("sprat.kernels._text", ["kernels/_text.pyx"], **shared)],
+            [
+                Extension("sprat.kernels._text", ["kernels/_text.pyx"], **shared),
+                Extension("sprat.kernels._wordpiece", ["kernels/_wordpiece.pyx"], **shared),
+            ],
             build_dir="build/cython",
             quiet=True,
         ),

@@ -34,8 +34,11 @@ def _choice(variable: str, choices: tuple[str, ...]) -> str:
 if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE_CHECKING:
     from sprat.kernels.reference import (
         NgramIndex,
+        Ragged,
         StopMatcher,
         Utf8Stream,
+        WordPiece,
+        WordPieceSettings,
         argmax,
         bias_logits,
         chunk,
@@ -75,6 +78,7 @@ else:
             sample,
         )
         from sprat.kernels._text import NgramIndex, StopMatcher, Utf8Stream
+        from sprat.kernels._wordpiece import Ragged, WordPiece, WordPieceSettings
     except ImportError as error:
         raise ImportError(
             f"the native kernels of sprat cannot be loaded ({error}). Install sprat again for this"
@@ -90,8 +94,11 @@ else:
 
 __all__ = [
     "NgramIndex",
+    "Ragged",
     "StopMatcher",
     "Utf8Stream",
+    "WordPiece",
+    "WordPieceSettings",
     "argmax",
     "bias_logits",
     "chunk",

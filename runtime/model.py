@@ -24,7 +24,7 @@ from sprat.scheduler import (
     GenerateWork,
     Mailbox,
 )
-from sprat.tokenizer import Tokenizer, check_text, fit
+from sprat.tokenizer import Tokenizer, check_text
 from sprat.values import (
     Chunk,
     FloatArray,
@@ -177,21 +177,22 @@ class EncoderModel:
         good: list[int] = []
         input_tokens = [0] * len(texts)
         dropped = [0] * len(texts)
-        all_ids = self._tokenizer.encode_batch([texts[i] for i in kept])
-        for index, ids in zip(kept, all_ids, strict=True):
-            try:
-                row, dropped[index] = fit(
-                    ids,
-                    limit=self.info.max_tokens,
-                    truncation=truncation,
+        limit = self.info.max_tokens
+        encoded = self._tokenizer.encode_within([texts[i] for i in kept], limit)
+        for index, row, cut in zip(kept, *encoded, strict=True):
+            if cut and truncation == "refuse":
+                too_long = InputTooLong(
                     field=f"texts[{index}]",
+                    tokens=len(row) + cut,
+                    limit=limit,
+                    hint="send a shorter text, or ask for truncation",
                 )
-            except InputTooLong as error:
-                _note(errors, index, error, partial)
+                _note(errors, index, too_long, partial)
             else:
                 rows.append(row)
                 good.append(index)
                 input_tokens[index] = len(row)
+                dropped[index] = cut
         errors.sort(key=lambda e: e.index)
         return rows, good, input_tokens, dropped, errors
 

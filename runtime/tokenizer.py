@@ -1,21 +1,28 @@
 """Text to token ids for encoders, and the rules for texts that nothing can be said of.
 
-Today this stands on the ``tokenizers`` library. Its own threads are switched off unless
-``TOKENIZERS_PARALLELISM`` is set already: they would run beside the CPU budget.
+BERT's tokenizers run on our own kernel, all others on the ``tokenizers`` library. Its own threads
+are switched off unless ``TOKENIZERS_PARALLELISM`` is set already: they would run beside the CPU
+budget.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tokenizers
 
-from sprat.errors import CorruptFile, InputTooLong, InvalidInput
-from sprat.values import IntArray, Truncation
+from sprat.errors import CorruptFile, InvalidInput
+from sprat.kernels import WordPiece
+from sprat.values import IntArray
+
+if TYPE_CHECKING:
+    import tokenizers
 
 # Read by the library when it first meets a batch.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -34,18 +41,26 @@ class Tokenizer:
     bracket. A NUL or another control character is whatever the model's own normalizer makes of it
     (BERT's drops it).
 
+    Parameters
+    ----------
+    backend : WordPiece or tokenizers.Tokenizer
+        What does the work. One of the library is changed: it pads and cuts nothing.
+
     Attributes
     ----------
     name : str
-        For people, such as ``tokenizers (WordPiece)``.
+        For people, whose it is and of what kind: ``sprat (WordPiece)``, ``tokenizers (Unigram)``.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        self.name = f"tokenizers ({type(backend.model).__name__})"
-        backend.no_padding()
-        backend.no_truncation()
-        backend.encode_special_tokens = True
+    def __init__(self, backend: WordPiece | tokenizers.Tokenizer) -> None:
         self._backend = backend
+        if isinstance(backend, WordPiece):
+            self.name = "sprat (WordPiece)"
+        else:
+            self.name = f"tokenizers ({type(backend.model).__name__})"
+            backend.no_padding()
+            backend.no_truncation()
+            backend.encode_special_tokens = True
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
@@ -61,6 +76,11 @@ class Tokenizer:
         CorruptFile
             The file is missing, cut or malformed.
         """
+        with contextlib.suppress(OSError, ValueError):
+            return cls(WordPiece.from_tokenizer_json(path))
+        # The library knows more kinds; and it says what is wrong.
+        import tokenizers
+
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library has no class of its own
@@ -81,12 +101,50 @@ class Tokenizer:
             New arrays, in the order of ``texts``. A text of which the normalizer leaves nothing
             gives the special tokens alone.
         """
-        encodings = self._backend.encode_batch_fast(texts)
-        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+        return self._encode(texts, None)[0]
+
+    def encode_within(self, texts: Sequence[str], limit: int) -> tuple[list[IntArray], list[int]]:
+        """Token ids of each text, cut to a limit.
+
+        Our own kernel keeps no more than the limit in memory, however long a text is; the rest is
+        read only to be counted.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Texts that `check_text` accepts.
+        limit : int
+            Most tokens of a row, at least 2.
+
+        Returns
+        -------
+        ids : list of int32[min(T_i, limit)]
+            New arrays. A row that was cut keeps its beginning and the special token at its end.
+        dropped : list of int
+            Tokens that were cut out of each row.
+        """
+        return self._encode(texts, limit)
 
     def tokens(self, ids: IntArray) -> tuple[str, ...]:
         """The vocabulary's entry for each id, for people; empty where there is none."""
+        if isinstance(self._backend, WordPiece):
+            return self._backend.tokens(ids)
         return tuple(self._backend.id_to_token(token) or "" for token in ids.tolist())
+
+    def _encode(self, texts: Sequence[str], limit: int | None) -> tuple[list[IntArray], list[int]]:
+        if isinstance(self._backend, WordPiece):
+            rows = self._backend.encode_batch(texts, limit, count_dropped=True)
+            edges = itertools.pairwise(rows.offsets.tolist())
+            return [rows.ids[start:end] for start, end in edges], rows.dropped.tolist()
+        encodings = self._backend.encode_batch_fast(texts)
+        whole = [np.array(encoding.ids, np.int32) for encoding in encodings]
+        if limit is None:
+            return whole, [0] * len(whole)
+        return [_cut(ids, limit) for ids in whole], [max(0, len(ids) - limit) for ids in whole]
+
+
+def _cut(ids: IntArray, limit: int) -> IntArray:
+    return ids if len(ids) <= limit else np.concatenate((ids[: limit - 1], ids[-1:]))
 
 
 def check_text(text: str, field: str) -> None:
@@ -119,42 +177,3 @@ def check_text(text: str, field: str) -> None:
                 field=field,
                 metadata={"index": str(error.start)},
             ) from None
-
-
-def fit(ids: IntArray, *, limit: int, truncation: Truncation, field: str) -> tuple[IntArray, int]:
-    """Hold a row to the limit.
-
-    Parameters
-    ----------
-    ids : int32[T]
-        Token ids of a text, the last one the special token that ends it.
-    limit : int
-        Most tokens, at least 2.
-    truncation : {"refuse", "truncate"}
-        What happens to a longer row.
-    field : str
-        Where the text stands in the request, such as ``texts[3]``.
-
-    Returns
-    -------
-    ids : int32[min(T, limit)]
-        The row; a truncated one keeps its beginning and its last token.
-    dropped : int
-        Tokens that were cut out.
-
-    Raises
-    ------
-    InputTooLong
-        More tokens than the limit, under "refuse".
-    """
-    dropped = len(ids) - limit
-    if dropped <= 0:
-        return ids, 0
-    if truncation == "refuse":
-        raise InputTooLong(
-            field=field,
-            tokens=len(ids),
-            limit=limit,
-            hint="send a shorter text, or ask for truncation",
-        )
-    return np.concatenate((ids[: limit - 1], ids[-1:])), dropped

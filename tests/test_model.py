@@ -243,9 +243,9 @@ class CountingTokenizer(Tokenizer):
 
     count = 0
 
-    def encode_batch(self, texts: Sequence[str]) -> list[IntArray]:
+    def encode_within(self, texts: Sequence[str], limit: int) -> tuple[list[IntArray], list[int]]:
         self.count += len(texts)
-        return super().encode_batch(texts)
+        return super().encode_within(texts, limit)
 
 
 async def test_model_overload_costs_no_tokenization(
@@ -258,6 +258,7 @@ async def test_model_overload_costs_no_tokenization(
     waiting = asyncio.ensure_future(encoder.encode(["a b c d e f g h"], mailbox=mailbox))
     await settle()
     before = counting.count
+    assert before > 0
     with pytest.raises(QueueFull):
         await encoder.encode(["i j k l m n o p"] * 8, mailbox=mailbox)
     assert counting.count == before

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tracemalloc
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,15 +17,21 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sprat.errors import CorruptFile, InputTooLong, InvalidInput
-from sprat.tokenizer import Tokenizer, check_text, fit
-from sprat.values import IntArray
+from sprat.errors import CorruptFile, InvalidInput
+from sprat.tokenizer import Tokenizer, check_text
 
 CLS, SEP = 101, 102
 
 
-@pytest.fixture(scope="module")
-def tokenizer(minilm: Path) -> Tokenizer:
+def library(minilm: Path) -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer.from_file(str(minilm / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module", params=["sprat", "tokenizers"])
+def tokenizer(request: pytest.FixtureRequest, minilm: Path) -> Tokenizer:
+    """One tokenizer on either backend: nobody can tell them apart."""
+    if request.param == "tokenizers":
+        return Tokenizer(library(minilm))
     return Tokenizer.from_file(minilm / "tokenizer.json")
 
 
@@ -88,9 +96,18 @@ def test_tokenizer_encodes_a_megabyte(tokenizer: Tokenizer) -> None:
     check_text(text, field="text")
     (ids,) = tokenizer.encode_batch([text])
     assert len(ids) == 200_002
-    with pytest.raises(InputTooLong) as caught:
-        fit(ids, limit=256, truncation="refuse", field="texts[0]")
-    assert (caught.value.tokens, caught.value.limit) == (200_002, 256)
+    (ids,), dropped = tokenizer.encode_within([text], 256)
+    assert (len(ids), dropped) == (256, [200_002 - 256])
+
+
+def test_tokenizer_keeps_no_more_than_the_limit_of_a_megabyte(minilm: Path) -> None:
+    tokenizer = Tokenizer.from_file(minilm / "tokenizer.json")
+    text = "word " * 200_000
+    tracemalloc.start()
+    tokenizer.encode_within([text], 256)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
 
 
 def test_tokenizer_encodes_the_same_on_several_threads(tokenizer: Tokenizer) -> None:
@@ -100,10 +117,13 @@ def test_tokenizer_encodes_the_same_on_several_threads(tokenizer: Tokenizer) -> 
         assert list(threads.map(lambda text: encode(tokenizer, text), texts)) == expected
 
 
-def test_tokenizer_starts_no_threads_of_its_own(minilm: Path) -> None:
+@pytest.mark.parametrize("backend", ["Tokenizer.from_file(path)", "Tokenizer(library(path))"])
+def test_tokenizer_starts_no_threads_of_its_own(minilm: Path, backend: str) -> None:
     program = (
         "import os, sys; from pathlib import Path; from sprat.tokenizer import Tokenizer\n"
-        "tokenizer = Tokenizer.from_file(Path(sys.argv[1]))\n"
+        "from tokenizers import Tokenizer as Library\n"
+        "path, library = Path(sys.argv[1]), lambda path: Library.from_file(str(path))\n"
+        f"tokenizer = {backend}\n"
         "before = len(os.listdir('/proc/self/task'))\n"
         "tokenizer.encode_batch(['some text'] * 500)\n"
         "print(len(os.listdir('/proc/self/task')) - before)"
@@ -121,12 +141,26 @@ def test_tokenizer_starts_no_threads_of_its_own(minilm: Path) -> None:
         return int(done.stdout)
 
     assert threads() == 0
-    # An operator's own choice stands, and shows that the count above means something.
-    assert threads(TOKENIZERS_PARALLELISM="true") > 0
+    if "library" in backend:
+        # An operator's own choice stands, and shows that the count above means something.
+        assert threads(TOKENIZERS_PARALLELISM="true") > 0
 
 
-def test_tokenizer_is_named_after_its_model(tokenizer: Tokenizer) -> None:
-    assert tokenizer.name == "tokenizers (WordPiece)"
+def test_tokenizer_is_named_after_its_backend_and_model(minilm: Path) -> None:
+    assert Tokenizer.from_file(minilm / "tokenizer.json").name == "sprat (WordPiece)"
+    assert Tokenizer(library(minilm)).name == "tokenizers (WordPiece)"
+
+
+def test_tokenizer_leaves_other_kinds_to_the_library(minilm: Path, tmp_path: Path) -> None:
+    document = json.loads((minilm / "tokenizer.json").read_bytes())
+    document["pre_tokenizer"] = {"type": "Whitespace"}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    other = Tokenizer.from_file(path)
+    assert other.name == "tokenizers (WordPiece)"
+    (ids,) = other.encode_batch(["a [SEP]"])
+    assert ids[-1] == SEP
+    assert SEP not in ids[:-1]
 
 
 def test_tokenizer_has_no_text_for_an_id_outside_the_vocabulary(tokenizer: Tokenizer) -> None:
@@ -217,43 +251,25 @@ def test_tokenizer_check_text_and_encoding_agree(
         assert encode(tokenizer, text)[-1] == SEP
 
 
-def row(length: int) -> IntArray:
-    return np.arange(length, dtype=np.int32)
-
-
-@pytest.mark.parametrize("truncation", ["refuse", "truncate"])
-@pytest.mark.parametrize("length", [2, 9, 10])
-def test_tokenizer_fit_leaves_short_rows_alone(length: int, truncation: Any) -> None:
-    ids = row(length)
-    found, dropped = fit(ids, limit=10, truncation=truncation, field="texts[0]")
-    assert found is ids
-    assert dropped == 0
-
-
-def test_tokenizer_fit_refuses_long_rows() -> None:
-    with pytest.raises(InputTooLong, match="11 tokens, at most 10 are accepted") as caught:
-        fit(row(11), limit=10, truncation="refuse", field="texts[4]")
-    error = caught.value
-    assert (error.field, error.tokens, error.limit) == ("texts[4]", 11, 10)
-    assert "truncation" in str(error)
-
-
-@pytest.mark.parametrize("length", [11, 12, 500])
-def test_tokenizer_fit_truncates_to_the_beginning_and_the_last_token(length: int) -> None:
-    found, dropped = fit(row(length), limit=10, truncation="truncate", field="texts[0]")
-    assert found.dtype == np.int32
-    assert found.tolist() == [*range(9), length - 1]
-    assert dropped == length - 10
-
-
-def test_tokenizer_truncated_rows_are_what_the_library_makes(
-    tokenizer: Tokenizer, minilm: Path
+@pytest.mark.parametrize("limit", [2, 3, 10, 11, 12, 50])
+def test_tokenizer_encode_within_cuts_to_the_beginning_and_the_end(
+    tokenizer: Tokenizer, limit: int
 ) -> None:
-    library = tokenizers.Tokenizer.from_file(str(minilm / "tokenizer.json"))
-    library.no_padding()
-    library.enable_truncation(16)
+    texts = ["of " * 9, "", "of " * 8, "unaffable " * 20, "of"]
+    whole = tokenizer.encode_batch(texts)
+    rows, dropped = tokenizer.encode_within(texts, limit)
+    for full, row, cut in zip(whole, rows, dropped, strict=True):
+        assert row.dtype == np.int32
+        assert row.tolist() == [*full[: len(row) - 1].tolist(), SEP]
+        assert len(row) == min(len(full), limit)
+        assert cut == len(full) - len(row)
+    assert tokenizer.encode_within([], limit) == ([], [])
+
+
+def test_tokenizer_cut_rows_are_what_the_library_makes(tokenizer: Tokenizer, minilm: Path) -> None:
+    expected = library(minilm)
+    expected.no_padding()
+    expected.enable_truncation(16)
     text = "The first rule of the crossing was never to fight the river, nor to wait for it."
-    (ids,) = tokenizer.encode_batch([text])
-    found, dropped = fit(ids, limit=16, truncation="truncate", field="texts[0]")
-    assert found.tolist() == library.encode(text).ids
-    assert dropped == len(ids) - 16
+    (ids,), _ = tokenizer.encode_within([text], 16)
+    assert ids.tolist() == expected.encode(text).ids

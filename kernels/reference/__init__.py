@@ -36,11 +36,16 @@ from sprat.kernels.reference.stop import StopMatcher
 from sprat.kernels.reference.tagging import viterbi
 from sprat.kernels.reference.trie import score_trie
 from sprat.kernels.reference.utf8 import Utf8Stream
+from sprat.kernels.reference.wordpiece import Ragged, WordPiece
+from sprat.kernels.reference.wordpiece_settings import WordPieceSettings
 
 __all__ = [
     "NgramIndex",
+    "Ragged",
     "StopMatcher",
     "Utf8Stream",
+    "WordPiece",
+    "WordPieceSettings",
     "argmax",
     "bias_logits",
     "chunk",

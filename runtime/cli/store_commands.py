@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sprat.cli.output import Json, megabytes, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from sprat.manifest import ModelManifest
 
 
 def pull(
@@ -71,7 +75,9 @@ def models(
     from sprat.store import Store
 
     store = Store()
-    found = [manifest for manifest, _ in store.models()]
+    pairs = store.models()
+    found = [manifest for manifest, _ in pairs]
+    tokenizers = {manifest.name: _tokenizer(manifest, folder) for manifest, folder in pairs}
     bundles = [manifest for manifest, _ in store.bundles()]
     names = {manifest.name for manifest in found}
     missing = [entry for entry in CATALOG.values() if entry.name not in names] if known else []
@@ -79,7 +85,11 @@ def models(
         print_json(
             {
                 "models": [
-                    {**m.model_dump(mode="json", exclude={"files"}), "version": m.version}
+                    {
+                        **m.model_dump(mode="json", exclude={"files"}),
+                        "tokenizer": tokenizers[m.name],
+                        "version": m.version,
+                    }
                     for m in found
                 ],
                 "bundles": [
@@ -98,7 +108,7 @@ def models(
                 m.kind,
                 m.engine,
                 m.quantization,
-                "tokenizers" if m.kind == "encoder" else "llama.cpp",
+                tokenizers[m.name],
                 m.max_tokens,
                 megabytes(m.size_bytes),
                 m.licence,
@@ -126,6 +136,19 @@ def models(
         )
     if missing:
         print_table(["can be pulled", "what it is"], [(e.name, e.summary) for e in missing])
+
+
+def _tokenizer(manifest: ModelManifest, folder: Path) -> str:
+    """Say which tokenizer a model gets, for people."""
+    from sprat.errors import CorruptFile
+    from sprat.tokenizer import Tokenizer
+
+    if manifest.kind == "generative":
+        return "llama.cpp"
+    try:
+        return Tokenizer.from_file(folder / "tokenizer.json").name
+    except CorruptFile:
+        return "unreadable"
 
 
 def remove(

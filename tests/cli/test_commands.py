@@ -49,10 +49,11 @@ def test_pull_of_what_is_there_returns_at_once(store: Store, minilm: Path) -> No
 
 def test_models_lists_what_is_there(store: Store, minilm: Path, smollm: Path) -> None:
     report = json.loads(sprat(store, "models", "--json").stdout)
-    assert {m["name"] for m in report["models"]} >= {ENCODER, GENERATOR}
+    tokenizers = {m["name"]: m["tokenizer"] for m in report["models"]}
+    assert (tokenizers[ENCODER], tokenizers[GENERATOR]) == ("sprat (WordPiece)", "llama.cpp")
     table = sprat(store, "models", "--known").stdout
     assert "Apache-2.0" in table
-    assert "tokenizers" in table
+    assert "sprat (WordPiece)" in table
 
 
 def test_train_and_eval_report_held_out_figures(

@@ -13,7 +13,7 @@ from pkgutil import iter_modules
 
 import pytest
 
-from sprat.kernels import _array, _labels, _logits, _text, reference
+from sprat.kernels import _array, _labels, _logits, _text, _wordpiece, reference
 
 SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__module__)"
 BEST = "avx2" if _array.AVX2 else "baseline"
@@ -21,6 +21,7 @@ NATIVE = {
     "NgramIndex": _text.NgramIndex,
     "StopMatcher": _text.StopMatcher,
     "Utf8Stream": _text.Utf8Stream,
+    "WordPiece": _wordpiece.WordPiece,
     "argmax": _logits.argmax,
     "bias_logits": _logits.bias_logits,
     "chunk": _array.chunk,
@@ -86,7 +87,7 @@ def test_kernels_refuses_instructions_that_the_cpu_lacks() -> None:
     assert "SPRAT_ISA: avx2 was asked for, but this CPU does not have" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["_array", "_labels", "_logits", "_text"])
+@pytest.mark.parametrize("module", ["_array", "_labels", "_logits", "_text", "_wordpiece"])
 def test_kernels_never_falls_back_silently(module: str) -> None:
     done = run(f"import sys; sys.modules['sprat.kernels.{module}'] = None; {SHOW}")
     assert done.returncode == 1
@@ -97,7 +98,8 @@ def test_kernels_never_falls_back_silently(module: str) -> None:
 
 
 def test_kernels_reference_needs_no_extension() -> None:
-    names = [f"sprat.kernels.{name}" for name in ("_array", "_labels", "_logits", "_text")]
+    modules = ("_array", "_labels", "_logits", "_text", "_wordpiece")
+    names = [f"sprat.kernels.{name}" for name in modules]
     absent = f"import sys; sys.modules.update(dict.fromkeys({names}))"
     done = run(f"{absent}; {SHOW}", SPRAT_KERNELS="reference")
     assert done.stdout.startswith("reference"), done.stderr
@@ -129,6 +131,11 @@ def test_kernels_reference_needs_no_extension() -> None:
         (_text.Utf8Stream, reference.Utf8Stream),
         (_text.Utf8Stream.feed, reference.Utf8Stream.feed),
         (_text.Utf8Stream.flush, reference.Utf8Stream.flush),
+        (_wordpiece.WordPiece, reference.WordPiece),
+        (_wordpiece.WordPiece.encode_batch, reference.WordPiece.encode_batch),
+        (_wordpiece.WordPiece.from_tokenizer_json, reference.WordPiece.from_tokenizer_json),
+        (_wordpiece.WordPiece.from_vocab, reference.WordPiece.from_vocab),
+        (_wordpiece.WordPiece.tokens, reference.WordPiece.tokens),
     ],
 )
 def test_kernels_look_alike(native: object, specified: object) -> None:

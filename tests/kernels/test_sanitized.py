@@ -55,11 +55,11 @@ def test_sanitized_bindings_pass_the_kernel_tests(tmp_path: Path) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",  # Python itself keeps memory until the end.
     }
     show = (
-        "import sprat.kernels._array as a, sprat.kernels._logits as l, sprat.kernels._text as t;"
-        " print(a.__file__, l.__file__, t.__file__)"
+        "from sprat.kernels import _array, _labels, _logits, _text, _wordpiece;"
+        " print(*(m.__file__ for m in (_array, _labels, _logits, _text, _wordpiece)))"
     )
     files = run(sys.executable, "-c", show, cwd=tmp_path, **environment).split()
-    assert [Path(file).parent for file in files] == [installed / "sprat" / "kernels"] * 3
+    assert [Path(file).parent for file in files] == [installed / "sprat" / "kernels"] * 5
     passed = run(
         sys.executable,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
@@ -69,6 +69,7 @@ def test_sanitized_bindings_pass_the_kernel_tests(tmp_path: Path) -> None:
         *(HERE / "test_embedding.py", HERE / "test_head.py", HERE / "test_logits.py"),
         *(HERE / "test_pack.py", HERE / "test_pool.py", HERE / "test_sampling.py"),
         *(HERE / "test_trie.py", HERE / "test_utf8_stream.py", HERE / "test_viterbi.py"),
+        HERE / "test_wordpiece.py",
         cwd=tmp_path,
         **environment,
     )
