@@ -201,6 +201,7 @@ CASES = {
         Case("serve", "Classify through gRPC", "sprat.benchmarks.serve"),
         Case("start", "Start of the server", "sprat.benchmarks.start"),
         Case("fairness", "Short calls beside a long prompt", "sprat.benchmarks.fairness"),
+        Case("kernels", "Kernels", "sprat.benchmarks.kernels"),
         Case("engines", "Engines in process", "sprat.benchmarks.engines"),
         Case("sizing", "Classify under load", "sprat.benchmarks.sizing_case"),
     )

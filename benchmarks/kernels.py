@@ -6,7 +6,7 @@ thread in this process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from sprat.benchmarks.contest import Contest
 from sprat.benchmarks.harness import Context, Outcome, Table
 from sprat.kernels import WordPiece, embedding_bag, pool, viterbi
 from sprat.pull import pull
+from sprat.values import FloatArray
 
 TEXTS = 1024
 BAG_WIDTH = 256
@@ -155,7 +156,8 @@ def _embedding_bag(path: Path, texts: Sequence[str]) -> Contest:
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     library = _Tokenized(table_vh, backend, normalize=True)
     ours = partial(embedding_bag, ids_n, offsets, table_vh)
-    theirs = partial(library._encode_batch, rows, True)
+    encode: Callable[[Any, bool], FloatArray] = library._encode_batch
+    theirs = partial(encode, rows, True)
 
     def check() -> None:
         np.testing.assert_allclose(ours(), theirs(), atol=1e-5)

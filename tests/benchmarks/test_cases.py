@@ -17,6 +17,14 @@ GOALS = {
     "serve": {"large_ratio", "small_ratio", "server_cpu_beyond", "alone_beyond"},
     "start": {"ready", "resident_idle", "resident_used"},
     "fairness": {"p99_ratio"},
+    "kernels": {
+        *("wordpiece_batch", "wordpiece_single", "pool", "pool_memory", "embedding_bag", "viterbi"),
+        *(
+            f"{name}_{size}"
+            for name in ("masked_argmax", "top_p", "log_softmax_numpy", "log_softmax_scipy")
+            for size in (49_152, 151_936)
+        ),
+    },
     "engines": set(),
     "sizing": set(),
 }
