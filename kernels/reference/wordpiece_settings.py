@@ -115,9 +115,7 @@ class WordPieceSettings:
         return cls(
             vocabulary=vocabulary,
             unknown=_check_id("model.vocab[model.unk_token]", unknown),
-            prefix=_text(
-                "model.continuing_subword_prefix", model.get("continuing_subword_prefix")
-            ),
+            prefix=_text("model.continuing_subword_prefix", model.get("continuing_subword_prefix")),
             max_word_chars=model.get("max_input_chars_per_word", -1),
             clean_text=_flag("normalizer.clean_text", normalizer.get("clean_text")),
             handle_chinese_chars=_flag(
