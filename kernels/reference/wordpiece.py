@@ -323,9 +323,10 @@ def _normalized(characters: list[Character], settings: WordPieceSettings) -> lis
 
 
 def _decomposed(characters: list[Character]) -> list[Character]:
-    """NFD. The n-th character of the result comes from the n-th of the input, not counting what
-    decomposition adds: that shares the place of what stands in front of it. So marks that change
-    their order do not take their places along.
+    """NFD, with the places that the library gives to marks that change their order.
+
+    The n-th character of the result comes from the n-th of the input, not counting what
+    decomposition adds: that shares the place of what stands in front of it.
     """
     mappings, ranks = _mapping("decompositions"), _ranks()
     order: list[tuple[str, bool]] = []

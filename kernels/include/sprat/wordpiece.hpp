@@ -287,10 +287,12 @@ class WordPiece {
   };
 
   static constexpr std::uint32_t code_points = 0x110000;
+  static constexpr std::uint32_t first_syllable = 0xAC00;  // Hangul
+  static constexpr std::uint32_t last_syllable = 0xD7A3;
 
   // The tables of `bert_unicode`, spread out once a process.
-  static bool has(std::uint32_t code, Property property) {
-    static const std::vector<std::uint8_t> properties = [] {
+  static const std::vector<std::uint8_t>& properties() {
+    static const std::vector<std::uint8_t> all = [] {
       std::vector<std::uint8_t> made(code_points);
       const auto spread = [&made](const auto& table, Property each) {
         for (const auto& row : table) {
@@ -305,6 +307,7 @@ class WordPiece {
       spread(bert_unicode::marks, is_mark);
       spread(bert_unicode::punctuation, is_punctuation);
       spread(bert_unicode::ranks, is_ranked);
+      std::fill(made.begin() + first_syllable, made.begin() + last_syllable + 1, is_decomposed);
       for (const auto& row : bert_unicode::decompositions) {
         made[row.from] |= is_decomposed;
       }
@@ -313,7 +316,11 @@ class WordPiece {
       }
       return made;
     }();
-    return (properties[code] & property) != 0;
+    return all;
+  }
+
+  static bool has(std::uint32_t code, Property property) {
+    return (properties()[code] & property) != 0;
   }
 
   static std::uint32_t rank(std::uint32_t code) {
@@ -339,14 +346,14 @@ class WordPiece {
   }
 
   static std::u32string decomposed(std::uint32_t code) {
-    constexpr std::uint32_t first = 0xAC00, last = 0xD7A3, vowels = 21, tails = 28;
-    if (has(code, is_decomposed)) {
-      return mapped(bert_unicode::decompositions, code);
-    }
-    if (code < first || code > last) {
+    if (!has(code, is_decomposed)) {
       return std::u32string(1, code);
     }
-    const std::uint32_t syllable = code - first;
+    if (code < first_syllable || code > last_syllable) {
+      return mapped(bert_unicode::decompositions, code);
+    }
+    constexpr std::uint32_t vowels = 21, tails = 28;
+    const std::uint32_t syllable = code - first_syllable;
     std::u32string parts;
     parts.push_back(0x1100 + syllable / (vowels * tails));
     parts.push_back(0x1161 + syllable / tails % vowels);
@@ -447,20 +454,35 @@ class WordPiece {
                 static_cast<std::uint32_t>(codes_.size()));
   }
 
-  // Fills `blocks_`: actions in blocks of 256 code points, each different block once.
+  // Fills `actions_` and `blocks_`. Most blocks hold code points that are all alike; those share.
   void tabulate() {
-    std::map<std::vector<std::uint32_t>, std::uint32_t> known;
-    std::vector<std::uint32_t> block(block_size), sequence;
+    std::vector<bool> in_vocabulary(code_points / block_size);
+    for (const auto& [code, number] : codes_) {
+      in_vocabulary[code / block_size] = true;
+    }
+    std::map<std::uint32_t, std::uint32_t> uniform;
+    std::vector<std::uint32_t> sequence;
     for (std::uint32_t first = 0; first < code_points; first += block_size) {
+      const auto block = properties().begin() + first;
+      const bool alike = !in_vocabulary[first / block_size] &&
+                         (*block & (is_decomposed | is_upper)) == 0 &&
+                         std::equal(block + 1, block + block_size, block);
+      const auto end = static_cast<std::uint32_t>(actions_.size());
+      if (alike) {
+        sequence.clear();
+        const std::uint32_t action = action_of(first, sequence);
+        const auto [shared, added] = uniform.emplace(action, end);
+        blocks_.push_back(shared->second);
+        if (added) {
+          actions_.resize(end + block_size, action);
+        }
+        continue;
+      }
+      blocks_.push_back(end);
       for (std::uint32_t i = 0; i < block_size; ++i) {
         sequence.clear();
-        block[i] = action_of(first + i, sequence);
+        actions_.push_back(action_of(first + i, sequence));
       }
-      const auto [found, added] = known.emplace(block, static_cast<std::uint32_t>(actions_.size()));
-      if (added) {
-        actions_.insert(actions_.end(), block.begin(), block.end());
-      }
-      blocks_.push_back(found->second);
     }
   }
 

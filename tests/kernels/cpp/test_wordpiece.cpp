@@ -45,8 +45,13 @@ sprat::WordPiece made(std::size_t max_word_chars = 100) {
   return {settings, numbered(words), U"##", {{U"[SEP]", 2}, {U"[", 10}}};
 }
 
+const sprat::WordPiece& plain() {
+  static const sprat::WordPiece wordpiece = made();
+  return wordpiece;
+}
+
 void encodes_alike_at_every_width() {
-  const sprat::WordPiece wordpiece = made();
+  const sprat::WordPiece& wordpiece = plain();
   const std::u32string text = U"Unaffable!\xDCn x";
   const Ids ids = {1, 3, 4, 5, 6, 3, 0, 2};
   const Ids spans = {0, 0, 0, 2, 2, 5, 5, 9, 9, 10, 10, 12, 13, 14, 0, 0};
@@ -62,7 +67,7 @@ void encodes_alike_at_every_width() {
 }
 
 void knows_beginnings_from_continuations() {
-  const sprat::WordPiece wordpiece = made();
+  const sprat::WordPiece& wordpiece = plain();
   CHECK((encode<std::uint8_t>(wordpiece, U"aff").ids == Ids{1, 0, 2}));
   CHECK((encode<std::uint8_t>(wordpiece, U"aaff").ids == Ids{1, 8, 4, 2}));
   CHECK((encode<std::uint8_t>(wordpiece, U"unaffa").ids == Ids{1, 0, 2}));
@@ -71,7 +76,7 @@ void knows_beginnings_from_continuations() {
 }
 
 void moves_kept_marks() {
-  const sprat::WordPiece wordpiece = made();
+  const sprat::WordPiece& wordpiece = plain();
   // U+0301 goes, U+302E stays and takes its place in the text.
   const sprat::WordPieceRows rows = encode<std::uint16_t>(wordpiece, U"a\u0301\u302e");
   CHECK((rows.ids == Ids{1, 8, 11, 2}));
@@ -93,7 +98,7 @@ void holds_words_to_their_limit() {
 }
 
 void truncates_at_every_length() {
-  const sprat::WordPiece wordpiece = made();
+  const sprat::WordPiece& wordpiece = plain();
   const std::u32string text = U"unaffable ! a \u4e00 zz unaffable";
   const Ids whole = encode<std::uint16_t>(wordpiece, text).ids;
   for (std::size_t limit = 2; limit <= whole.size() + 1; ++limit) {
@@ -117,7 +122,7 @@ void truncates_at_every_length() {
 }
 
 void finds_special_tokens_when_asked() {
-  const sprat::WordPiece wordpiece = made();
+  const sprat::WordPiece& wordpiece = plain();
   sprat::WordPieceOptions options;
   options.parse_special = true;
   const sprat::WordPieceRows rows = encode<std::uint8_t>(wordpiece, U"un[SEP]aff[SE", options);
@@ -129,7 +134,7 @@ void finds_special_tokens_when_asked() {
 }
 
 void shares_work_between_threads() {
-  const sprat::WordPiece wordpiece = made();
+  const sprat::WordPiece& wordpiece = plain();
   std::vector<std::vector<std::uint8_t>> texts;
   std::vector<sprat::TextView> views;
   for (std::size_t i = 0; i < 40; ++i) {
