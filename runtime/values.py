@@ -16,6 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
 Truncation = Literal["refuse", "truncate"]
+Scoring = Literal["constrained", "full"]
 FinishReason = Literal["stop", "length"]
 Role = Literal["system", "user", "assistant"]
 

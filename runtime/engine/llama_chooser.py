@@ -1,0 +1,429 @@
+"""A llama.cpp context that says how probable options are after a prompt; generates nothing.
+
+What the prompts of a task have in common is decoded once, kept, and forked for each request: in a
+context whose sequences share their cells (``kv_unified``) a fork costs microseconds. Every cell in
+use costs attention to all, which is why few of these prefixes are kept, and why answers are
+generated in a context of another kind (`sprat.engine.llama_lane`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sprat.engine.base import Choice, Chosen
+from sprat.engine.label_trie import ROOT, LabelTrie, combine
+from sprat.engine.llama_lib import collect_errors
+from sprat.errors import EngineError
+from sprat.values import FloatArray, IntArray
+
+BATCH_TOKENS = 256
+"""Most tokens of a batch; one step never gets more."""
+
+SEQUENCES = 96
+"""Sequences of the context, and most rows of logits of a batch (llama.cpp wants no fewer): 19 MB
+for a vocabulary of 49,152."""
+
+PREFIXES = 3
+"""Most prefixes that are kept. Each costs attention to every request."""
+
+CHOICES = 16
+"""Most requests side by side."""
+
+PRUNED_BELOW = 1e-3
+"""Options that share a first part are not told apart where all of them together are less probable
+(``constrained`` scoring only). `Chosen.pruned` says what that left open."""
+
+FLASH_ATTENTION_OFF = 0
+CELL_BLOCK = 256
+
+
+@dataclass(slots=True, eq=False)
+class _Prefix:
+    """Tokens that were decoded once, in a sequence of their own."""
+
+    ids: IntArray
+    sequence: int
+    done: int = 0
+    users: int = 0
+    last_used: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A request: its prompt in a sequence of its own, then its options in forks of that."""
+
+    number: int
+    choice: Choice
+    trie: LabelTrie
+    prefix: _Prefix | None
+    sequence: int
+    cells: int
+    cached: int = 0
+    done: int = 0
+    forked: bool = False
+    decoded: int = 0
+    log_shares: dict[int, dict[int, float]] = field(default_factory=dict)
+    pending: list[int] = field(default_factory=list)
+
+    def asks(self, node: int) -> bool:
+        """Whether the logits after a node are needed still."""
+        return node in self.trie.needed and node not in self.log_shares
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Tokens to decode, each in one or more sequences."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    sequences: list[tuple[int, ...]] = field(default_factory=list)
+    outputs: list[tuple[_Live, int] | None] = field(default_factory=list)
+    forks: list[int] = field(default_factory=list)
+    output_count: int = 0
+
+    def add(
+        self,
+        ids: Iterable[int],
+        position: int,
+        sequences: tuple[int, ...],
+        output: tuple[_Live, int] | None = None,
+    ) -> None:
+        """Add neighbouring tokens; ``output`` is what the logits of the last one are for."""
+        start = len(self.ids)
+        self.ids += ids
+        count = len(self.ids) - start
+        self.positions += range(position, position + count)
+        self.sequences += [sequences] * count
+        self.outputs += [None] * count
+        self.outputs[-1] = output
+        self.output_count += output is not None
+
+
+class Chooser:
+    """Scores options for several requests side by side. One thread at a time.
+
+    Parameters
+    ----------
+    lib : module
+        As `sprat.engine.llama_lib.load` returns it.
+    model : pointer
+        A loaded model, which outlives this object.
+    cells : int
+        Tokens that are held at most: kept prefixes, prompts and options of all live requests.
+    end : int
+        The token that ends an answer.
+    vocabulary_size : int
+        Number of logits.
+    threads : int
+        Compute threads until `step` says otherwise.
+
+    Raises
+    ------
+    EngineError
+        llama.cpp cannot make the context, mostly for want of memory.
+    """
+
+    def __init__(
+        self, lib: Any, model: Any, *, cells: int, end: int, vocabulary_size: int, threads: int
+    ) -> None:
+        self.cells = -(-cells // CELL_BLOCK) * CELL_BLOCK
+        self._lib = lib
+        self._end = end
+        self._size = vocabulary_size
+        self._threads = threads
+        self._context = self._make_context(model)
+        self._memory = lib.llama_get_memory(self._context)
+        self._prefixes: dict[bytes, _Prefix] = {}
+        self._live: dict[int, _Live] = {}
+        self._free_prefixes = list(range(PREFIXES))
+        self._free_sequences = list(range(PREFIXES, PREFIXES + CHOICES))
+        self._first_fork = PREFIXES + CHOICES
+        self._steps = 0
+
+    def _make_context(self, model: Any) -> Any:
+        params = self._lib.llama_context_default_params()
+        params.n_ctx = self.cells
+        params.n_batch = params.n_ubatch = BATCH_TOKENS
+        params.n_seq_max = SEQUENCES
+        params.n_outputs_max = SEQUENCES
+        params.n_threads = params.n_threads_batch = self._threads
+        params.flash_attn_type = FLASH_ATTENTION_OFF
+        params.kv_unified = True
+        params.offload_kqv = params.op_offload = False
+        with collect_errors() as errors:
+            context = self._lib.llama_init_from_model(model, params)
+        if not context:
+            raise EngineError(
+                f"llama.cpp cannot make a context of {self.cells} tokens: "
+                + (errors[0] if errors else "no reason given")
+            )
+        return context
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is live."""
+        return bool(self._live)
+
+    def most_tokens(self, options: Sequence[IntArray]) -> int:
+        """Longest prompt that these options can follow."""
+        return self.cells - self._option_cells(options)
+
+    @staticmethod
+    def _option_cells(options: Sequence[IntArray]) -> int:
+        return min(BATCH_TOKENS, sum(map(len, options)) + len(options))
+
+    def has_room(self, choice: Choice) -> bool:
+        """Whether `start` would take it now; kept prefixes that nobody uses make way."""
+        key = choice.prompt[: choice.shared].tobytes()
+        can_keep = (
+            not choice.shared
+            or key in self._prefixes
+            or bool(self._free_prefixes)
+            or any(not prefix.users for prefix in self._prefixes.values())
+        )
+        fits = self._cells_in_use(choice) <= self.cells
+        return bool(self._free_sequences) and can_keep and fits
+
+    def _cells_in_use(self, choice: Choice) -> int:
+        """Cells in use beside that of prefixes that can be given up, with this choice."""
+        key = choice.prompt[: choice.shared].tobytes()
+        held = sum(live.cells for live in self._live.values())
+        held += sum(len(p.ids) for at, p in self._prefixes.items() if p.users and at != key)
+        return held + len(choice.prompt) + self._option_cells(choice.options)
+
+    def start(self, number: int, choice: Choice) -> None:
+        """Take a request on.
+
+        Parameters
+        ----------
+        number : int
+            The caller's identifier, unique among the live ones.
+
+        Raises
+        ------
+        InvalidInput
+            Two options are the same to the model.
+        EngineError
+            There is no room.
+        """
+        trie = LabelTrie(choice.options, end=self._end, scoring=choice.scoring)
+        if not self.has_room(choice):
+            raise EngineError(f"no room for a prompt of {len(choice.prompt)} tokens")
+        prefix = self._prefix(choice)
+        sequence = self._free_sequences.pop()
+        cells = len(choice.prompt) - choice.shared + self._option_cells(choice.options)
+        self._live[number] = _Live(number, choice, trie, prefix, sequence, cells)
+
+    def _prefix(self, choice: Choice) -> _Prefix | None:
+        """The kept prefix of a prompt, made room for where it is new; None without one."""
+        if not choice.shared:
+            return None
+        ids = choice.prompt[: choice.shared]
+        key = ids.tobytes()
+        found = self._prefixes.get(key)
+        if found is None:
+            needed = self._cells_in_use(choice)
+            kept = sum(len(p.ids) for p in self._prefixes.values() if not p.users)
+            while not self._free_prefixes or needed + kept > self.cells:
+                kept -= self._give_up_prefix()
+            found = self._prefixes[key] = _Prefix(ids.copy(), self._free_prefixes.pop())
+        found.users += 1
+        found.last_used = self._steps
+        return found
+
+    def _give_up_prefix(self) -> int:
+        """Forget the prefix that was not used for longest; its tokens."""
+        unused = {key: p for key, p in self._prefixes.items() if not p.users}
+        key = min(unused, key=lambda each: unused[each].last_used)
+        prefix = self._prefixes.pop(key)
+        self._forget(prefix.sequence)
+        self._free_prefixes.append(prefix.sequence)
+        return len(prefix.ids)
+
+    def stop(self, number: int) -> None:
+        """Drop a request; one that is not live is ignored."""
+        live = self._live.pop(number, None)
+        if live is None:
+            return
+        self._forget(live.sequence)
+        self._free_sequences.append(live.sequence)
+        if live.prefix is not None:
+            live.prefix.users -= 1
+
+    def step(self, *, max_tokens: int, threads: int) -> list[Chosen]:
+        """Decode one batch for the live requests, the oldest first.
+
+        Parameters
+        ----------
+        max_tokens : int
+            Most tokens of the batch, from 1.
+        threads : int
+            Compute threads, from 1.
+
+        Returns
+        -------
+        list of Chosen
+            Requests that are finished, or failed.
+        """
+        self._steps += 1
+        batch = _Batch()
+        for live in self._live.values():
+            self._plan(live, batch, min(max_tokens, BATCH_TOKENS) - len(batch.ids))
+        status = self._decode(batch, threads)
+        if status:
+            return self._fail(f"{len(batch.ids)} tokens (status {status})")
+        self._read(batch)
+        for fork in batch.forks:
+            self._forget(fork)
+        finished = [live for live in self._live.values() if live.log_shares and not live.pending]
+        return [self._finish(live) for live in finished]
+
+    def _plan(self, live: _Live, batch: _Batch, left: int) -> None:
+        """Add what a request needs next, as far as ``left`` tokens go."""
+        prefix = live.prefix
+        if prefix is not None and not live.forked:
+            if prefix.done < len(prefix.ids):
+                # Whoever comes first decodes it; the others wait for the next step.
+                if left > 0 and (prefix.sequence,) not in batch.sequences:
+                    ids = prefix.ids[prefix.done : prefix.done + left]
+                    batch.add(ids.tolist(), prefix.done, (prefix.sequence,))
+                    prefix.done += len(ids)
+                    live.decoded += len(ids)
+                return
+            self._copy(prefix.sequence, live.sequence)
+            live.done = len(prefix.ids)
+            live.cached = live.done - live.decoded
+        live.forked = True
+        prompt = live.choice.prompt
+        if live.done == len(prompt):
+            self._plan_options(live, batch, left)
+        elif left > 0 and batch.output_count < SEQUENCES:
+            ids = prompt[live.done : live.done + left]
+            is_last = live.done + len(ids) == len(prompt)
+            output = (live, ROOT) if is_last else None
+            batch.add(ids.tolist(), live.done, (live.sequence,), output)
+            live.done += len(ids)
+            live.decoded += len(ids)
+
+    def _plan_options(self, live: _Live, batch: _Batch, left: int) -> None:
+        """Add the next options: a fork for each node that ends one, nodes that they share once."""
+        trie = live.trie
+        forks: dict[int, list[int]] = {}
+        outputs = batch.output_count
+        taken = 0
+        for leaf in live.pending:
+            path = trie.path(leaf)
+            new = [node for node in path if node not in forks]
+            outputs += sum(live.asks(node) for node in new)
+            fork = self._first_fork + len(batch.forks)
+            if fork == SEQUENCES or outputs > SEQUENCES or len(forks) + len(new) > left:
+                break
+            batch.forks.append(fork)
+            self._copy(live.sequence, fork)
+            for node in path:
+                forks.setdefault(node, []).append(fork)
+            taken += 1
+        del live.pending[:taken]
+        start = len(live.choice.prompt) - 1
+        for node, sequences in forks.items():
+            output = (live, node) if live.asks(node) else None
+            position = start + trie.nodes[node].depth
+            batch.add([trie.nodes[node].token], position, tuple(sequences), output)
+        live.decoded += len(forks)
+
+    def _decode(self, batch: _Batch, threads: int) -> int:
+        count = len(batch.ids)
+        ids = np.array(batch.ids, np.int32)
+        positions = np.array(batch.positions, np.int32)
+        counts = np.array([len(each) for each in batch.sequences], np.int32)
+        sequences = np.array([one for each in batch.sequences for one in each], np.int32)
+        starts = np.cumsum(counts) - counts
+        addresses = (sequences.ctypes.data + sequences.itemsize * starts).astype(np.uintp)
+        outputs = np.array([each is not None for each in batch.outputs], np.int8)
+        lib = self._lib
+        made = lib.llama_batch(
+            n_tokens=count,
+            token=_pointer(ids, lib.llama_token),
+            pos=_pointer(positions, lib.llama_pos),
+            n_seq_id=_pointer(counts, ctypes.c_int32),
+            seq_id=_pointer(addresses, ctypes.POINTER(lib.llama_seq_id)),
+            logits=_pointer(outputs, ctypes.c_int8),
+        )
+        if threads != self._threads:
+            lib.llama_set_n_threads(self._context, threads, threads)
+            self._threads = threads
+        return int(lib.llama_decode(self._context, made))
+
+    def _read(self, batch: _Batch) -> None:
+        """Take from the logits what the options need of them."""
+        for index, output in enumerate(batch.outputs):
+            if output is None:
+                continue
+            live, node = output
+            pointer = self._lib.llama_get_logits_ith(self._context, index)
+            logits_v = np.ctypeslib.as_array(pointer, (self._size,))
+            live.log_shares[node] = _log_shares(live.trie, node, logits_v)
+            if node == ROOT:
+                live.pending = live.trie.deepest(_worth_asking(live))
+
+    def _finish(self, live: _Live) -> Chosen:
+        self.stop(live.number)
+        normalize = live.choice.normalize_length
+        scores = combine(live.trie, live.log_shares, normalize_length=normalize)
+        return Chosen(
+            live.number,
+            scores.probabilities,
+            pruned=scores.pruned,
+            cached_tokens=live.cached,
+            decoded_tokens=live.decoded,
+        )
+
+    def _fail(self, what: str) -> list[Chosen]:
+        """Forget everything: after a failed batch nobody knows what the context holds."""
+        self._lib.llama_memory_clear(self._memory, True)
+        failed = list(self._live)
+        for number in failed:
+            self.stop(number)
+        for prefix in self._prefixes.values():
+            self._free_prefixes.append(prefix.sequence)
+        self._prefixes.clear()
+        return [Chosen(number, error=f"llama.cpp cannot decode {what}") for number in failed]
+
+    def _copy(self, source: int, target: int) -> None:
+        self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def _forget(self, sequence: int) -> None:
+        self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def close(self) -> None:
+        """Free the context."""
+        self._lib.llama_free(self._context)
+
+
+def _log_shares(trie: LabelTrie, node: int, logits_v: FloatArray) -> dict[int, float]:
+    """Log-probability of each child of a node."""
+    children = trie.nodes[node].children
+    wanted = logits_v[list(children)].astype(np.float64)
+    weighed = wanted if trie.scoring == "constrained" else logits_v.astype(np.float64)
+    most = weighed.max()
+    logs = wanted - most - np.log(np.exp(weighed - most).sum())
+    return dict(zip(children.values(), logs.tolist(), strict=True))
+
+
+def _worth_asking(live: _Live) -> set[int]:
+    """The nodes below the root whose logits are needed, without those of hopeless options."""
+    trie = live.trie
+    if trie.scoring == "full":
+        return trie.needed
+    shares = live.log_shares[ROOT]
+    least = np.log(PRUNED_BELOW)
+    return {node for node in trie.needed if node == ROOT or shares[trie.path(node)[0]] >= least}
+
+
+def _pointer(array: np.ndarray[Any, Any], kind: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(kind))
