@@ -1,0 +1,248 @@
+"""The owner thread of a generative model: answers run side by side on its engine here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sprat.budget import ComputePermits
+from sprat.engine.base import GenerativeEngine, Progress, Start
+from sprat.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    EngineError,
+    NotReady,
+    QueueFull,
+    SpratError,
+)
+from sprat.scheduler.loop import as_sprat_error
+from sprat.values import IntArray, Sampling
+
+SLICE_TOKENS = 64
+"""Most tokens of one llama.cpp batch: bounds how long permits are held at a stretch."""
+
+
+@dataclass(eq=False, slots=True)
+class GenerateWork:
+    """One answer to generate.
+
+    Attributes
+    ----------
+    prompt : int32[T]
+        Prompt tokens.
+    deadline : float
+        `time.monotonic` value after which nobody wants more; infinity without one.
+    on_progress : callable
+        Called on the scheduler thread with each `Progress` that has text or ends the answer, or
+        once with a `SpratError` instead.
+    """
+
+    prompt: IntArray
+    sampling: Sampling
+    deadline: float
+    on_progress: Callable[[Progress | SpratError], None]
+    submitted_ns: int = 0
+    started_ns: int = 0
+    output_tokens: int = 0
+    cancelled: bool = False
+    sequence: int = -1
+
+    @property
+    def tokens(self) -> int:
+        """Most tokens that prompt and answer take together."""
+        return len(self.prompt) + self.sampling.max_tokens
+
+
+class GenerateScheduler:
+    """Runs the answers of one generative model side by side on the engine's owner thread.
+
+    Parameters
+    ----------
+    name : str
+        Of the model: owner of the permits, name of the thread.
+    make_engine : callable
+        Makes the engine. Called on the owner thread; its error is raised here.
+    permits : ComputePermits
+        The process's budget.
+    capacity : int
+        Most tokens (prompts and the answers they may grow) that may wait for a place.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_engine: Callable[[], GenerativeEngine],
+        permits: ComputePermits,
+        *,
+        capacity: int,
+    ) -> None:
+        self.name = name
+        self._permits = permits
+        self._capacity = capacity
+        self._waiting: deque[GenerateWork] = deque()
+        self._live: dict[int, GenerateWork] = {}
+        self._next_sequence = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._engine: GenerativeEngine | None = None
+        self._failure: BaseException | None = None
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=self._own, args=(make_engine, ready), name=f"sprat-{name}", daemon=True
+        )
+        self._thread.start()
+        ready.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def engine(self) -> GenerativeEngine:
+        """The engine; other threads may only call what its interface allows them."""
+        assert self._engine is not None
+        return self._engine
+
+    def submit(self, work: GenerateWork) -> None:
+        """Queue an answer.
+
+        Raises
+        ------
+        QueueFull, NotReady
+            As in `EncodeScheduler.submit`.
+        EngineError
+            When the engine broke and was given up.
+        """
+        work.submitted_ns = time.perf_counter_ns()
+        with self._changed:
+            if self._failure is not None:
+                raise EngineError(f"model {self.name} stopped after a failure; see the log")
+            if self._closed:
+                raise NotReady(f"model {self.name} is being unloaded")
+            waiting = sum(w.tokens for w in self._waiting)
+            if self._waiting and waiting + work.tokens > self._capacity:
+                raise QueueFull(
+                    f"model {self.name}: {waiting} tokens wait, {work.tokens} more do not fit "
+                    f"into {self._capacity}",
+                    metadata={"waiting": str(waiting), "capacity": str(self._capacity)},
+                )
+            self._waiting.append(work)
+            self._changed.notify()
+
+    def cancel(self, work: GenerateWork) -> None:
+        """Drop an answer: at once when it waits, else before the next step."""
+        with self._changed:
+            work.cancelled = True
+            self._changed.notify()
+
+    def _own(self, make_engine: Callable[[], GenerativeEngine], ready: threading.Event) -> None:
+        try:
+            engine = self._engine = make_engine()
+        except BaseException as error:
+            self._failure = error
+            return
+        finally:
+            ready.set()
+        try:
+            while self._prepare(engine):
+                self._step(engine)
+        except Exception as error:
+            self._give_up(error)
+        finally:
+            engine.close()
+
+    def _give_up(self, error: Exception) -> None:
+        """The engine broke outside a step: end what waits and runs, take on no more."""
+        failure = as_sprat_error(self.name, error)
+        with self._changed:
+            self._failure = failure
+            ended = [*self._live.values(), *self._waiting]
+            self._live.clear()
+            self._waiting.clear()
+        for work in ended:
+            work.on_progress(failure)
+
+    def _prepare(self, engine: GenerativeEngine) -> bool:
+        """Drop the dead, start what fits; wait for work. False when closed and drained."""
+        while True:
+            with self._changed:
+                while not (self._waiting or self._live or self._closed):
+                    self._changed.wait()
+                if self._closed and not (self._waiting or self._live):
+                    return False
+                dropped = self._drop_dead(engine)
+                failed = self._start_waiting(engine)
+            for work, error in dropped + failed:
+                work.on_progress(error)
+            if engine.busy():
+                return True
+
+    def _drop_dead(self, engine: GenerativeEngine) -> list[tuple[GenerateWork, SpratError]]:
+        now = time.monotonic()
+        dead: list[tuple[GenerateWork, SpratError]] = []
+        for work in [*self._waiting, *self._live.values()]:
+            if work.cancelled:
+                dead.append((work, Cancelled("the caller gave up")))
+            elif work.deadline <= now:
+                dead.append((work, DeadlineExceeded(f"model {self.name}: the time ran out")))
+        for work, _ in dead:
+            if work.sequence in self._live:
+                engine.stop(work.sequence)
+                del self._live[work.sequence]
+            else:
+                self._waiting.remove(work)
+        return dead
+
+    def _start_waiting(self, engine: GenerativeEngine) -> list[tuple[GenerateWork, SpratError]]:
+        failed: list[tuple[GenerateWork, SpratError]] = []
+        while self._waiting:
+            work = self._waiting[0]
+            has_room = engine.has_room(work.tokens)
+            if not has_room and self._live:
+                break
+            self._waiting.popleft()
+            if not has_room:
+                message = f"model {self.name}: {work.tokens} tokens do not fit, even alone"
+                failed.append((work, EngineError(message)))
+                continue
+            work.sequence = self._next_sequence
+            self._next_sequence += 1
+            work.started_ns = time.perf_counter_ns()
+            try:
+                engine.start(Start(work.sequence, work.prompt, work.sampling))
+            except Exception as error:
+                failed.append((work, as_sprat_error(self.name, error)))
+            else:
+                self._live[work.sequence] = work
+        return failed
+
+    def _step(self, engine: GenerativeEngine) -> None:
+        try:
+            with self._permits.hold(self.name, self._permits.permits) as threads:
+                progress = engine.step(max_tokens=SLICE_TOKENS, threads=threads)
+        except Exception as error:
+            failure = as_sprat_error(self.name, error)
+            for sequence, work in list(self._live.items()):
+                engine.stop(sequence)
+                work.on_progress(failure)
+            self._live.clear()
+            return
+        for item in progress:
+            live = self._live.get(item.sequence)
+            if live is None:
+                continue
+            live.output_tokens += item.tokens
+            if item.error is not None:
+                live.on_progress(EngineError(f"model {self.name}: {item.error}"))
+            elif item.text or item.finish_reason:
+                live.on_progress(item)
+            if item.error is not None or item.finish_reason:
+                del self._live[item.sequence]
+
+    def close(self) -> None:
+        """Finish what waits and runs, then end the thread and release the engine."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
