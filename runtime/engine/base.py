@@ -145,11 +145,39 @@ class Chosen:
     error: str | None = None
 
 
+class ChoiceEngine(Protocol):
+    """Prompts and options in, probabilities out. The owner's thread alone calls it."""
+
+    def has_room(self, choice: Choice) -> bool:
+        """Whether `start` would take it now."""
+        ...
+
+    def start(self, number: int, choice: Choice) -> None:
+        """Take a choice on; ``number`` is unique among the live ones.
+
+        Raises
+        ------
+        InvalidInput
+            Two options are the same to the model.
+        EngineError
+            There is no room.
+        """
+        ...
+
+    def stop(self, number: int) -> None:
+        """Drop a choice; one that is not live is ignored."""
+        ...
+
+    def step(self, *, max_tokens: int, threads: int) -> list[Chosen]:
+        """Decode at most ``max_tokens`` tokens; what is finished or failed, and so live no more."""
+        ...
+
+
 class GenerativeEngine(Protocol):
     """A step machine over many sequences.
 
-    One owner thread calls everything but ``tokenize``, ``token_texts`` and ``chat_tokens``, which
-    any thread may call.
+    One owner thread calls everything but ``tokenize``, ``token_texts``, ``chat_tokens`` and
+    ``most_choice_tokens``, which any thread may call.
     """
 
     context_length: int
@@ -169,6 +197,20 @@ class GenerativeEngine(Protocol):
         """The prompt that the model's own chat template makes of a chat: int32[T].
 
         Special-token text in a message's content is not special.
+        """
+        ...
+
+    def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
+        """Longest prompt that a `Choice` with these options can have."""
+        ...
+
+    def chooser(self) -> ChoiceEngine:
+        """What makes choices with this model; made, and memory taken, at the first call.
+
+        Raises
+        ------
+        EngineError
+            It cannot be made, mostly for want of memory.
         """
         ...
 

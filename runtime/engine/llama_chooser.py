@@ -125,12 +125,15 @@ class Chooser:
     Raises
     ------
     EngineError
-        llama.cpp cannot make the context, mostly for want of memory.
+        llama.cpp cannot make the context, mostly for want of memory; or the model has no token that
+        ends an answer.
     """
 
     def __init__(
         self, lib: Any, model: Any, *, cells: int, end: int, vocabulary_size: int, threads: int
     ) -> None:
+        if end < 0:
+            raise EngineError("the model has no token that ends an answer")
         self.cells = -(-cells // CELL_BLOCK) * CELL_BLOCK
         self._lib = lib
         self._end = end
@@ -169,14 +172,6 @@ class Chooser:
         """Whether a request is live."""
         return bool(self._live)
 
-    def most_tokens(self, options: Sequence[IntArray]) -> int:
-        """Longest prompt that these options can follow."""
-        return self.cells - self._option_cells(options)
-
-    @staticmethod
-    def _option_cells(options: Sequence[IntArray]) -> int:
-        return min(BATCH_TOKENS, sum(map(len, options)) + len(options))
-
     def has_room(self, choice: Choice) -> bool:
         """Whether `start` would take it now; kept prefixes that nobody uses make way."""
         key = choice.prompt[: choice.shared].tobytes()
@@ -194,7 +189,7 @@ class Chooser:
         key = choice.prompt[: choice.shared].tobytes()
         held = sum(live.cells for live in self._live.values())
         held += sum(len(p.ids) for at, p in self._prefixes.items() if p.users and at != key)
-        return held + len(choice.prompt) + self._option_cells(choice.options)
+        return held + len(choice.prompt) + option_cells(choice.options)
 
     def start(self, number: int, choice: Choice) -> None:
         """Take a request on.
@@ -216,7 +211,7 @@ class Chooser:
             raise EngineError(f"no room for a prompt of {len(choice.prompt)} tokens")
         prefix = self._prefix(choice)
         sequence = self._free_sequences.pop()
-        cells = len(choice.prompt) - choice.shared + self._option_cells(choice.options)
+        cells = len(choice.prompt) - choice.shared + option_cells(choice.options)
         self._live[number] = _Live(number, choice, trie, prefix, sequence, cells)
 
     def _prefix(self, choice: Choice) -> _Prefix | None:
@@ -403,6 +398,11 @@ class Chooser:
     def close(self) -> None:
         """Free the context."""
         self._lib.llama_free(self._context)
+
+
+def option_cells(options: Sequence[IntArray]) -> int:
+    """Cells that are set aside for the options of a request: they come and go batch by batch."""
+    return min(BATCH_TOKENS, sum(map(len, options)) + len(options))
 
 
 def _log_shares(trie: LabelTrie, node: int, logits_v: FloatArray) -> dict[int, float]:

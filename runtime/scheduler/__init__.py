@@ -5,12 +5,14 @@ One `EncodeScheduler` or `GenerateScheduler` per model; all hold permits of one
 `Mailbox`.
 """
 
+from sprat.scheduler.choose import ChoiceWork
 from sprat.scheduler.encode import EncodeScheduler
 from sprat.scheduler.generate import SLICE_TOKENS, GenerateScheduler, GenerateWork
 from sprat.scheduler.loop import ComputePool, LoopThread, Mailbox
 
 __all__ = [
     "SLICE_TOKENS",
+    "ChoiceWork",
     "ComputePool",
     "EncodeScheduler",
     "GenerateScheduler",

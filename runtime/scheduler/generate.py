@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sprat.budget import ComputePermits
-from sprat.engine.base import GenerativeEngine, Progress, Start
+from sprat.engine.base import ChoiceEngine, Chosen, GenerativeEngine, Progress, Start
 from sprat.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -18,6 +18,7 @@ from sprat.errors import (
     QueueFull,
     SpratError,
 )
+from sprat.scheduler.choose import Choices, ChoiceWork
 from sprat.scheduler.loop import as_sprat_error
 from sprat.values import IntArray, Sampling
 
@@ -85,6 +86,7 @@ class GenerateScheduler:
         self._waiting: deque[GenerateWork] = deque()
         self._live: dict[int, GenerateWork] = {}
         self._next_sequence = 0
+        self._choices = Choices(name)
         self._closed = False
         self._changed = threading.Condition()
         self._engine: GenerativeEngine | None = None
@@ -116,21 +118,32 @@ class GenerateScheduler:
         """
         work.submitted_ns = time.perf_counter_ns()
         with self._changed:
-            if self._failure is not None:
-                raise EngineError(f"model {self.name} stopped after a failure; see the log")
-            if self._closed:
-                raise NotReady(f"model {self.name} is being unloaded")
-            waiting = sum(w.tokens for w in self._waiting)
-            if self._waiting and waiting + work.tokens > self._capacity:
-                raise QueueFull(
-                    f"model {self.name}: {waiting} tokens wait, {work.tokens} more do not fit "
-                    f"into {self._capacity}",
-                    metadata={"waiting": str(waiting), "capacity": str(self._capacity)},
-                )
+            self._check_room(work.tokens)
             self._waiting.append(work)
             self._changed.notify()
 
-    def cancel(self, work: GenerateWork) -> None:
+    def submit_choice(self, work: ChoiceWork) -> None:
+        """Queue a choice. Raises as `submit`."""
+        work.submitted_ns = time.perf_counter_ns()
+        with self._changed:
+            self._check_room(len(work.choice.prompt))
+            self._choices.add(work)
+            self._changed.notify()
+
+    def _check_room(self, tokens: int) -> None:
+        if self._failure is not None:
+            raise EngineError(f"model {self.name} stopped after a failure; see the log")
+        if self._closed:
+            raise NotReady(f"model {self.name} is being unloaded")
+        waiting = sum(w.tokens for w in self._waiting) + self._choices.waiting_tokens
+        if waiting and waiting + tokens > self._capacity:
+            raise QueueFull(
+                f"model {self.name}: {waiting} tokens wait, {tokens} more do not fit "
+                f"into {self._capacity}",
+                metadata={"waiting": str(waiting), "capacity": str(self._capacity)},
+            )
+
+    def cancel(self, work: GenerateWork | ChoiceWork) -> None:
         """Drop an answer: at once when it waits, else before the next step."""
         with self._changed:
             work.cancelled = True
@@ -146,7 +159,10 @@ class GenerateScheduler:
             ready.set()
         try:
             while self._prepare(engine):
-                self._step(engine)
+                if engine.busy():
+                    self._step(engine)
+                if self._choices.is_live:
+                    self._step_choices(engine.chooser())
         except Exception as error:
             self._give_up(error)
         finally:
@@ -160,23 +176,44 @@ class GenerateScheduler:
             ended = [*self._live.values(), *self._waiting]
             self._live.clear()
             self._waiting.clear()
+            choices = self._choices.fail(failure)
         for work in ended:
             work.on_progress(failure)
+        for choice, outcome in choices:
+            choice.on_done(outcome)
 
     def _prepare(self, engine: GenerativeEngine) -> bool:
         """Drop the dead, start what fits; wait for work. False when closed and drained."""
         while True:
+            chooser = self._chooser(engine) if self._choices else None
             with self._changed:
-                while not (self._waiting or self._live or self._closed):
+                while not (self._waiting or self._live or self._choices or self._closed):
                     self._changed.wait()
-                if self._closed and not (self._waiting or self._live):
+                if self._closed and not (self._waiting or self._live or self._choices):
                     return False
                 dropped = self._drop_dead(engine)
                 failed = self._start_waiting(engine)
+                choices = []
+                if chooser is not None:
+                    choices = self._choices.drop_dead(chooser)
+                    choices += self._choices.start_waiting(chooser)
             for work, error in dropped + failed:
                 work.on_progress(error)
-            if engine.busy():
+            for choice, outcome in choices:
+                choice.on_done(outcome)
+            if engine.busy() or self._choices.is_live:
                 return True
+
+    def _chooser(self, engine: GenerativeEngine) -> ChoiceEngine | None:
+        """The engine for choices, made at the first one; where it fails, what waits for it does."""
+        try:
+            return engine.chooser()
+        except Exception as error:
+            with self._changed:
+                failed = self._choices.fail(as_sprat_error(self.name, error))
+            for work, outcome in failed:
+                work.on_done(outcome)
+            return None
 
     def _drop_dead(self, engine: GenerativeEngine) -> list[tuple[GenerateWork, SpratError]]:
         now = time.monotonic()
@@ -239,6 +276,18 @@ class GenerateScheduler:
                 live.on_progress(item)
             if item.error is not None or item.finish_reason:
                 del self._live[item.sequence]
+
+    def _step_choices(self, chooser: ChoiceEngine) -> None:
+        try:
+            with self._permits.hold(self.name, self._permits.permits) as threads:
+                chosen = chooser.step(max_tokens=SLICE_TOKENS, threads=threads)
+        except Exception as error:
+            failure = as_sprat_error(self.name, error)
+            chosen = [Chosen(n, error=failure.message) for n in self._choices.abandon(chooser)]
+        with self._changed:
+            ended = self._choices.finish(chosen)
+        for work, outcome in ended:
+            work.on_done(outcome)
 
     def close(self) -> None:
         """Finish what waits and runs, then end the thread and release the engine."""
