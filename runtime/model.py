@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -397,18 +398,13 @@ class GenerativeModel:
         )
         tokenize_ns = time.perf_counter_ns() - started
         loop = asyncio.get_running_loop()
-        works, futures = [], []
+        futures: list[asyncio.Future[Chosen]] = [loop.create_future() for _ in choices]
+        works = [
+            ChoiceWork(choice, deadline, on_done=functools.partial(mailbox.post, _answer, future))
+            for (_, choice), future in zip(choices, futures, strict=True)
+        ]
+        self._scheduler.submit_choices(works)
         try:
-            for _, choice in choices:
-                future: asyncio.Future[Chosen] = loop.create_future()
-                work = ChoiceWork(
-                    choice,
-                    deadline,
-                    on_done=lambda outcome, future=future: mailbox.post(_answer, future, outcome),  # type: ignore[misc]
-                )
-                self._scheduler.submit_choice(work)
-                works.append(work)
-                futures.append(future)
             chosen = await asyncio.gather(*futures)
         except BaseException:
             for work in works:

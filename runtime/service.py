@@ -117,6 +117,8 @@ class Service:
         found = require_generative(self.registry.model(labels.model), "choose")
         self._check_texts(texts)
         self._check_size(labels.instructions, "instructions")
+        for index, label in enumerate(labels.labels):
+            self._check_size(label.name + label.description, f"labels[{index}]")
         return await choose.run(
             found,
             texts,

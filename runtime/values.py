@@ -68,8 +68,8 @@ class LabelSet:
     scoring : {"constrained", "full"}
         How probabilities come from tokens: see `sprat.engine.label_trie.LabelTrie`.
     normalize_length : bool
-        With ``full`` scoring: compare means over the tokens of a label instead of sums, so that
-        long labels lose nothing by their length.
+        With ``full`` scoring: compare means over the tokens of a label and its end instead of
+        sums, so that long labels lose nothing by their length. Else refused.
     """
 
     model: str

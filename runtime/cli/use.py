@@ -66,6 +66,8 @@ def classify(
             result = verbs.choose(label_set, given, top_k=top_k)
         _report(result, as_json=as_json)
         return
+    if instructions:
+        raise InvalidInput("--instructions: expected --labels beside it", field="instructions")
     with connect(server, tasks=[task], token=token, tls_ca=tls_ca) as verbs:
         result = verbs.classify(
             task_name(task, server),

@@ -89,7 +89,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A prompt and the options that may follow it, for `GenerativeEngine.start_choice`.
+    """A prompt and the options that may follow it, for `ChoiceEngine.start`.
 
     Attributes
     ----------
@@ -169,7 +169,13 @@ class ChoiceEngine(Protocol):
         ...
 
     def step(self, *, max_tokens: int, threads: int) -> list[Chosen]:
-        """Decode at most ``max_tokens`` tokens; what is finished or failed, and so live no more."""
+        """Decode at most ``max_tokens`` tokens, from `MOST_OPTION_TOKENS`.
+
+        Returns
+        -------
+        list of Chosen
+            What is finished or failed, and so live no more.
+        """
         ...
 
 

@@ -73,14 +73,14 @@ class LabelTrie:
         self.scoring = scoring
         self.nodes = [Node(-1, -1, 0)]
         ends = [self._insert(option.tolist()) for option in options]
+        owners: dict[int, int] = {}
         for index, node in enumerate(ends):
+            name = f"labels[{index}]"
             if node == ROOT:
-                raise InvalidInput(f"labels[{index}]: has no tokens", field=f"labels[{index}]")
-            if ends.index(node) != index:
-                field_name = f"labels[{index}]"
+                raise InvalidInput(f"{name}: has no tokens", field=name)
+            if owners.setdefault(node, index) != index:
                 raise InvalidInput(
-                    f"{field_name}: the model reads it as it does labels[{ends.index(node)}]",
-                    field=field_name,
+                    f"{name}: the model reads it as it does labels[{owners[node]}]", field=name
                 )
         self.leaves = [
             self._child(node, end) if scoring == "full" or self.nodes[node].children else node
@@ -144,7 +144,8 @@ def combine(
     log_shares : dict of int to dict of int to float
         For each needed node that was evaluated, the log-probability of each of its children.
     normalize_length : bool
-        With ``full`` scoring: compare means over tokens instead of sums.
+        With ``full`` scoring: compare means over the tokens of an option and its end, instead of
+        sums.
     """
     nodes = trie.nodes
     reached = np.zeros(len(nodes))

@@ -208,7 +208,9 @@ class LlamaEngine:
 
     def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
         """See `sprat.engine.base.GenerativeEngine.most_choice_tokens`."""
-        return min(self._choice_cells, self.context_length) - option_cells(options)
+        longest = max(map(len, options))
+        room = self._choice_cells - option_cells(options)
+        return max(0, min(room, self.context_length - longest))
 
     # The owner's thread.
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from sprat.engine.base import Choice, Chosen
+from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen
 from sprat.engine.label_trie import ROOT, LabelTrie, combine
+from sprat.engine.llama_lane import MOST_THREADS
 from sprat.engine.llama_lib import collect_errors
-from sprat.errors import EngineError
+from sprat.errors import EngineError, UnsupportedModel
 from sprat.values import FloatArray, IntArray
 
 BATCH_TOKENS = 256
@@ -62,7 +63,6 @@ class _Live:
     trie: LabelTrie
     prefix: _Prefix | None
     sequence: int
-    cells: int
     cached: int = 0
     done: int = 0
     forked: bool = False
@@ -83,6 +83,7 @@ class _Batch:
     positions: list[int] = field(default_factory=list)
     sequences: list[tuple[int, ...]] = field(default_factory=list)
     outputs: list[tuple[_Live, int] | None] = field(default_factory=list)
+    prefixes: list[tuple[_Prefix, int]] = field(default_factory=list)
     forks: list[int] = field(default_factory=list)
     output_count: int = 0
 
@@ -127,6 +128,8 @@ class Chooser:
     EngineError
         llama.cpp cannot make the context, mostly for want of memory; or the model has no token that
         ends an answer.
+    UnsupportedModel
+        The model is no plain decoder.
     """
 
     def __init__(
@@ -141,6 +144,9 @@ class Chooser:
         self._threads = threads
         self._context = self._make_context(model)
         self._memory = lib.llama_get_memory(self._context)
+        if not self._memory or lib.llama_n_ctx_seq(self._context) < self.cells:
+            self.close()
+            raise UnsupportedModel("expected a model with a cache of past tokens, found none")
         self._prefixes: dict[bytes, _Prefix] = {}
         self._live: dict[int, _Live] = {}
         self._free_prefixes = list(range(PREFIXES))
@@ -174,22 +180,25 @@ class Chooser:
 
     def has_room(self, choice: Choice) -> bool:
         """Whether `start` would take it now; kept prefixes that nobody uses make way."""
-        key = choice.prompt[: choice.shared].tobytes()
+        key = _key(choice)
         can_keep = (
             not choice.shared
             or key in self._prefixes
             or bool(self._free_prefixes)
             or any(not prefix.users for prefix in self._prefixes.values())
         )
-        fits = self._cells_in_use(choice) <= self.cells
+        fits = self._cells_needed(choice) <= self.cells
         return bool(self._free_sequences) and can_keep and fits
 
-    def _cells_in_use(self, choice: Choice) -> int:
-        """Cells in use beside that of prefixes that can be given up, with this choice."""
-        key = choice.prompt[: choice.shared].tobytes()
-        held = sum(live.cells for live in self._live.values())
-        held += sum(len(p.ids) for at, p in self._prefixes.items() if p.users and at != key)
-        return held + len(choice.prompt) + option_cells(choice.options)
+    def _cells_needed(self, choice: Choice) -> int:
+        """Most cells that the live requests and this one take, without prefixes of nobody's."""
+        choices = [choice, *(live.choice for live in self._live.values())]
+        prompts = sum(len(each.prompt) - each.shared for each in choices)
+        prefixes = {at: len(prefix.ids) for at, prefix in self._prefixes.items() if prefix.users}
+        prefixes[_key(choice)] = choice.shared
+        # Those of options come and go batch by batch.
+        options = min(BATCH_TOKENS, sum(option_cells(each.options) for each in choices))
+        return prompts + sum(prefixes.values()) + options
 
     def start(self, number: int, choice: Choice) -> None:
         """Take a request on.
@@ -202,51 +211,71 @@ class Chooser:
         Raises
         ------
         InvalidInput
-            Two options are the same to the model.
+            Two options are the same to the model, or one has no tokens.
         EngineError
-            There is no room.
+            There is no room; the number is live; or the prompt or an option is not what `Choice`
+            says.
         """
+        if number in self._live:
+            raise EngineError(f"choice {number} is live already")
+        self._check(choice)
         trie = LabelTrie(choice.options, end=self._end, scoring=choice.scoring)
         if not self.has_room(choice):
             raise EngineError(f"no room for a prompt of {len(choice.prompt)} tokens")
+        self._make_room(choice)
         prefix = self._prefix(choice)
-        sequence = self._free_sequences.pop()
-        cells = len(choice.prompt) - choice.shared + option_cells(choice.options)
-        self._live[number] = _Live(number, choice, trie, prefix, sequence, cells)
+        self._live[number] = _Live(number, choice, trie, prefix, self._free_sequences.pop())
+
+    def _check(self, choice: Choice) -> None:
+        """Keep from llama.cpp what would fail a batch, and so everybody else's request."""
+        if not 0 <= choice.shared < len(choice.prompt):
+            raise EngineError(
+                f"expected a prompt of more than the {choice.shared} tokens that it shares, "
+                f"got {len(choice.prompt)}"
+            )
+        longest = max(map(len, choice.options), default=0)
+        if not 1 <= longest <= MOST_OPTION_TOKENS:
+            raise EngineError(
+                f"expected options of 1 to {MOST_OPTION_TOKENS} tokens, got {longest}"
+            )
+        for ids in (choice.prompt, *choice.options):
+            if len(ids) and not 0 <= ids.min() <= ids.max() < self._size:
+                raise EngineError(
+                    f"expected token ids from 0 to {self._size - 1}, got {ids.min()} to {ids.max()}"
+                )
+
+    def _make_room(self, choice: Choice) -> None:
+        """Give up prefixes that nobody uses, as many as this request needs to be gone."""
+        key = _key(choice)
+        spare = {at: p for at, p in self._prefixes.items() if not p.users and at != key}
+        wants_place = choice.shared > 0 and key not in self._prefixes
+        room = self.cells - self._cells_needed(choice)
+        while sum(len(p.ids) for p in spare.values()) > room or (
+            wants_place and not self._free_prefixes
+        ):
+            oldest = min(spare, key=lambda at: spare[at].last_used)
+            self._release(self._prefixes.pop(oldest).sequence, self._free_prefixes)
+            del spare[oldest]
 
     def _prefix(self, choice: Choice) -> _Prefix | None:
-        """The kept prefix of a prompt, made room for where it is new; None without one."""
+        """The kept prefix of a prompt, maybe new; None without one."""
         if not choice.shared:
             return None
-        ids = choice.prompt[: choice.shared]
-        key = ids.tobytes()
-        found = self._prefixes.get(key)
-        if found is None:
-            needed = self._cells_in_use(choice)
-            kept = sum(len(p.ids) for p in self._prefixes.values() if not p.users)
-            while not self._free_prefixes or needed + kept > self.cells:
-                kept -= self._give_up_prefix()
-            found = self._prefixes[key] = _Prefix(ids.copy(), self._free_prefixes.pop())
-        found.users += 1
-        found.last_used = self._steps
-        return found
-
-    def _give_up_prefix(self) -> int:
-        """Forget the prefix that was not used for longest; its tokens."""
-        unused = {key: p for key, p in self._prefixes.items() if not p.users}
-        key = min(unused, key=lambda each: unused[each].last_used)
-        prefix = self._prefixes.pop(key)
-        self._forget(prefix.sequence)
-        self._free_prefixes.append(prefix.sequence)
-        return len(prefix.ids)
+        key = _key(choice)
+        if key not in self._prefixes:
+            ids = choice.prompt[: choice.shared].copy()
+            self._prefixes[key] = _Prefix(ids, self._free_prefixes.pop())
+        prefix = self._prefixes[key]
+        prefix.users += 1
+        prefix.last_used = self._steps
+        return prefix
 
     def stop(self, number: int) -> None:
         """Drop a request; one that is not live is ignored."""
         live = self._live.pop(number, None)
         if live is None:
             return
-        self._forget(live.sequence)
-        self._free_sequences.append(live.sequence)
+        self._release(live.sequence, self._free_sequences)
         if live.prefix is not None:
             live.prefix.users -= 1
 
@@ -256,22 +285,45 @@ class Chooser:
         Parameters
         ----------
         max_tokens : int
-            Most tokens of the batch, from 1.
+            Most tokens of the batch, from `MOST_OPTION_TOKENS`: options are not cut in two.
         threads : int
-            Compute threads, from 1.
+            Compute threads, 1 to 512.
 
         Returns
         -------
         list of Chosen
             Requests that are finished, or failed.
+
+        Raises
+        ------
+        EngineError
+            A number is out of range. Nothing was changed.
         """
+        if max_tokens < MOST_OPTION_TOKENS:
+            raise EngineError(
+                f"max_tokens: expected at least {MOST_OPTION_TOKENS}, got {max_tokens}"
+            )
+        if not 1 <= threads <= MOST_THREADS:
+            raise EngineError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
+        if not self._live:
+            return []
         self._steps += 1
+        try:
+            return self._step(min(max_tokens, BATCH_TOKENS), threads)
+        except BaseException:
+            self._forget_all()
+            raise
+
+    def _step(self, max_tokens: int, threads: int) -> list[Chosen]:
         batch = _Batch()
         for live in self._live.values():
-            self._plan(live, batch, min(max_tokens, BATCH_TOKENS) - len(batch.ids))
+            self._plan(live, batch, max_tokens - len(batch.ids))
         status = self._decode(batch, threads)
         if status:
-            return self._fail(f"{len(batch.ids)} tokens (status {status})")
+            error = f"llama.cpp cannot decode {len(batch.ids)} tokens (status {status})"
+            return [Chosen(number, error=error) for number in self._forget_all()]
+        for prefix, count in batch.prefixes:
+            prefix.done += count
         self._read(batch)
         for fork in batch.forks:
             self._forget(fork)
@@ -283,11 +335,11 @@ class Chooser:
         prefix = live.prefix
         if prefix is not None and not live.forked:
             if prefix.done < len(prefix.ids):
-                # Whoever comes first decodes it; the others wait for the next step.
-                if left > 0 and (prefix.sequence,) not in batch.sequences:
+                # Whoever comes first decodes it; the others wait: it is there after the step.
+                if left > 0 and all(prefix is not other for other, _ in batch.prefixes):
                     ids = prefix.ids[prefix.done : prefix.done + left]
                     batch.add(ids.tolist(), prefix.done, (prefix.sequence,))
-                    prefix.done += len(ids)
+                    batch.prefixes.append((prefix, len(ids)))
                     live.decoded += len(ids)
                 return
             self._copy(prefix.sequence, live.sequence)
@@ -370,6 +422,8 @@ class Chooser:
         self.stop(live.number)
         normalize = live.choice.normalize_length
         scores = combine(live.trie, live.log_shares, normalize_length=normalize)
+        if not np.isfinite(scores.probabilities).all():
+            return Chosen(live.number, error="the model's logits are not finite")
         return Chosen(
             live.number,
             scores.probabilities,
@@ -378,16 +432,19 @@ class Chooser:
             decoded_tokens=live.decoded,
         )
 
-    def _fail(self, what: str) -> list[Chosen]:
-        """Forget everything: after a failed batch nobody knows what the context holds."""
-        self._lib.llama_memory_clear(self._memory, True)
-        failed = list(self._live)
-        for number in failed:
+    def _forget_all(self) -> list[int]:
+        """Start afresh, as after a failed batch nobody knows what the context holds.
+
+        Returns the numbers of the requests that were live.
+        """
+        numbers = list(self._live)
+        for number in numbers:
             self.stop(number)
         for prefix in self._prefixes.values():
-            self._free_prefixes.append(prefix.sequence)
+            self._release(prefix.sequence, self._free_prefixes)
         self._prefixes.clear()
-        return [Chosen(number, error=f"llama.cpp cannot decode {what}") for number in failed]
+        self._lib.llama_memory_clear(self._memory, True)
+        return numbers
 
     def _copy(self, source: int, target: int) -> None:
         self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
@@ -395,14 +452,23 @@ class Chooser:
     def _forget(self, sequence: int) -> None:
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    def _release(self, sequence: int, free: list[int]) -> None:
+        self._forget(sequence)
+        free.append(sequence)
+
     def close(self) -> None:
         """Free the context."""
         self._lib.llama_free(self._context)
 
 
 def option_cells(options: Sequence[IntArray]) -> int:
-    """Cells that are set aside for the options of a request: they come and go batch by batch."""
+    """Most cells that the options of a request take at a time."""
     return min(BATCH_TOKENS, sum(map(len, options)) + len(options))
+
+
+def _key(choice: Choice) -> bytes:
+    """By which its kept prefix is found."""
+    return choice.prompt[: choice.shared].tobytes()
 
 
 def _log_shares(trie: LabelTrie, node: int, logits_v: FloatArray) -> dict[int, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sprat.engine.base import Choice, ChoiceEngine, Chosen
@@ -30,6 +30,11 @@ class ChoiceWork:
     submitted_ns: int = 0
     started_ns: int = 0
     cancelled: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Prompt tokens of its own: those that it shares are decoded once."""
+        return len(self.choice.prompt) - self.choice.shared
 
 
 Ended = list[tuple[ChoiceWork, Chosen | SpratError]]
@@ -60,12 +65,12 @@ class Choices:
 
     @property
     def waiting_tokens(self) -> int:
-        """Prompt tokens that wait."""
-        return sum(len(work.choice.prompt) for work in self._waiting)
+        """Tokens that wait."""
+        return sum(work.tokens for work in self._waiting)
 
-    def add(self, work: ChoiceWork) -> None:
+    def add(self, works: Sequence[ChoiceWork]) -> None:
         """Append to what waits."""
-        self._waiting.append(work)
+        self._waiting.extend(works)
 
     def drop_dead(self, engine: ChoiceEngine) -> Ended:
         """Remove what nobody waits for any more."""
@@ -115,17 +120,22 @@ class Choices:
         """The work behind results, which is live no more."""
         ended: Ended = []
         for result in chosen:
-            work = self._live.pop(result.number)
+            work = self._live.pop(result.number, None)
+            if work is None:
+                continue
             failed = result.error is not None
             outcome = EngineError(f"model {self._name}: {result.error}") if failed else result
             ended.append((work, outcome))
         return ended
 
-    def abandon(self, engine: ChoiceEngine) -> list[int]:
-        """Have the engine drop everything that is live; the numbers."""
-        for number in self._live:
+    def abandon(self, engine: ChoiceEngine, error: SpratError) -> Ended:
+        """Have the engine drop everything that is live."""
+        ended: Ended = []
+        for number, work in self._live.items():
             engine.stop(number)
-        return list(self._live)
+            ended.append((work, error))
+        self._live.clear()
+        return ended
 
     def fail(self, error: SpratError) -> Ended:
         """End everything."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sprat.budget import ComputePermits
-from sprat.engine.base import ChoiceEngine, Chosen, GenerativeEngine, Progress, Start
+from sprat.engine.base import ChoiceEngine, GenerativeEngine, Progress, Start
 from sprat.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -122,12 +122,13 @@ class GenerateScheduler:
             self._waiting.append(work)
             self._changed.notify()
 
-    def submit_choice(self, work: ChoiceWork) -> None:
-        """Queue a choice. Raises as `submit`."""
-        work.submitted_ns = time.perf_counter_ns()
+    def submit_choices(self, works: Sequence[ChoiceWork]) -> None:
+        """Queue choices: all, or none where it raises as `submit` does."""
+        for work in works:
+            work.submitted_ns = time.perf_counter_ns()
         with self._changed:
-            self._check_room(len(work.choice.prompt))
-            self._choices.add(work)
+            self._check_room(sum(work.tokens for work in works))
+            self._choices.add(works)
             self._changed.notify()
 
     def _check_room(self, tokens: int) -> None:
@@ -282,10 +283,11 @@ class GenerateScheduler:
             with self._permits.hold(self.name, self._permits.permits) as threads:
                 chosen = chooser.step(max_tokens=SLICE_TOKENS, threads=threads)
         except Exception as error:
-            failure = as_sprat_error(self.name, error)
-            chosen = [Chosen(n, error=failure.message) for n in self._choices.abandon(chooser)]
-        with self._changed:
-            ended = self._choices.finish(chosen)
+            with self._changed:
+                ended = self._choices.abandon(chooser, as_sprat_error(self.name, error))
+        else:
+            with self._changed:
+                ended = self._choices.finish(chosen)
         for work, outcome in ended:
             work.on_done(outcome)
 

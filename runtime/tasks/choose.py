@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
@@ -16,12 +17,14 @@ from sprat.engine.base import Chosen
 from sprat.errors import InvalidInput
 from sprat.model import GenerativeModel
 from sprat.scheduler import Mailbox
+from sprat.tokenizer import check_text
 from sprat.values import (
     Classification,
     ClassifyResult,
     LabelScore,
     LabelSet,
     Message,
+    Scoring,
     Timings,
     Truncation,
 )
@@ -53,8 +56,8 @@ async def run(
     Raises
     ------
     InvalidInput
-        For labels that are too few, too many, empty or alike, and for any truncation: what is cut
-        off a text could be what decides.
+        For labels that are too few, too many, empty or alike, for ``normalize_length`` without
+        ``full`` scoring, and for any truncation: what is cut off a text could be what decides.
     """
     started = time.perf_counter_ns()
     _check(labels)
@@ -115,11 +118,22 @@ def _check(labels: LabelSet) -> None:
         raise InvalidInput(
             f"labels: expected 2 to {MOST_LABELS} labels, got {count}", field="labels"
         )
+    if labels.scoring not in get_args(Scoring):
+        raise InvalidInput(
+            f"scoring: expected constrained or full, got {labels.scoring!r}", field="scoring"
+        )
+    if labels.normalize_length and labels.scoring != "full":
+        raise InvalidInput(
+            "normalize_length: expected full scoring beside it", field="normalize_length"
+        )
+    if labels.instructions:
+        check_text(labels.instructions, field="instructions")
     seen: dict[str, int] = {}
     for index, label in enumerate(labels.labels):
         field = f"labels[{index}]"
-        if not label.name.strip():
-            raise InvalidInput(f"{field}: expected a name, got an empty one", field=field)
+        check_text(label.name, field=field)
+        if label.description:
+            check_text(label.description, field=field)
         if label.name in seen:
             raise InvalidInput(f"{field}: the same as labels[{seen[label.name]}]", field=field)
         seen[label.name] = index
