@@ -115,9 +115,7 @@ def test_label_trie_full_by_hand() -> None:
 
 @pytest.mark.parametrize("scoring", ["constrained", "full"])
 @given(options=options_drawn, seed=seeds)
-def test_label_trie_equals_brute_force(
-    scoring: Scoring, options: list[Option], seed: int
-) -> None:
+def test_label_trie_equals_brute_force(scoring: Scoring, options: list[Option], seed: int) -> None:
     trie = LabelTrie(rows(options), end=END, scoring=scoring)
     scores = combine(trie, shares(trie, seed), normalize_length=False)
     np.testing.assert_allclose(scores.probabilities, by_hand(options, seed, scoring), atol=1e-6)

@@ -23,7 +23,7 @@ from sprat.engine.llama_chooser import BATCH_TOKENS, CHOICES, PREFIXES, SEQUENCE
 from sprat.errors import EngineError, InputTooLong, InvalidInput, SpratError
 from sprat.values import IntArray, Sampling, Scoring
 
-LABELS = 10
+LABELS = 8
 TEXTS = 20
 CELLS = 4096
 TOLERANCE = 2e-3
@@ -174,7 +174,8 @@ class Oracle:
         full, constrained = [], []
         for whole in ended:
             option = whole[:-1]
-            rows = first + self._decode(option, len(prompt), outputs=range(len(option)))
+            # Never a lone token: other kernels compute it, and round differently.
+            rows = first + self._decode(whole, len(prompt), outputs=range(len(option)))
             llama_cpp.llama_memory_seq_rm(self._memory, 0, len(prompt), -1)
             full.append(sum(_log_share(row, whole[at]) for at, row in enumerate(rows)))
             log = 0.0
@@ -265,9 +266,7 @@ def test_llama_chooser_forked_prefix_equals_the_whole_prompt(
     whole = [one(chooser, small.choice(text, "full", shared=0)) for text in texts[:4]]
     forked = [one(chooser, small.choice(text, "full")) for text in texts[:4]]
     for with_prefix, without in zip(forked, whole, strict=True):
-        np.testing.assert_allclose(
-            with_prefix.probabilities, without.probabilities, atol=TOLERANCE
-        )
+        np.testing.assert_allclose(with_prefix.probabilities, without.probabilities, atol=TOLERANCE)
         assert without.cached_tokens == 0
         assert without.decoded_tokens >= with_prefix.decoded_tokens
     assert all(chosen.cached_tokens == small.shared for chosen in forked[1:])
@@ -390,17 +389,17 @@ def filler(small: Task, length: int, *, shared: int, start: int = 1000) -> Choic
 def test_llama_chooser_kept_prefixes_make_way_for_prompts(
     engine: LlamaEngine, small: Task, shared: int
 ) -> None:
-    """Prefixes of nobody's are no reason to refuse, and not in the way of whom they do not serve."""
-    chooser = make(engine, cells=1024)
+    """Prefixes that nobody uses are no reason to refuse, and in nobody's way."""
+    chooser = make(engine, cells=512)
     try:
         for start in (100, 200):
-            one(chooser, filler(small, 401, shared=400, start=start))
-        run(chooser, [filler(small, 900, shared=shared, start=300)])
+            one(chooser, filler(small, 201, shared=200, start=start))
+        run(chooser, [filler(small, 450, shared=shared, start=300)])
         assert len(chooser._prefixes) == (shared > 0)
         # The same where the prompt's own prefix is among those that are kept.
-        one(chooser, filler(small, 601, shared=600, start=100))
-        one(chooser, filler(small, 201, shared=200, start=300))
-        run(chooser, [filler(small, 800, shared=200, start=300)])
+        one(chooser, filler(small, 301, shared=300, start=100))
+        one(chooser, filler(small, 101, shared=100, start=300))
+        run(chooser, [filler(small, 400, shared=100, start=300)])
         check_nothing_is_left(chooser)
     finally:
         chooser.close()
@@ -415,7 +414,7 @@ def test_llama_chooser_counts_cells_to_the_last(engine: LlamaEngine, small: Task
         assert not chooser.has_room(filler(small, room + 1, shared=room))
         run(chooser, [filler(small, room, shared=0), filler(small, room, shared=100)])
         # Side by side as far as the prompts and a batch of options fit.
-        halves = [filler(small, 240, shared=100, start=start) for start in (100, 100, 300)]
+        halves = [filler(small, 260, shared=100, start=start) for start in (100, 100, 300)]
         chooser.start(0, halves[0])
         assert chooser.has_room(halves[1])
         assert not chooser.has_room(halves[2])
@@ -458,13 +457,14 @@ def test_llama_chooser_stopped_requests_leave_nothing(
         check_nothing_is_left(chooser)
 
 
-def test_llama_chooser_hundred_rounds_leave_nothing(
-    chooser: Chooser, engine: LlamaEngine, small: Task
-) -> None:
+def test_llama_chooser_hundred_rounds_leave_nothing(chooser: Chooser, small: Task) -> None:
     """Tasks come and go, some requests are dropped half way."""
     rng = np.random.default_rng(4)
-    tasks = [small, *(Task(engine, ["good", "bad", f"so {extra}"]) for extra in range(3))]
-    choices = [each.choice(text) for each in tasks for text in ("a", "Is it late?")]
+    choices = [
+        filler(small, length, shared=shared, start=start)
+        for start in (100, 200, 300, 400)
+        for length, shared in ((9, 0), (12, 6), (40, 6))
+    ]
     for _ in range(100):
         for number in range(int(rng.integers(1, 4))):
             choice = choices[rng.integers(len(choices))]
@@ -562,13 +562,14 @@ def test_llama_chooser_step_without_work_is_nothing(chooser: Chooser) -> None:
     assert chooser.step(max_tokens=64, threads=2) == []
 
 
-@pytest.mark.parametrize("steps", range(4))
+@pytest.mark.parametrize("steps", range(3))
 def test_llama_chooser_failed_batch_fails_who_is_live_and_nobody_later(
     chooser: Chooser, small: Task, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    right = one(chooser, small.choice("My card was swallowed", "full")).probabilities
+    choice = small.choice("My card was swallowed. " * 6, "full")
+    right = one(chooser, choice).probabilities
     for number in range(3):
-        chooser.start(number, small.choice("My card was swallowed", "full"))
+        chooser.start(number, choice)
     for _ in range(steps):
         assert not chooser.step(max_tokens=MOST_OPTION_TOKENS, threads=2)
     with monkeypatch.context() as patch:
@@ -578,9 +579,24 @@ def test_llama_chooser_failed_batch_fails_who_is_live_and_nobody_later(
     assert all("cannot decode" in str(chosen.error) for chosen in failed)
     assert not chooser._prefixes
     check_nothing_is_left(chooser)
-    again = one(chooser, small.choice("My card was swallowed", "full"))
+    again = one(chooser, choice)
     np.testing.assert_allclose(again.probabilities, right, atol=TOLERANCE)
     assert again.cached_tokens == 0
+
+
+def test_llama_chooser_lone_tokens_have_company(
+    chooser: Chooser, small: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = chooser._decode
+
+    def decode(batch: Any, threads: int) -> int:
+        sizes.append(len(batch.ids))
+        return real(batch, threads)
+
+    monkeypatch.setattr(chooser, "_decode", decode)
+    one(chooser, filler(small, 2, shared=1, start=500))
+    assert sizes[:2] == [2, 2]
 
 
 def test_llama_chooser_unforeseen_failure_leaves_nothing(

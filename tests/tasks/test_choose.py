@@ -66,9 +66,7 @@ async def test_choose_scores_are_the_models(
     model: GenerativeModel, generator: Generator, mailbox: Mailbox
 ) -> None:
     choices = seen(generator)
-    result = await choose.run(
-        model, ["blue, blue and green", "red"], label_set(), mailbox=mailbox
-    )
+    result = await choose.run(model, ["blue, blue and green", "red"], label_set(), mailbox=mailbox)
     first, second = result.items
     assert first is not None
     assert second is not None
