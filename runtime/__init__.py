@@ -9,14 +9,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sprat.values import Message, Sampling
+from sprat.values import Label, LabelSet, Message, Sampling
 
 if TYPE_CHECKING:
     from sprat.client import AsyncClient, Client
     from sprat.inprocess import Runtime
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "Message", "Runtime", "Sampling", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Label",
+    "LabelSet",
+    "Message",
+    "Runtime",
+    "Sampling",
+    "__version__",
+]
 
 _HOMES = {"Client": "sprat.client", "AsyncClient": "sprat.client", "Runtime": "sprat.inprocess"}
 

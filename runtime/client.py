@@ -27,6 +27,7 @@ from sprat.values import (
     Chunk,
     ClassifyResult,
     EmbedResult,
+    LabelSet,
     Message,
     ModelInfo,
     Sampling,
@@ -265,6 +266,22 @@ class Client:
         request = codec.classify_request(task, texts, top_k, truncation, partial)
         return codec.classify_result(self._call(self._stub.Classify, request))
 
+    def choose(
+        self,
+        labels: LabelSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+    ) -> ClassifyResult:
+        """Give each text one of a request's own labels, with a generative model.
+
+        Scores are the model's own and not calibrated. Texts are never truncated. Parameters and
+        errors as in `classify`.
+        """
+        request = codec.choose_request(labels, texts, top_k, partial)
+        return codec.classify_result(self._call(self._stub.Classify, request))
+
     def embed(
         self,
         model: str,
@@ -391,6 +408,18 @@ class AsyncClient:
     ) -> ClassifyResult:
         """See `Client.classify`."""
         request = codec.classify_request(task, texts, top_k, truncation, partial)
+        return codec.classify_result(await self._call(self._stub.Classify, request))
+
+    async def choose(
+        self,
+        labels: LabelSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+    ) -> ClassifyResult:
+        """See `Client.choose`."""
+        request = codec.choose_request(labels, texts, top_k, partial)
         return codec.classify_result(await self._call(self._stub.Classify, request))
 
     async def embed(

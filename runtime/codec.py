@@ -16,11 +16,14 @@ from sprat.values import (
     EmbedResult,
     FinishReason,
     ItemError,
+    Label,
     LabelScore,
+    LabelSet,
     Message,
     ModelInfo,
     Role,
     Sampling,
+    Scoring,
     TaskInfo,
     Timings,
     Tokenized,
@@ -36,6 +39,15 @@ _TRUNCATIONS: dict[int, Truncation] = {
 _TRUNCATION_NUMBERS: dict[Truncation, pb.Truncation] = {
     "refuse": pb.TRUNCATION_REFUSE,
     "truncate": pb.TRUNCATION_END,
+}
+_SCORINGS: dict[int, Scoring] = {
+    pb.SCORING_UNSPECIFIED: "constrained",
+    pb.SCORING_CONSTRAINED: "constrained",
+    pb.SCORING_FULL: "full",
+}
+_SCORING_NUMBERS: dict[Scoring, pb.Scoring] = {
+    "constrained": pb.SCORING_CONSTRAINED,
+    "full": pb.SCORING_FULL,
 }
 _ROLE_NUMBERS: dict[Role, pb.Role] = {
     "system": pb.ROLE_SYSTEM,
@@ -76,6 +88,27 @@ def truncation(value: int) -> Truncation:
         return _TRUNCATIONS[value]
     except KeyError:
         raise InvalidInput(f"truncation: unknown value {value}", field="truncation") from None
+
+
+def label_set(message: pb.LabelSet) -> LabelSet:
+    """The labels that a request brings itself.
+
+    Raises
+    ------
+    InvalidInput
+        For a number that the enum of scorings does not have.
+    """
+    if message.scoring not in _SCORINGS:
+        raise InvalidInput(
+            f"label_set.scoring: unknown value {message.scoring}", field="label_set.scoring"
+        )
+    return LabelSet(
+        model=message.model,
+        labels=tuple(Label(label.name, label.description) for label in message.labels),
+        instructions=message.instructions,
+        scoring=_SCORINGS[message.scoring],
+        normalize_length=message.normalize_length,
+    )
 
 
 def prompt(request: pb.GenerateRequest) -> str | list[Message]:
@@ -136,6 +169,8 @@ def classify_response(result: ClassifyResult) -> pb.ClassifyResponse:
         made.escalated = item.escalated
         made.input_tokens = item.input_tokens
         made.dropped_tokens = item.dropped_tokens
+        made.cached_tokens = item.cached_tokens
+        made.pruned = item.pruned
         for score in item.scores:
             made.scores.add(label=score.label, score=score.score)
     return message
@@ -248,6 +283,32 @@ def classify_request(
     return request
 
 
+def choose_request(
+    labels: LabelSet, texts: Sequence[str], top_k: int | None, partial: bool
+) -> pb.ClassifyRequest:
+    """A classify call with labels of its own as a message."""
+    if labels.scoring not in _SCORING_NUMBERS:
+        raise InvalidInput(
+            f"scoring: expected constrained or full, got {labels.scoring!r}", field="scoring"
+        )
+    made = pb.LabelSet(
+        model=_checked(labels.model, "model"),
+        instructions=_checked(labels.instructions, "instructions"),
+        scoring=_SCORING_NUMBERS[labels.scoring],
+        normalize_length=labels.normalize_length,
+    )
+    for index, label in enumerate(labels.labels):
+        field = f"labels[{index}]"
+        made.labels.add(
+            name=_checked(label.name, field), description=_checked(label.description, field)
+        )
+    request = pb.ClassifyRequest(
+        texts=_checked_all(texts, "texts"), partial_results=partial, label_set=made
+    )
+    _set_number(request, "top_k", top_k, "top_k")
+    return request
+
+
 def embed_request(
     model: str, texts: Sequence[str], policy: Truncation, partial: bool
 ) -> pb.EmbedRequest:
@@ -346,6 +407,8 @@ def classify_result(response: pb.ClassifyResponse) -> ClassifyResult:
                 escalated=item.escalated,
                 input_tokens=item.input_tokens,
                 dropped_tokens=item.dropped_tokens,
+                cached_tokens=item.cached_tokens,
+                pruned=item.pruned,
             )
             for index, item in enumerate(response.results)
         ),

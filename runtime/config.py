@@ -107,6 +107,15 @@ class ModelConfig(_Section):
     sequences: Annotated[
         int, Field(ge=1, le=64, description="answers generated side by side (generative)")
     ] = 8
+    choice_cells: Annotated[
+        int,
+        Field(
+            ge=512,
+            le=65536,
+            description="tokens held at most to choose among labels (generative); taken at the "
+            "first such call",
+        ),
+    ] = 4096
     cells: Annotated[
         int | None,
         Field(

@@ -15,6 +15,7 @@ from sprat.values import (
     Chunk,
     ClassifyResult,
     EmbedResult,
+    LabelSet,
     Message,
     ModelInfo,
     Sampling,
@@ -104,6 +105,17 @@ class Runtime:
         return self._loop.run(
             self._service.classify(task, texts, top_k=top_k, truncation=truncation, partial=partial)
         )
+
+    def choose(
+        self,
+        labels: LabelSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+    ) -> ClassifyResult:
+        """See `sprat.client.Client.choose`."""
+        return self._loop.run(self._service.choose(labels, texts, top_k=top_k, partial=partial))
 
     def embed(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -14,10 +15,11 @@ import numpy as np
 from sprat.batching import EncodeWork
 from sprat.budget import ComputePermits
 from sprat.config import ModelConfig
-from sprat.engine.base import GenerativeEngine, Progress
+from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen, GenerativeEngine, Progress
 from sprat.errors import InputTooLong, InvalidInput, SpratError, TaskNotSupported
 from sprat.manifest import ModelManifest
 from sprat.scheduler import (
+    ChoiceWork,
     ComputePool,
     EncodeScheduler,
     GenerateScheduler,
@@ -33,6 +35,7 @@ from sprat.values import (
     Message,
     ModelInfo,
     Sampling,
+    Scoring,
     Timings,
     Tokenized,
     Truncation,
@@ -228,6 +231,42 @@ def _note(errors: list[ItemError], index: int, error: SpratError, partial: bool)
     errors.append(ItemError(index, error.reason, error.message))
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What `GenerativeModel.choose` found.
+
+    Attributes
+    ----------
+    kept : list of (int, int)
+        Index and prompt tokens of each chat that was answered.
+    chosen : list of Chosen
+        One for each of ``kept``.
+    """
+
+    kept: list[tuple[int, int]]
+    chosen: list[Chosen]
+    errors: tuple[ItemError, ...]
+    tokenize_ns: int
+    queue_ns: int
+    infer_ns: int
+
+
+def _answer(future: asyncio.Future[Chosen], outcome: Chosen | SpratError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, SpratError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+def _common_length(one: IntArray, other: IntArray) -> int:
+    """How many tokens two rows have in common at their start."""
+    length = min(len(one), len(other))
+    different = np.flatnonzero(one[:length] != other[:length])
+    return int(different[0]) if len(different) else length
+
+
 class GenerativeModel:
     """A generative model with its queue.
 
@@ -317,6 +356,110 @@ class GenerativeModel:
         finally:
             self._scheduler.cancel(work)
 
+    async def choose(
+        self,
+        chats: Sequence[Sequence[Message]],
+        probes: Sequence[Sequence[Message]],
+        options: Sequence[str],
+        *,
+        scoring: Scoring = "constrained",
+        normalize_length: bool = False,
+        partial: bool = False,
+        deadline: float = math.inf,
+        mailbox: Mailbox,
+    ) -> Choices:
+        """How probable each option is as the answer to each chat.
+
+        Parameters
+        ----------
+        chats : sequence of sequence of Message
+            One for each text.
+        probes : sequence of sequence of Message
+            Two chats about other texts: the tokens with which both begin are those that all chats
+            share. They are read once and kept.
+        options : sequence of str
+            2 or more, none empty.
+        partial : bool
+            Answer the good chats when some are bad, instead of raising.
+
+        Raises
+        ------
+        InvalidInput, InputTooLong
+            For options that the model cannot tell apart, and for the first bad chat, unless
+            ``partial``.
+        QueueFull, DeadlineExceeded, NotReady, EngineError
+            When the model cannot take the work on, or cannot go on.
+        """
+        started = time.perf_counter_ns()
+        choices, errors = await self._pool.run(
+            self.info.name,
+            lambda: self._prepare_choices(
+                chats, probes, options, scoring, normalize_length, partial
+            ),
+        )
+        tokenize_ns = time.perf_counter_ns() - started
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Chosen]] = [loop.create_future() for _ in choices]
+        works = [
+            ChoiceWork(choice, deadline, on_done=functools.partial(mailbox.post, _answer, future))
+            for (_, choice), future in zip(choices, futures, strict=True)
+        ]
+        self._scheduler.submit_choices(works)
+        try:
+            chosen = await asyncio.gather(*futures)
+        except BaseException:
+            for work in works:
+                self._scheduler.cancel(work)
+            raise
+        now = time.perf_counter_ns()
+        return Choices(
+            [(index, len(choice.prompt)) for index, choice in choices],
+            chosen,
+            tuple(errors),
+            tokenize_ns,
+            max((work.started_ns - work.submitted_ns for work in works), default=0),
+            max((now - work.started_ns for work in works), default=0),
+        )
+
+    def _prepare_choices(
+        self,
+        chats: Sequence[Sequence[Message]],
+        probes: Sequence[Sequence[Message]],
+        options: Sequence[str],
+        scoring: Scoring,
+        normalize_length: bool,
+        partial: bool,
+    ) -> tuple[list[tuple[int, Choice]], list[ItemError]]:
+        rows = tuple(
+            self._engine.tokenize(option, add_special=False, parse_special=False)
+            for option in options
+        )
+        for index, row in enumerate(rows):
+            if len(row) > MOST_OPTION_TOKENS:
+                raise InputTooLong(
+                    field=f"labels[{index}]", tokens=len(row), limit=MOST_OPTION_TOKENS
+                )
+        first, second = (self._engine.chat_tokens(probe) for probe in probes)
+        shared_ids = first[: _common_length(first, second)]
+        limit = self._engine.most_choice_tokens(rows)
+        choices: list[tuple[int, Choice]] = []
+        errors: list[ItemError] = []
+        for index, chat in enumerate(chats):
+            field = f"texts[{index}]"
+            try:
+                check_text(chat[-1].content, field=field)
+                ids = self._engine.chat_tokens(chat)
+                if len(ids) > limit:
+                    raise InputTooLong(field=field, tokens=len(ids), limit=limit)
+            except (InvalidInput, InputTooLong) as error:
+                _note(errors, index, error, partial)
+                continue
+            shared = _common_length(ids, shared_ids)
+            # The last token is decoded for each request: its logits are what is asked for.
+            kept = len(shared_ids) if shared == len(shared_ids) < len(ids) else 0
+            choices.append((index, Choice(ids, kept, rows, scoring, normalize_length)))
+        return choices, errors
+
     def _prompt_ids(self, prompt: str | Sequence[Message]) -> IntArray:
         if isinstance(prompt, str):
             check_text(prompt, field="prompt")
@@ -399,6 +542,7 @@ def load(
             context_length=config.context_length,
             sequence_limit=config.sequences,
             cells=config.cells,
+            choice_cells=config.choice_cells,
             threads=permits.permits,
         )
 

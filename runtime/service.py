@@ -15,11 +15,12 @@ from sprat.model import require_encoder, require_generative
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.store import Store
-from sprat.tasks import embed, generate
+from sprat.tasks import choose, embed, generate
 from sprat.values import (
     Chunk,
     ClassifyResult,
     EmbedResult,
+    LabelSet,
     Message,
     ModelInfo,
     Sampling,
@@ -95,6 +96,33 @@ class Service:
         self._check_texts(texts)
         return await found.run(
             texts,
+            top_k=top_k,
+            truncation=truncation,
+            partial=partial,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
+
+    async def choose(
+        self,
+        labels: LabelSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> ClassifyResult:
+        """Classify texts by labels of the request's own. See `sprat.tasks.choose.run`."""
+        found = require_generative(self.registry.model(labels.model), "choose")
+        self._check_texts(texts)
+        self._check_size(labels.instructions, "instructions")
+        for index, label in enumerate(labels.labels):
+            self._check_size(label.name + label.description, f"labels[{index}]")
+        return await choose.run(
+            found,
+            texts,
+            labels,
             top_k=top_k,
             truncation=truncation,
             partial=partial,

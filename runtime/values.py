@@ -16,6 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
 Truncation = Literal["refuse", "truncate"]
+Scoring = Literal["constrained", "full"]
 FinishReason = Literal["stop", "length"]
 Role = Literal["system", "user", "assistant"]
 
@@ -34,6 +35,48 @@ class Timings:
     queue_ns: int = 0
     infer_ns: int = 0
     total_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label that a request brings itself.
+
+    Attributes
+    ----------
+    name : str
+        What the model would answer, and how the result calls it.
+    description : str
+        When it applies; empty for none.
+    """
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Labels of a request's own, for a generative model to choose from.
+
+    Attributes
+    ----------
+    model : str
+        Name of a generative model.
+    labels : tuple of Label
+        2 to 256, no two alike.
+    instructions : str
+        What the texts are, and what is asked of them; empty for a general sentence.
+    scoring : {"constrained", "full"}
+        How probabilities come from tokens: see `sprat.engine.label_trie.LabelTrie`.
+    normalize_length : bool
+        With ``full`` scoring: compare means over the tokens of a label and its end instead of
+        sums, so that long labels lose nothing by their length. Else refused.
+    """
+
+    model: str
+    labels: tuple[Label, ...]
+    instructions: str = ""
+    scoring: Scoring = "constrained"
+    normalize_length: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +117,11 @@ class Classification:
         Tokens of the text, special tokens included, after any truncation.
     dropped_tokens : int
         Tokens that truncation removed; 0 unless the request allowed it.
+    cached_tokens : int
+        Of ``input_tokens``, those that were read before, for another text (generative models).
+    pruned : float
+        Probability in [0, 1] on labels that were not told apart (generative models): it is spread
+        evenly over them.
     """
 
     label: str
@@ -84,6 +132,8 @@ class Classification:
     escalated: bool = False
     input_tokens: int = 0
     dropped_tokens: int = 0
+    cached_tokens: int = 0
+    pruned: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from tokenizers.processors import TemplateProcessing
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
 from sprat.config import LimitsConfig
-from sprat.engine.base import Progress, Start
+from sprat.engine.base import Choice, Chosen, Progress, Start
 from sprat.manifest import BundleManifest, FileEntry, ModelManifest
 from sprat.model import EncoderModel, GenerativeModel
 from sprat.registry import Registry
@@ -127,6 +127,99 @@ class Encoder:
 
 
 @dataclass
+class Chooser:
+    """A `ChoiceEngine` on which an option weighs 1, and 8 more each time the prompt has it.
+
+    Attributes
+    ----------
+    gate : threading.Event
+        Steps wait for it; open at first.
+    places : int
+        Most live choices.
+    cells : int
+        Longest prompt.
+    steps_each : int
+        Steps that a choice takes.
+    started, stopped : list of str
+        Own parts of the prompts, in order.
+    on_start, on_step : callable or None
+        Called before a start or a step; may raise.
+    odd : dict of int to Chosen
+        What the next step reports for a choice instead.
+    """
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    places: int = 8
+    cells: int = 1000
+    steps_each: int = 1
+    started: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    slices: list[tuple[int, int]] = field(default_factory=list)
+    live: dict[int, tuple[Choice, int]] = field(default_factory=dict)
+    on_start: Callable[[Choice], None] | None = None
+    on_step: Callable[[], None] | None = None
+    odd: dict[int, Chosen] = field(default_factory=dict)
+    owner: int | None = None
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def has_room(self, choice: Choice) -> bool:
+        self._check_owner()
+        return len(self.live) < self.places and len(choice.prompt) <= self.cells
+
+    def start(self, number: int, choice: Choice) -> None:
+        self._check_owner()
+        assert number not in self.live
+        assert 0 <= choice.shared < len(choice.prompt)
+        if self.on_start:
+            self.on_start(choice)
+        self.started.append(own(choice))
+        self.live[number] = choice, self.steps_each
+
+    def stop(self, number: int) -> None:
+        self._check_owner()
+        if dropped := self.live.pop(number, None):
+            self.stopped.append(own(dropped[0]))
+
+    def step(self, *, max_tokens: int, threads: int) -> list[Chosen]:
+        self._check_owner()
+        assert self.live, "a step without work"
+        assert self.gate.wait(WAIT_S), "the gate stayed shut"
+        self.slices.append((max_tokens, threads))
+        if self.on_step:
+            self.on_step()
+        made = []
+        for number, (choice, left) in list(self.live.items()):
+            self.live[number] = choice, left - 1
+            if number in self.odd:
+                made.append(self.odd.pop(number))
+            elif left == 1:
+                made.append(Chosen(number, chances(choice), cached_tokens=choice.shared))
+            else:
+                continue
+            del self.live[number]
+        return made
+
+    def _check_owner(self) -> None:
+        if self.owner is None:
+            self.owner = threading.get_ident()
+        assert self.owner == threading.get_ident(), "used by another thread than its owner"
+
+
+def own(choice: Choice) -> str:
+    """What of a prompt is not shared."""
+    return "".join(map(chr, choice.prompt[choice.shared :].tolist()))
+
+
+def chances(choice: Choice) -> FloatArray:
+    """What the `Chooser` answers."""
+    options = ["".join(map(chr, option.tolist())) for option in choice.options]
+    weights = np.array([1 + 8 * own(choice).count(option) for option in options])
+    return (weights / weights.sum()).astype(np.float32)
+
+
+@dataclass
 class Live:
     """A live sequence of the `Generator` below."""
 
@@ -152,6 +245,8 @@ class Generator:
         How often each code point is said.
     odd : dict of int to Progress
         What the next step reports for a sequence instead.
+    on_chooser : callable or None
+        Called when ``choices`` are asked for; may raise.
     """
 
     context_length: int = 64
@@ -166,6 +261,8 @@ class Generator:
     on_step: Callable[[], None] | None = None
     repeat: int = 1
     odd: dict[int, Progress] = field(default_factory=dict)
+    choices: Chooser = field(default_factory=Chooser)
+    on_chooser: Callable[[], None] | None = None
     closed: bool = False
     owner: int | None = None
 
@@ -185,6 +282,15 @@ class Generator:
             add_special=True,
             parse_special=False,
         )
+
+    def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
+        return self.context_length - max(map(len, options))
+
+    def chooser(self) -> Chooser:
+        self._check_owner()
+        if self.on_chooser:
+            self.on_chooser()
+        return self.choices
 
     def has_room(self, tokens: int) -> bool:
         self._check_owner()
@@ -362,4 +468,5 @@ async def serving(encoder: Encoder, generator: Generator, **options: Any) -> Asy
         finally:
             encoder.gate.set()
             generator.gate.set()
+            generator.choices.gate.set()
             await service.close()

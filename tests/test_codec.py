@@ -24,7 +24,9 @@ from sprat.values import (
     ClassifyResult,
     EmbedResult,
     ItemError,
+    Label,
     LabelScore,
+    LabelSet,
     Message,
     ModelInfo,
     Sampling,
@@ -58,6 +60,8 @@ classifications = st.builds(
     escalated=st.booleans(),
     input_tokens=counts,
     dropped_tokens=counts,
+    cached_tokens=counts,
+    pruned=floats,
 )
 
 
@@ -235,6 +239,41 @@ def test_codec_classify_request_says_what_was_asked(
     assert request.partial_results is partial
 
 
+label_sets = st.builds(
+    LabelSet,
+    model=texts,
+    labels=st.lists(st.builds(Label, texts, texts), max_size=4).map(tuple),
+    instructions=texts,
+    scoring=st.sampled_from(["constrained", "full"]),
+    normalize_length=st.booleans(),
+)
+
+
+@given(label_sets, st.lists(texts, max_size=4), st.none() | st.integers(-5, 100), st.booleans())
+def test_codec_choose_request_round_trips(
+    labels: LabelSet, given_texts: list[str], top_k: int | None, partial: bool
+) -> None:
+    request = travel(codec.choose_request(labels, given_texts, top_k, partial))
+    assert request.HasField("label_set")
+    assert codec.label_set(request.label_set) == labels
+    assert (request.task, list(request.texts)) == ("", given_texts)
+    assert (request.top_k if request.HasField("top_k") else None) == top_k
+    assert codec.truncation(request.truncation) == "refuse"
+    assert request.partial_results is partial
+
+
+def test_codec_absent_scoring_is_constrained() -> None:
+    assert codec.label_set(pb.LabelSet()) == LabelSet("", ())
+
+
+@pytest.mark.parametrize("value", [3, -1, 99])
+def test_codec_label_set_refuses_unknown_scorings(value: int) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        codec.label_set(travel(pb.LabelSet(scoring=value)))  # type: ignore[arg-type]
+    assert caught.value.field == "label_set.scoring"
+    assert str(value) in caught.value.message
+
+
 @given(texts, st.lists(texts, max_size=4), st.booleans())
 def test_codec_embed_request_says_what_was_asked(
     model: str, given_texts: list[str], partial: bool
@@ -320,6 +359,7 @@ def test_codec_truncation_absent_refuses_long_texts() -> None:
 Request = Callable[[list[Any]], object]
 REQUESTS: dict[str, Request] = {
     "classify": lambda texts: codec.classify_request("t", texts, None, "refuse", False),
+    "choose": lambda texts: codec.choose_request(LabelSet("m", ()), texts, None, False),
     "embed": lambda texts: codec.embed_request("m", texts, "refuse", False),
     "tokenize": lambda texts: codec.tokenize_request("m", texts),
 }
@@ -361,7 +401,25 @@ def test_codec_refuses_surrogates_in_prompt_chat_and_stop() -> None:
     assert caught.value.field == "sampling.stop[1]"
 
 
+@pytest.mark.parametrize(
+    ("labels", "field"),
+    [
+        (LabelSet("\ud800", ()), "model"),
+        (LabelSet("m", (), instructions="\ud800"), "instructions"),
+        (LabelSet("m", (Label("a"), Label("\ud800"))), "labels[1]"),
+        (LabelSet("m", (Label("a", "\ud800"),)), "labels[0]"),
+    ],
+)
+def test_codec_refuses_surrogates_in_label_sets(labels: LabelSet, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        codec.choose_request(labels, ["a"], None, False)
+    assert caught.value.field == field
+
+
 def test_codec_refuses_unknown_words() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        codec.choose_request(LabelSet("m", (), scoring="best"), ["a"], None, False)  # type: ignore[arg-type]
+    assert caught.value.field == "scoring"
     with pytest.raises(InvalidInput) as caught:
         codec.classify_request("t", ["a"], None, "end", False)  # type: ignore[arg-type]
     assert caught.value.field == "truncation"
@@ -390,6 +448,9 @@ def test_codec_refuses_numbers_that_the_wire_cannot_carry(
 def test_codec_refuses_a_top_k_that_the_wire_cannot_carry() -> None:
     with pytest.raises(InvalidInput) as caught:
         codec.classify_request("t", ["a"], 2**31, "refuse", False)
+    assert caught.value.field == "top_k"
+    with pytest.raises(InvalidInput) as caught:
+        codec.choose_request(LabelSet("m", ()), ["a"], 2**31, False)
     assert caught.value.field == "top_k"
 
 

@@ -105,7 +105,7 @@ RULES: dict[str, Only | Within] = {
     ),
     "scheduler and budget know threads": Only(
         ("threading", "_thread", "queue", "concurrent.*", "multiprocessing.*"),
-        ("sprat.scheduler", "sprat.budget", BENCHMARKS),
+        ("sprat.scheduler.*", "sprat.budget", BENCHMARKS),
     ),
     "engine/ct2 and its twin know ctranslate2": Only(
         ("ctranslate2.*",), ("sprat.engine.ct2*", "sprat.quantize.ct2*", BENCHMARKS)

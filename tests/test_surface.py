@@ -17,7 +17,7 @@ from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.proto.v1 import sprat_pb2_grpc
 from sprat.server import servicer
 
-VERBS = ("classify", "embed", "generate", "tokenize", "list_tasks", "list_models")
+VERBS = ("classify", "choose", "embed", "generate", "tokenize", "list_tasks", "list_models")
 
 
 # -- names -----------------------------------------------------------------------------------
@@ -28,6 +28,8 @@ def test_surface_public_names_are_these() -> None:
     assert set(sprat.__all__) == {
         "AsyncClient",
         "Client",
+        "Label",
+        "LabelSet",
         "Message",
         "Runtime",
         "Sampling",
@@ -56,7 +58,7 @@ def test_surface_import_loads_neither_grpc_nor_an_engine() -> None:
 
 
 def test_surface_is_documented() -> None:
-    for kind in (Client, AsyncClient, Runtime, values.Sampling, values.Message):
+    for kind in (Client, AsyncClient, Runtime, values.Sampling, values.Message, values.LabelSet):
         assert inspect.getdoc(kind)
         for name, member in vars(kind).items():
             if inspect.isfunction(member) and not name.startswith("_"):
@@ -109,7 +111,8 @@ def test_surface_every_rpc_is_wired() -> None:
     rpcs = {m.name for m in pb.DESCRIPTOR.services_by_name["Sprat"].methods}
     assert set(servicer.UNARY) | set(servicer.STREAM) == rpcs
     snake = {re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower() for name in rpcs}
-    assert snake == set(VERBS)
+    # Classify is both: by a task, or by labels of the request's own.
+    assert snake == {*VERBS} - {"choose"}
     assert rpcs <= set(vars(sprat_pb2_grpc.SpratServicer))
 
 

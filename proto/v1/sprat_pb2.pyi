@@ -13,6 +13,12 @@ class Truncation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TRUNCATION_REFUSE: _ClassVar[Truncation]
     TRUNCATION_END: _ClassVar[Truncation]
 
+class Scoring(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCORING_UNSPECIFIED: _ClassVar[Scoring]
+    SCORING_CONSTRAINED: _ClassVar[Scoring]
+    SCORING_FULL: _ClassVar[Scoring]
+
 class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ROLE_UNSPECIFIED: _ClassVar[Role]
@@ -28,6 +34,9 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 TRUNCATION_UNSPECIFIED: Truncation
 TRUNCATION_REFUSE: Truncation
 TRUNCATION_END: Truncation
+SCORING_UNSPECIFIED: Scoring
+SCORING_CONSTRAINED: Scoring
+SCORING_FULL: Scoring
 ROLE_UNSPECIFIED: Role
 ROLE_SYSTEM: Role
 ROLE_USER: Role
@@ -66,19 +75,43 @@ class ItemError(_message.Message):
     message: str
     def __init__(self, index: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
+class Label(_message.Message):
+    __slots__ = ("name", "description")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class LabelSet(_message.Message):
+    __slots__ = ("model", "labels", "instructions", "scoring", "normalize_length")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    SCORING_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    labels: _containers.RepeatedCompositeFieldContainer[Label]
+    instructions: str
+    scoring: Scoring
+    normalize_length: bool
+    def __init__(self, model: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., instructions: _Optional[str] = ..., scoring: _Optional[_Union[Scoring, str]] = ..., normalize_length: _Optional[bool] = ...) -> None: ...
+
 class ClassifyRequest(_message.Message):
-    __slots__ = ("task", "texts", "top_k", "truncation", "partial_results")
+    __slots__ = ("task", "texts", "top_k", "truncation", "partial_results", "label_set")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SET_FIELD_NUMBER: _ClassVar[int]
     task: str
     texts: _containers.RepeatedScalarFieldContainer[str]
     top_k: int
     truncation: Truncation
     partial_results: bool
-    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., partial_results: _Optional[bool] = ...) -> None: ...
+    label_set: LabelSet
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., partial_results: _Optional[bool] = ..., label_set: _Optional[_Union[LabelSet, _Mapping]] = ...) -> None: ...
 
 class LabelScore(_message.Message):
     __slots__ = ("label", "score")
@@ -89,7 +122,7 @@ class LabelScore(_message.Message):
     def __init__(self, label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("label", "confidence", "scores", "abstained", "tier", "escalated", "input_tokens", "dropped_tokens")
+    __slots__ = ("label", "confidence", "scores", "abstained", "tier", "escalated", "input_tokens", "dropped_tokens", "cached_tokens", "pruned")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +131,8 @@ class Classification(_message.Message):
     ESCALATED_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PRUNED_FIELD_NUMBER: _ClassVar[int]
     label: str
     confidence: float
     scores: _containers.RepeatedCompositeFieldContainer[LabelScore]
@@ -106,7 +141,9 @@ class Classification(_message.Message):
     escalated: bool
     input_tokens: int
     dropped_tokens: int
-    def __init__(self, label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., abstained: _Optional[bool] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., dropped_tokens: _Optional[int] = ...) -> None: ...
+    cached_tokens: int
+    pruned: float
+    def __init__(self, label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., abstained: _Optional[bool] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., dropped_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., pruned: _Optional[float] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")

@@ -20,7 +20,8 @@ from sprat.cli.output import (
     print_table,
     read_texts,
 )
-from sprat.values import ClassifyResult, Message, Sampling
+from sprat.errors import InvalidInput
+from sprat.values import ClassifyResult, Label, LabelSet, Message, Sampling
 
 Texts = Annotated[
     list[str] | None, typer.Argument(help="Texts. Absent: one a line on stdin.", show_default=False)
@@ -32,9 +33,20 @@ Truncate = Annotated[
 
 def classify(
     task: Annotated[
-        str, typer.Argument(help="A task of the server; without one, a bundle by name or path.")
+        str,
+        typer.Argument(
+            help="A task of the server; without one, a bundle by name or path. "
+            "With --labels, a generative model."
+        ),
     ],
     texts: Texts = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", help="Labels to choose from, separated by commas."),
+    ] = None,
+    instructions: Annotated[
+        str, typer.Option("--instructions", help="With --labels: what is asked of the texts.")
+    ] = "",
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many scores to show.")] = 3,
     truncate: Truncate = False,
     server: Server = None,
@@ -42,8 +54,20 @@ def classify(
     tls_ca: TlsCa = None,
     as_json: Json = False,
 ) -> None:
-    """Give each text one label of a task."""
+    """Give each text one label: of a trained task, or of your own with a generative model."""
     given = read_texts(texts)
+    if labels is not None:
+        if truncate:
+            raise InvalidInput("--truncate: texts are never cut with --labels", field="truncate")
+        label_set = LabelSet(
+            task, tuple(Label(name.strip()) for name in labels.split(",")), instructions
+        )
+        with connect(server, models=[task], token=token, tls_ca=tls_ca) as verbs:
+            result = verbs.choose(label_set, given, top_k=top_k)
+        _report(result, as_json=as_json)
+        return
+    if instructions:
+        raise InvalidInput("--instructions: expected --labels beside it", field="instructions")
     with connect(server, tasks=[task], token=token, tls_ca=tls_ca) as verbs:
         result = verbs.classify(
             task_name(task, server),
@@ -51,13 +75,13 @@ def classify(
             top_k=top_k,
             truncation="truncate" if truncate else "refuse",
         )
+    _report(result, as_json=as_json)
+
+
+def _report(result: ClassifyResult, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(result))
-    else:
-        _show_classifications(result)
-
-
-def _show_classifications(result: ClassifyResult) -> None:
+        return
     rows = []
     for index, item in enumerate(result.items):
         if item is None:

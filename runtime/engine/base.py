@@ -7,10 +7,12 @@ what runs when, and hands every call the number of compute threads that it holds
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from sprat.values import FinishReason, FloatArray, IntArray, Message, Sampling
+import numpy as np
+
+from sprat.values import FinishReason, FloatArray, IntArray, Message, Sampling, Scoring
 
 
 class EncoderEngine(Protocol):
@@ -85,11 +87,103 @@ class Progress:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A prompt and the options that may follow it, for `ChoiceEngine.start`.
+
+    Attributes
+    ----------
+    prompt : int32[T]
+        Prompt tokens, from 1.
+    shared : int
+        First tokens of the prompt that other prompts begin with too, in [0, T): they are decoded
+        once and kept.
+    options : tuple of int32[T_i]
+        Tokens of each option, from 1 to `MOST_OPTION_TOKENS`.
+    scoring : {"constrained", "full"}
+        See `sprat.engine.label_trie.LabelTrie`.
+    normalize_length : bool
+        With ``full`` scoring: compare means over tokens instead of sums.
+    """
+
+    prompt: IntArray
+    shared: int
+    options: tuple[IntArray, ...]
+    scoring: Scoring = "constrained"
+    normalize_length: bool = False
+
+
+MOST_OPTION_TOKENS = 32
+"""Longest option: it is decoded in one step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What became of a `Choice`.
+
+    Attributes
+    ----------
+    number : int
+        The caller's identifier.
+    probabilities : float32[K]
+        Of each option; empty on an error.
+    pruned : float
+        Probability on options that were not told apart, in [0, 1].
+    cached_tokens : int
+        Prompt tokens that were decoded before, for another request.
+    decoded_tokens : int
+        Tokens that were decoded for this request.
+    error : str or None
+        Why there is no answer.
+    """
+
+    number: int
+    probabilities: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))
+    pruned: float = 0.0
+    cached_tokens: int = 0
+    decoded_tokens: int = 0
+    error: str | None = None
+
+
+class ChoiceEngine(Protocol):
+    """Prompts and options in, probabilities out. The owner's thread alone calls it."""
+
+    def has_room(self, choice: Choice) -> bool:
+        """Whether `start` would take it now."""
+        ...
+
+    def start(self, number: int, choice: Choice) -> None:
+        """Take a choice on; ``number`` is unique among the live ones.
+
+        Raises
+        ------
+        InvalidInput
+            Two options are the same to the model.
+        EngineError
+            There is no room.
+        """
+        ...
+
+    def stop(self, number: int) -> None:
+        """Drop a choice; one that is not live is ignored."""
+        ...
+
+    def step(self, *, max_tokens: int, threads: int) -> list[Chosen]:
+        """Decode at most ``max_tokens`` tokens, from `MOST_OPTION_TOKENS`.
+
+        Returns
+        -------
+        list of Chosen
+            What is finished or failed, and so live no more.
+        """
+        ...
+
+
 class GenerativeEngine(Protocol):
     """A step machine over many sequences.
 
-    One owner thread calls everything but ``tokenize``, ``token_texts`` and ``chat_tokens``, which
-    any thread may call.
+    One owner thread calls everything but ``tokenize``, ``token_texts``, ``chat_tokens`` and
+    ``most_choice_tokens``, which any thread may call.
     """
 
     context_length: int
@@ -109,6 +203,20 @@ class GenerativeEngine(Protocol):
         """The prompt that the model's own chat template makes of a chat: int32[T].
 
         Special-token text in a message's content is not special.
+        """
+        ...
+
+    def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
+        """Longest prompt that a `Choice` with these options can have."""
+        ...
+
+    def chooser(self) -> ChoiceEngine:
+        """What makes choices with this model; made, and memory taken, at the first call.
+
+        Raises
+        ------
+        EngineError
+            It cannot be made, mostly for want of memory.
         """
         ...
 

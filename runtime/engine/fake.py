@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sprat.engine.base import Progress, Start
+from sprat.engine.base import Choice, Chosen, Progress, Start
 from sprat.engine.stream import TextStream
 from sprat.errors import EngineError
 from sprat.values import FinishReason, FloatArray, IntArray, Message
@@ -119,6 +119,39 @@ class _Sequence:
     output_tokens: int = 0
 
 
+class FakeChooser:
+    """A `ChoiceEngine` that counts: options weigh 1, and 8 more for each time they are mentioned.
+
+    What counts is the prompt behind what it shares with others. Every step finishes every choice.
+    """
+
+    def __init__(self) -> None:
+        self._live: dict[int, Choice] = {}
+
+    def has_room(self, choice: Choice) -> bool:
+        """Always."""
+        return True
+
+    def start(self, number: int, choice: Choice) -> None:
+        """Take a choice on."""
+        self._live[number] = choice
+
+    def stop(self, number: int) -> None:
+        """Drop a choice."""
+        self._live.pop(number, None)
+
+    def step(self, *, max_tokens: int, threads: int) -> list[Chosen]:
+        """Finish every choice."""
+        chosen = []
+        for number, choice in self._live.items():
+            text = choice.prompt[choice.shared :].tobytes()
+            weights = np.array([1 + 8 * text.count(option.tobytes()) for option in choice.options])
+            probabilities = (weights / weights.sum()).astype(np.float32)
+            chosen.append(Chosen(number, probabilities, decoded_tokens=len(choice.prompt)))
+        self._live.clear()
+        return chosen
+
+
 class FakeGenerator:
     """A `GenerativeEngine` that answers with its prompt, or with a scripted text.
 
@@ -163,6 +196,7 @@ class FakeGenerator:
         self._delay_s = delay_s
         self._failing_steps = failing_steps
         self._live: dict[int, _Sequence] = {}
+        self._chooser = FakeChooser()
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> IntArray:
         """Bytes of a text, after ``BEGIN`` with ``add_special``."""
@@ -187,6 +221,14 @@ class FakeGenerator:
         """One ``role: content`` line for each message, then ``assistant:``."""
         text = "".join(f"{m.role}: {m.content}\n" for m in messages) + "assistant:"
         return self.tokenize(text, add_special=True, parse_special=False)
+
+    def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
+        """All of the context, whatever the options."""
+        return self.context_length
+
+    def chooser(self) -> FakeChooser:
+        """The one chooser of this engine."""
+        return self._chooser
 
     def has_room(self, tokens: int) -> bool:
         """Whether a sequence is free and ``tokens`` fit into the context."""

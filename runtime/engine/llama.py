@@ -21,6 +21,7 @@ import numpy as np
 
 from sprat.engine import llama_lib
 from sprat.engine.base import Progress, Start
+from sprat.engine.llama_chooser import Chooser, option_cells
 from sprat.engine.llama_lane import BATCH_TOKENS, CELL_BLOCK, NO_CELLS, Lane, Row
 from sprat.engine.llama_sampler import Sampler, choose
 from sprat.engine.llama_vocab import Vocabulary
@@ -94,6 +95,8 @@ class LlamaEngine:
     cells : int, optional
         Tokens that are held at most: memory, about 23 KB each for a model of 135 million weights.
         Absent: ``context_length``, and 1,024 for each further sequence.
+    choice_cells : int, default 4096
+        Tokens that all choices hold at most, as for ``cells``; taken at the first choice.
     threads : int
         Compute threads until `step` says otherwise.
 
@@ -115,6 +118,7 @@ class LlamaEngine:
         context_length: int | None = None,
         sequence_limit: int = 8,
         cells: int | None = None,
+        choice_cells: int = 4096,
         threads: int,
     ) -> None:
         self._lib = llama_lib.load()
@@ -126,6 +130,9 @@ class LlamaEngine:
         self._running: deque[_Sequence] = deque()
         self._filling: deque[_Sequence] = deque()
         self._started = 0
+        self._chooser: Chooser | None = None
+        self._choice_cells = choice_cells
+        self._threads = threads
         self._model = _load_model(self._lib, path)
         try:
             trained = int(self._lib.llama_model_n_ctx_train(self._model))
@@ -199,7 +206,26 @@ class LlamaEngine:
     def _controls(self, ids: IntArray) -> IntArray:
         return ids[np.isin(ids, self._vocabulary.control_ids)]
 
+    def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
+        """See `sprat.engine.base.GenerativeEngine.most_choice_tokens`."""
+        longest = max(map(len, options))
+        room = self._choice_cells - option_cells(options)
+        return max(0, min(room, self.context_length - longest))
+
     # The owner's thread.
+
+    def chooser(self) -> Chooser:
+        """See `sprat.engine.base.GenerativeEngine.chooser`."""
+        if self._chooser is None:
+            self._chooser = Chooser(
+                self._lib,
+                self._model,
+                cells=self._choice_cells,
+                end=self._vocabulary.end_id,
+                vocabulary_size=self._vocabulary.size,
+                threads=self._threads,
+            )
+        return self._chooser
 
     def busy(self) -> bool:
         """See `sprat.engine.base.GenerativeEngine.busy`."""
@@ -363,6 +389,9 @@ class LlamaEngine:
             self._release(sequence)
         while self._lanes:
             self._lanes.pop().close()
+        if self._chooser is not None:
+            self._chooser.close()
+            self._chooser = None
         if self._model:
             self._lib.llama_model_free(self._model)
             self._model = None

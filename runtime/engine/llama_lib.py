@@ -54,9 +54,10 @@ CPU_FLAGS = {
 
 NAMES = (
     *("llama_backend_init", "llama_batch", "llama_context_default_params", "llama_decode"),
-    *("llama_free", "llama_get_logits", "llama_get_memory", "llama_init_from_model"),
-    *("llama_log_callback", "llama_log_set", "llama_max_parallel_sequences"),
-    *("llama_memory_seq_cp", "llama_memory_seq_rm", "llama_model_default_params"),
+    *("llama_free", "llama_get_logits", "llama_get_logits_ith", "llama_get_memory"),
+    *("llama_init_from_model", "llama_log_callback", "llama_log_set"),
+    *("llama_max_parallel_sequences", "llama_memory_clear", "llama_memory_seq_cp"),
+    *("llama_memory_seq_rm", "llama_model_default_params"),
     *("llama_model_free", "llama_model_get_vocab", "llama_model_has_decoder"),
     *("llama_model_has_encoder", "llama_model_load_from_file", "llama_model_meta_val_str"),
     *("llama_model_n_ctx_train", "llama_n_batch", "llama_n_ctx_seq", "llama_pos"),

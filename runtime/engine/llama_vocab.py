@@ -30,6 +30,8 @@ class Vocabulary:
         Tokens in the vocabulary.
     bos, eos : str
         Texts of the tokens that begin and end a text; empty where the model has none.
+    end_id : int
+        The token of ``eos``, which ends an answer; -1 where there is none.
     control_ids : int32[C]
         Tokens that structure a prompt, such as ``<|im_end|>``. Their text is special only to who
         asks for it (``parse_special``).
@@ -43,6 +45,7 @@ class Vocabulary:
         self.size: int = lib.llama_vocab_n_tokens(self._vocab)
         self._pieces: list[bytes | None] = [None] * self.size
         bos, eos = lib.llama_vocab_bos(self._vocab), lib.llama_vocab_eos(self._vocab)
+        self.end_id = int(eos)
         self.bos = "" if bos < 0 else self.text(bos)
         self.eos = "" if eos < 0 else self.text(eos)
         adds_bos = bos >= 0 and lib.llama_vocab_get_add_bos(self._vocab)

@@ -28,9 +28,26 @@ Stream = Callable[[Service, Any, float], AsyncGenerator[Message, None]]
 
 
 async def _classify(service: Service, request: pb.ClassifyRequest, deadline: float) -> Message:
+    if request.HasField("label_set"):
+        return await _choose(service, request, deadline)
     return codec.classify_response(
         await service.classify(
             request.task,
+            list(request.texts),
+            top_k=request.top_k if request.HasField("top_k") else None,
+            truncation=codec.truncation(request.truncation),
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
+async def _choose(service: Service, request: pb.ClassifyRequest, deadline: float) -> Message:
+    if request.task:
+        raise InvalidInput("task: expected none beside label_set", field="task")
+    return codec.classify_response(
+        await service.choose(
+            codec.label_set(request.label_set),
             list(request.texts),
             top_k=request.top_k if request.HasField("top_k") else None,
             truncation=codec.truncation(request.truncation),

@@ -110,6 +110,46 @@ def test_classify_reads_lines_from_stdin(store: Store, server: Server) -> None:
     assert "confidence" in done.stdout
 
 
+@pytest.mark.parametrize("served", [True, False])
+def test_classify_by_labels_with_and_without_a_server(
+    store: Store, smollm: Path, server: Server, served: bool
+) -> None:
+    where = ("--server", server.address) if served else ()
+    arguments = ("classify", GENERATOR, "--labels", "billing, bug,praise", "It crashes.", *where)
+    done = sprat(store, *arguments, "--json", "--instructions", "Sort what customers write.")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    (item,) = report["items"]
+    assert {score["label"] for score in item["scores"]} == {"billing", "bug", "praise"}
+    assert (item["confidence"], report["calibrated"]) == (None, False)
+
+
+def test_classify_by_labels_shows_scores(store: Store, server: Server) -> None:
+    arguments = ("classify", GENERATOR, "--labels", "yes,no", "--server", server.address)
+    done = sprat(store, *arguments, "Is it?", "--top-k", "1")
+    assert done.returncode == 0, done.stderr
+    assert "score" in done.stdout
+    assert "confidence" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--labels", "yes,no", "--truncate"), "--truncate"),
+        (("--labels", "yes"), "expected 2 to 256 labels"),
+        (("--labels", "yes,,no"), "labels[1]"),
+        (("--instructions", "Sort."), "--instructions: expected --labels"),
+    ],
+)
+def test_classify_by_labels_refuses(
+    store: Store, server: Server, arguments: tuple[str, ...], message: str
+) -> None:
+    done = sprat(store, "classify", GENERATOR, "x", *arguments, "--server", server.address)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_embed_writes_vectors(store: Store, server: Server, tmp_path: Path) -> None:
     out = tmp_path / "v.npy"
     arguments = ("embed", ENCODER, "a", "b", "-o", str(out), "--server", server.address)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from servers import ENCODER, GENERATOR, TASK, Server
 
-from sprat import AsyncClient, Client, Message, Runtime, Sampling
+from sprat import AsyncClient, Client, Label, LabelSet, Message, Runtime, Sampling
 from sprat.errors import InputTooLong, InvalidInput, NotFound, TaskNotSupported
 from sprat.store import Store
 
@@ -41,6 +41,83 @@ def test_classify_limits_scores_to_top_k(client: Client) -> None:
     (item,) = client.classify(TASK, ["I was charged twice"], top_k=2).items
     assert item is not None
     assert len(item.scores) == 2
+
+
+COLOURS = LabelSet(
+    GENERATOR,
+    (Label("red", "blood, roses, ripe tomatoes"), Label("green", "grass"), Label("red wine")),
+    instructions="Which of these does the message name?",
+)
+
+
+def test_choose_gives_every_label_a_probability(client: Client) -> None:
+    texts = ["The grass is green.", "A rose is red.", "The grass is green."]
+    result = client.choose(COLOURS, texts)
+    assert not result.calibrated
+    assert (result.model, result.task_version) == (GENERATOR, "")
+    names = {label.name for label in COLOURS.labels}
+    for item in result.items:
+        assert item is not None
+        assert item.confidence is None
+        assert {score.label for score in item.scores} == names
+        assert sum(score.score for score in item.scores) == pytest.approx(1, abs=1e-4)
+        assert item.label == item.scores[0].label
+        assert item.cached_tokens < item.input_tokens
+    first, second, again = (item.scores for item in result.items if item)
+    assert {s.label: s.score for s in first} == pytest.approx(
+        {s.label: s.score for s in again}, abs=0.05
+    )
+    assert first != second
+
+
+def test_choose_reads_what_texts_share_once(client: Client) -> None:
+    client.choose(COLOURS, ["Warm up."])
+    (item,) = client.choose(COLOURS, ["The sky."], top_k=1).items
+    assert item is not None
+    assert item.cached_tokens > item.input_tokens // 2
+    assert len(item.scores) == 1
+
+
+def test_choose_answers_many_clients_side_by_side(server: Server) -> None:
+    """Two tasks at once, beside answers that are generated, on one model."""
+    other = LabelSet(GENERATOR, (Label("yes"), Label("no")), scoring="full")
+
+    async def run() -> None:
+        async with AsyncClient(server.address) as client:
+
+            async def one(number: int) -> None:
+                labels = (COLOURS, other)[number % 2]
+                result = await client.choose(labels, [f"Tomato number {number}", "Grass"])
+                assert all(item is not None for item in result.items)
+
+            async def story() -> None:
+                chunks = client.generate(GENERATOR, "Once", Sampling(max_tokens=8))
+                assert [chunk async for chunk in chunks]
+
+            await asyncio.gather(*map(one, range(8)), story())
+
+    asyncio.run(run())
+
+
+def test_choose_refuses_bad_labels_and_long_texts(client: Client) -> None:
+    for labels, field in (
+        (LabelSet(GENERATOR, (Label("a"),)), "labels"),
+        (LabelSet(GENERATOR, (Label("a"), Label("a"))), "labels[1]"),
+        (LabelSet(GENERATOR, (Label("a"), Label(""))), "labels[1]"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            client.choose(labels, ["x"])
+        assert caught.value.field == field
+    with pytest.raises(InputTooLong) as long_label:
+        client.choose(LabelSet(GENERATOR, (Label("a"), Label("many words " * 40))), ["x"])
+    assert (long_label.value.field, long_label.value.limit) == ("labels[1]", 32)
+    with pytest.raises(InputTooLong) as long_text:
+        client.choose(COLOURS, ["x", "word " * 9000])
+    assert long_text.value.field == "texts[1]"
+    partial = client.choose(COLOURS, ["x", "word " * 9000], partial=True)
+    assert [item is None for item in partial.items] == [False, True]
+    with pytest.raises(TaskNotSupported):
+        client.choose(LabelSet(ENCODER, COLOURS.labels), ["x"])
 
 
 def test_embed_ranks_paraphrases_above_others(client: Client) -> None:

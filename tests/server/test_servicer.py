@@ -333,6 +333,88 @@ async def test_servicer_wrong_kind_of_model(front: Front) -> None:
         assert detail(error, error_details_pb2.ErrorInfo).reason == "TASK_NOT_SUPPORTED"
 
 
+# -- labels of the request's own -------------------------------------------------------------
+
+
+def choose(*names: str, **fields: Any) -> pb.ClassifyRequest:
+    labels = [pb.Label(name=name) for name in names or ("red", "blue")]
+    return pb.ClassifyRequest(
+        texts=fields.pop("texts", ["blue"]),
+        task=fields.pop("task", ""),
+        truncation=fields.pop("truncation", pb.TRUNCATION_UNSPECIFIED),
+        partial_results=fields.pop("partial_results", False),
+        label_set=pb.LabelSet(**{"model": GENERATOR, "labels": labels, **fields}),
+    )
+
+
+async def test_servicer_choose(front: Front) -> None:
+    request = choose(texts=["blue", "red and red"])
+    request.top_k = 1
+    answer = await front.stub.Classify(request, timeout=WAIT_S)
+    assert [result.label for result in answer.results] == ["blue", "red"]
+    assert [round(result.scores[0].score * 18) for result in answer.results] == [16, 17]
+    assert [len(result.scores) for result in answer.results] == [1, 1]
+    assert not answer.calibrated
+    assert not any(result.HasField("confidence") for result in answer.results)
+    assert all(0 < result.cached_tokens < result.input_tokens for result in answer.results)
+    assert (answer.model.name, answer.task_version) == (GENERATOR, "")
+    assert answer.timings.total_ns > 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (choose(task=TASK), "task"),
+        (choose(scoring=7), "label_set.scoring"),
+        (choose(normalize_length=True), "normalize_length"),
+        (choose(truncation=pb.TRUNCATION_END), "truncation"),
+        (choose("one"), "labels"),
+        (choose("one", "two", "one"), "labels[2]"),
+        (choose(*map(str, range(257))), "labels"),
+        (choose(texts=[]), "texts"),
+        (choose(texts=[""]), "texts[0]"),
+        (choose(instructions="x" * 401), "instructions"),
+    ],
+)
+async def test_servicer_choose_bad_request_names_the_field(
+    front: Front, request_: pb.ClassifyRequest, field: str
+) -> None:
+    error = await refused(front.stub.Classify(request_, timeout=WAIT_S))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    (violation,) = detail(error, error_details_pb2.BadRequest).field_violations
+    assert violation.field == field
+    assert not front.generator.choices.started
+
+
+async def test_servicer_choose_needs_a_generative_model(front: Front) -> None:
+    error = await error_of(front.stub.Classify(choose(model=ENCODER), timeout=WAIT_S))
+    assert isinstance(error, errors.TaskNotSupported)
+    error = await error_of(front.stub.Classify(choose(model="nothing"), timeout=WAIT_S))
+    assert isinstance(error, errors.NotFound)
+
+
+async def test_servicer_choose_partial_results(front: Front) -> None:
+    request = choose(texts=["red", "", "blue"], partial_results=True)
+    answer = await front.stub.Classify(request, timeout=WAIT_S)
+    assert [result.label for result in answer.results] == ["red", "", "blue"]
+    assert [(error.index, error.reason) for error in answer.errors] == [(1, "INVALID_INPUT")]
+
+
+async def test_servicer_choose_cancelled_call_stops_the_engine(front: Front) -> None:
+    front.generator.choices.steps_each = 10**9
+    call = front.stub.Classify(choose(texts=["red", "blue"]), timeout=WAIT_S)
+    await eventually(lambda: len(front.generator.choices.live) == 2, "it never started")
+    call.cancel()
+    await eventually(lambda: not front.generator.choices.live, "it was never stopped")
+
+
+async def test_servicer_choose_deadline_stops_the_engine(front: Front) -> None:
+    front.generator.choices.steps_each = 10**9
+    error = await refused(front.stub.Classify(choose(), timeout=0.2))
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    await eventually(lambda: not front.generator.choices.live, "it was never stopped")
+
+
 # -- long inputs and partial results ---------------------------------------------------------
 
 

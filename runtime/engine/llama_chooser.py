@@ -1,0 +1,527 @@
+"""A llama.cpp context that says how probable options are after a prompt; generates nothing.
+
+What the prompts of a task have in common is decoded once, kept, and forked for each request: in a
+context whose sequences share their cells (``kv_unified``) a fork costs microseconds. Every cell in
+use costs attention to all, which is why few of these prefixes are kept, and why answers are
+generated in a context of another kind (`sprat.engine.llama_lane`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen
+from sprat.engine.label_trie import ROOT, LabelTrie, combine
+from sprat.engine.llama_lane import MOST_THREADS
+from sprat.engine.llama_lib import collect_errors
+from sprat.errors import EngineError, UnsupportedModel
+from sprat.kernels import score_trie
+from sprat.values import FloatArray, IntArray
+
+BATCH_TOKENS = 256
+"""Most tokens of a batch; one step never gets more."""
+
+SEQUENCES = 96
+"""Sequences of the context, and most rows of logits of a batch (llama.cpp wants no fewer): 19 MB
+for a vocabulary of 49,152."""
+
+PREFIXES = 3
+"""Most prefixes that are kept. Each costs attention to every request."""
+
+CHOICES = 16
+"""Most requests side by side."""
+
+PRUNED_BELOW = 1e-3
+"""Options that share a first part are not told apart where all of them together are less probable
+(``constrained`` scoring only). `Chosen.pruned` says what that left open."""
+
+FLASH_ATTENTION_OFF = 0
+CELL_BLOCK = 256
+
+
+@dataclass(slots=True, eq=False)
+class _Prefix:
+    """Tokens that were decoded once, in a sequence of their own."""
+
+    ids: IntArray
+    sequence: int
+    done: int = 0
+    users: int = 0
+    last_used: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A request: its prompt in a sequence of its own, then its options in forks of that."""
+
+    number: int
+    choice: Choice
+    trie: LabelTrie
+    prefix: _Prefix | None
+    sequence: int
+    cached: int = 0
+    done: int = 0
+    forked: bool = False
+    decoded: int = 0
+    log_shares: dict[int, dict[int, float]] = field(default_factory=dict)
+    pending: list[int] = field(default_factory=list)
+
+    def asks(self, node: int) -> bool:
+        """Whether the logits after a node are needed still."""
+        return node in self.trie.needed and node not in self.log_shares
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Tokens to decode, each in one or more sequences."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    sequences: list[tuple[int, ...]] = field(default_factory=list)
+    outputs: list[tuple[_Live, int] | None] = field(default_factory=list)
+    prefixes: list[tuple[_Prefix, int]] = field(default_factory=list)
+    forks: list[int] = field(default_factory=list)
+    output_count: int = 0
+
+    def add(
+        self,
+        ids: Iterable[int],
+        position: int,
+        sequences: tuple[int, ...],
+        output: tuple[_Live, int] | None = None,
+    ) -> None:
+        """Add neighbouring tokens; ``output`` is what the logits of the last one are for."""
+        start = len(self.ids)
+        self.ids += ids
+        count = len(self.ids) - start
+        self.positions += range(position, position + count)
+        self.sequences += [sequences] * count
+        self.outputs += [None] * count
+        self.outputs[-1] = output
+        self.output_count += output is not None
+
+
+class Chooser:
+    """Scores options for several requests side by side. One thread at a time.
+
+    Parameters
+    ----------
+    lib : module
+        As `sprat.engine.llama_lib.load` returns it.
+    model : pointer
+        A loaded model, which outlives this object.
+    cells : int
+        Tokens that are held at most: kept prefixes, prompts and options of all live requests.
+    end : int
+        The token that ends an answer.
+    vocabulary_size : int
+        Number of logits.
+    threads : int
+        Compute threads until `step` says otherwise.
+
+    Raises
+    ------
+    EngineError
+        llama.cpp cannot make the context, mostly for want of memory; or the model has no token that
+        ends an answer.
+    UnsupportedModel
+        The model is no plain decoder.
+    """
+
+    def __init__(
+        self, lib: Any, model: Any, *, cells: int, end: int, vocabulary_size: int, threads: int
+    ) -> None:
+        if end < 0:
+            raise EngineError("the model has no token that ends an answer")
+        self.cells = -(-cells // CELL_BLOCK) * CELL_BLOCK
+        self._lib = lib
+        self._end = end
+        self._size = vocabulary_size
+        self._threads = threads
+        self._context = self._make_context(model)
+        self._memory = lib.llama_get_memory(self._context)
+        if not self._memory or lib.llama_n_ctx_seq(self._context) < self.cells:
+            self.close()
+            raise UnsupportedModel("expected a model with a cache of past tokens, found none")
+        self._prefixes: dict[bytes, _Prefix] = {}
+        self._live: dict[int, _Live] = {}
+        self._free_prefixes = list(range(PREFIXES))
+        self._free_sequences = list(range(PREFIXES, PREFIXES + CHOICES))
+        self._first_fork = PREFIXES + CHOICES
+        self._steps = 0
+
+    def _make_context(self, model: Any) -> Any:
+        params = self._lib.llama_context_default_params()
+        params.n_ctx = self.cells
+        params.n_batch = params.n_ubatch = BATCH_TOKENS
+        params.n_seq_max = SEQUENCES
+        params.n_outputs_max = SEQUENCES
+        params.n_threads = params.n_threads_batch = self._threads
+        params.flash_attn_type = FLASH_ATTENTION_OFF
+        params.kv_unified = True
+        params.offload_kqv = params.op_offload = False
+        with collect_errors() as errors:
+            context = self._lib.llama_init_from_model(model, params)
+        if not context:
+            raise EngineError(
+                f"llama.cpp cannot make a context of {self.cells} tokens: "
+                + (errors[0] if errors else "no reason given")
+            )
+        return context
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is live."""
+        return bool(self._live)
+
+    def has_room(self, choice: Choice) -> bool:
+        """Whether `start` would take it now; kept prefixes that nobody uses make way."""
+        key = _key(choice)
+        can_keep = (
+            not choice.shared
+            or key in self._prefixes
+            or bool(self._free_prefixes)
+            or any(not prefix.users for prefix in self._prefixes.values())
+        )
+        fits = self._cells_needed(choice) <= self.cells
+        return bool(self._free_sequences) and can_keep and fits
+
+    def _cells_needed(self, choice: Choice) -> int:
+        """Most cells that the live requests and this one take, without prefixes of nobody's."""
+        choices = [choice, *(live.choice for live in self._live.values())]
+        prompts = sum(len(each.prompt) - each.shared for each in choices)
+        prefixes = {at: len(prefix.ids) for at, prefix in self._prefixes.items() if prefix.users}
+        prefixes[_key(choice)] = choice.shared
+        # Those of options come and go batch by batch.
+        options = min(BATCH_TOKENS, sum(option_cells(each.options) for each in choices))
+        return prompts + sum(prefixes.values()) + options
+
+    def start(self, number: int, choice: Choice) -> None:
+        """Take a request on.
+
+        Parameters
+        ----------
+        number : int
+            The caller's identifier, unique among the live ones.
+
+        Raises
+        ------
+        InvalidInput
+            Two options are the same to the model, or one has no tokens.
+        EngineError
+            There is no room; the number is live; or the prompt or an option is not what `Choice`
+            says.
+        """
+        if number in self._live:
+            raise EngineError(f"choice {number} is live already")
+        self._check(choice)
+        trie = LabelTrie(choice.options, end=self._end, scoring=choice.scoring)
+        if not self.has_room(choice):
+            raise EngineError(f"no room for a prompt of {len(choice.prompt)} tokens")
+        self._make_room(choice)
+        prefix = self._prefix(choice)
+        self._live[number] = _Live(number, choice, trie, prefix, self._free_sequences.pop())
+
+    def _check(self, choice: Choice) -> None:
+        """Keep from llama.cpp what would fail a batch, and so everybody else's request."""
+        if not 0 <= choice.shared < len(choice.prompt):
+            raise EngineError(
+                f"expected a prompt of more than the {choice.shared} tokens that it shares, "
+                f"got {len(choice.prompt)}"
+            )
+        longest = max(map(len, choice.options), default=0)
+        if not 1 <= longest <= MOST_OPTION_TOKENS:
+            raise EngineError(
+                f"expected options of 1 to {MOST_OPTION_TOKENS} tokens, got {longest}"
+            )
+        for ids in (choice.prompt, *choice.options):
+            if len(ids) and not 0 <= ids.min() <= ids.max() < self._size:
+                raise EngineError(
+                    f"expected token ids from 0 to {self._size - 1}, got {ids.min()} to {ids.max()}"
+                )
+
+    def _make_room(self, choice: Choice) -> None:
+        """Give up prefixes that nobody uses, as many as this request needs to be gone."""
+        key = _key(choice)
+        spare = {at: p for at, p in self._prefixes.items() if not p.users and at != key}
+        wants_place = choice.shared > 0 and key not in self._prefixes
+        room = self.cells - self._cells_needed(choice)
+        while sum(len(p.ids) for p in spare.values()) > room or (
+            wants_place and not self._free_prefixes
+        ):
+            oldest = min(spare, key=lambda at: spare[at].last_used)
+            self._release(self._prefixes.pop(oldest).sequence, self._free_prefixes)
+            del spare[oldest]
+
+    def _prefix(self, choice: Choice) -> _Prefix | None:
+        """The kept prefix of a prompt, maybe new; None without one."""
+        if not choice.shared:
+            return None
+        key = _key(choice)
+        if key not in self._prefixes:
+            ids = choice.prompt[: choice.shared].copy()
+            self._prefixes[key] = _Prefix(ids, self._free_prefixes.pop())
+        prefix = self._prefixes[key]
+        prefix.users += 1
+        prefix.last_used = self._steps
+        return prefix
+
+    def stop(self, number: int) -> None:
+        """Drop a request; one that is not live is ignored."""
+        live = self._live.pop(number, None)
+        if live is None:
+            return
+        self._release(live.sequence, self._free_sequences)
+        if live.prefix is not None:
+            live.prefix.users -= 1
+
+    def step(self, *, max_tokens: int, threads: int) -> list[Chosen]:
+        """Decode one batch for the live requests, the oldest first.
+
+        Parameters
+        ----------
+        max_tokens : int
+            Most tokens of the batch, from `MOST_OPTION_TOKENS`: options are not cut in two.
+        threads : int
+            Compute threads, 1 to 512.
+
+        Returns
+        -------
+        list of Chosen
+            Requests that are finished, or failed.
+
+        Raises
+        ------
+        EngineError
+            A number is out of range. Nothing was changed.
+        """
+        if max_tokens < MOST_OPTION_TOKENS:
+            raise EngineError(
+                f"max_tokens: expected at least {MOST_OPTION_TOKENS}, got {max_tokens}"
+            )
+        if not 1 <= threads <= MOST_THREADS:
+            raise EngineError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
+        if not self._live:
+            return []
+        self._steps += 1
+        try:
+            return self._step(min(max_tokens, BATCH_TOKENS), threads)
+        except BaseException:
+            self._forget_all()
+            raise
+
+    def _step(self, max_tokens: int, threads: int) -> list[Chosen]:
+        batch = _Batch()
+        for live in self._live.values():
+            self._plan(live, batch, max_tokens - len(batch.ids))
+        if len(batch.ids) == 1:
+            self._add_company(batch)
+        status = self._decode(batch, threads)
+        if status:
+            error = f"llama.cpp cannot decode {len(batch.ids)} tokens (status {status})"
+            return [Chosen(number, error=error) for number in self._forget_all()]
+        for prefix, count in batch.prefixes:
+            prefix.done += count
+        failed = self._read(batch)
+        for fork in batch.forks:
+            self._forget(fork)
+        finished = [live for live in self._live.values() if live.log_shares and not live.pending]
+        return failed + [self._finish(live) for live in finished]
+
+    def _add_company(self, batch: _Batch) -> None:
+        """Add a token that nobody reads, in a sequence of its own.
+
+        llama.cpp computes a lone token by other kernels, which round differently: on F16 weights
+        probabilities moved by up to 0.004, while slices of 7 to 64 tokens all gave the same. What a
+        request is told must not depend on whether there is another one.
+        """
+        fork = self._first_fork + len(batch.forks)
+        batch.forks.append(fork)
+        batch.add(batch.ids[:1], 0, (fork,))
+
+    def _plan(self, live: _Live, batch: _Batch, left: int) -> None:
+        """Add what a request needs next, as far as ``left`` tokens go."""
+        prefix = live.prefix
+        if prefix is not None and not live.forked:
+            if prefix.done < len(prefix.ids):
+                # Whoever comes first decodes it; the others wait: it is there after the step.
+                if left > 0 and all(prefix is not other for other, _ in batch.prefixes):
+                    ids = prefix.ids[prefix.done : prefix.done + left]
+                    batch.add(ids.tolist(), prefix.done, (prefix.sequence,))
+                    batch.prefixes.append((prefix, len(ids)))
+                    live.decoded += len(ids)
+                return
+            self._copy(prefix.sequence, live.sequence)
+            live.done = len(prefix.ids)
+            live.cached = live.done - live.decoded
+        live.forked = True
+        prompt = live.choice.prompt
+        if live.done == len(prompt):
+            self._plan_options(live, batch, left)
+        elif left > 0 and batch.output_count < SEQUENCES:
+            ids = prompt[live.done : live.done + left]
+            is_last = live.done + len(ids) == len(prompt)
+            output = (live, ROOT) if is_last else None
+            batch.add(ids.tolist(), live.done, (live.sequence,), output)
+            live.done += len(ids)
+            live.decoded += len(ids)
+
+    def _plan_options(self, live: _Live, batch: _Batch, left: int) -> None:
+        """Add the next options: a fork for each node that ends one, nodes that they share once."""
+        trie = live.trie
+        forks: dict[int, list[int]] = {}
+        outputs = batch.output_count
+        taken = 0
+        for leaf in live.pending:
+            path = trie.path(leaf)
+            new = [node for node in path if node not in forks]
+            outputs += sum(live.asks(node) for node in new)
+            fork = self._first_fork + len(batch.forks)
+            if fork == SEQUENCES or outputs > SEQUENCES or len(forks) + len(new) > left:
+                break
+            batch.forks.append(fork)
+            self._copy(live.sequence, fork)
+            for node in path:
+                forks.setdefault(node, []).append(fork)
+            taken += 1
+        del live.pending[:taken]
+        start = len(live.choice.prompt) - 1
+        for node, sequences in forks.items():
+            output = (live, node) if live.asks(node) else None
+            position = start + trie.nodes[node].depth
+            batch.add([trie.nodes[node].token], position, tuple(sequences), output)
+        live.decoded += len(forks)
+
+    def _decode(self, batch: _Batch, threads: int) -> int:
+        count = len(batch.ids)
+        ids = np.array(batch.ids, np.int32)
+        positions = np.array(batch.positions, np.int32)
+        counts = np.array([len(each) for each in batch.sequences], np.int32)
+        sequences = np.array([one for each in batch.sequences for one in each], np.int32)
+        starts = np.cumsum(counts) - counts
+        addresses = (sequences.ctypes.data + sequences.itemsize * starts).astype(np.uintp)
+        outputs = np.array([each is not None for each in batch.outputs], np.int8)
+        lib = self._lib
+        made = lib.llama_batch(
+            n_tokens=count,
+            token=_pointer(ids, lib.llama_token),
+            pos=_pointer(positions, lib.llama_pos),
+            n_seq_id=_pointer(counts, ctypes.c_int32),
+            seq_id=_pointer(addresses, ctypes.POINTER(lib.llama_seq_id)),
+            logits=_pointer(outputs, ctypes.c_int8),
+        )
+        if threads != self._threads:
+            lib.llama_set_n_threads(self._context, threads, threads)
+            self._threads = threads
+        return int(lib.llama_decode(self._context, made))
+
+    def _read(self, batch: _Batch) -> list[Chosen]:
+        """Take from the logits what the options need of them; requests whose logits are unusable.
+
+        Those are live no more; their neighbours go on.
+        """
+        failed: dict[int, Chosen] = {}
+        for index, output in enumerate(batch.outputs):
+            if output is None:
+                continue
+            live, node = output
+            pointer = self._lib.llama_get_logits_ith(self._context, index)
+            logits_v = np.ctypeslib.as_array(pointer, (self._size,))
+            try:
+                live.log_shares[node] = _log_shares(live.trie, node, logits_v)
+            except ValueError as error:
+                failed[live.number] = Chosen(live.number, error=f"the logits are no use ({error})")
+                continue
+            if node == ROOT:
+                live.pending = live.trie.deepest(_worth_asking(live))
+        for number in failed:
+            self.stop(number)
+        return list(failed.values())
+
+    def _finish(self, live: _Live) -> Chosen:
+        self.stop(live.number)
+        normalize = live.choice.normalize_length
+        scores = combine(live.trie, live.log_shares, normalize_length=normalize)
+        if not np.isfinite(scores.probabilities).all():
+            return Chosen(live.number, error="the model's logits are not finite")
+        return Chosen(
+            live.number,
+            scores.probabilities,
+            pruned=scores.pruned,
+            cached_tokens=live.cached,
+            decoded_tokens=live.decoded,
+        )
+
+    def _forget_all(self) -> list[int]:
+        """Start afresh, as after a failed batch nobody knows what the context holds.
+
+        Returns the numbers of the requests that were live.
+        """
+        numbers = list(self._live)
+        for number in numbers:
+            self.stop(number)
+        for prefix in self._prefixes.values():
+            self._release(prefix.sequence, self._free_prefixes)
+        self._prefixes.clear()
+        self._lib.llama_memory_clear(self._memory, True)
+        return numbers
+
+    def _copy(self, source: int, target: int) -> None:
+        self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def _forget(self, sequence: int) -> None:
+        self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def _release(self, sequence: int, free: list[int]) -> None:
+        self._forget(sequence)
+        free.append(sequence)
+
+    def close(self) -> None:
+        """Free the context."""
+        self._lib.llama_free(self._context)
+
+
+def option_cells(options: Sequence[IntArray]) -> int:
+    """Most cells that the options of a request take at a time."""
+    return min(BATCH_TOKENS, sum(map(len, options)) + len(options))
+
+
+def _key(choice: Choice) -> bytes:
+    """By which its kept prefix is found."""
+    return choice.prompt[: choice.shared].tobytes()
+
+
+def _log_shares(trie: LabelTrie, node: int, logits_v: FloatArray) -> dict[int, float]:
+    """Log-probability of each child of a node.
+
+    Raises
+    ------
+    ValueError
+        The logits are not finite.
+    """
+    children = trie.nodes[node].children
+    parents_n = np.zeros(1 + len(children), np.int32)
+    tokens_n = np.array([-1, *children], np.int32)
+    rows_n = np.full(1 + len(children), -1, np.int32)
+    parents_n[0], rows_n[0] = -1, 0
+    logs_n = score_trie(logits_v[None], parents_n, tokens_n, rows_n, trie.scoring)
+    return dict(zip(children.values(), logs_n[1:].tolist(), strict=True))
+
+
+def _worth_asking(live: _Live) -> set[int]:
+    """The nodes below the root whose logits are needed, without those of hopeless options."""
+    trie = live.trie
+    if trie.scoring == "full":
+        return trie.needed
+    shares = live.log_shares[ROOT]
+    least = np.log(PRUNED_BELOW)
+    return {node for node in trie.needed if node == ROOT or shares[trie.path(node)[0]] >= least}
+
+
+def _pointer(array: np.ndarray[Any, Any], kind: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(kind))

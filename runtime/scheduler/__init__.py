@@ -1,0 +1,22 @@
+"""The threads of sprat. Nothing outside this package and `sprat.budget` starts one.
+
+One `EncodeScheduler` or `GenerateScheduler` per model; all hold permits of one
+`sprat.budget.ComputePermits` while they compute. Results go back to the event loop through a
+`Mailbox`.
+"""
+
+from sprat.scheduler.choose import ChoiceWork
+from sprat.scheduler.encode import EncodeScheduler
+from sprat.scheduler.generate import SLICE_TOKENS, GenerateScheduler, GenerateWork
+from sprat.scheduler.loop import ComputePool, LoopThread, Mailbox
+
+__all__ = [
+    "SLICE_TOKENS",
+    "ChoiceWork",
+    "ComputePool",
+    "EncodeScheduler",
+    "GenerateScheduler",
+    "GenerateWork",
+    "LoopThread",
+    "Mailbox",
+]
