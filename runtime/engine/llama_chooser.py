@@ -9,6 +9,7 @@ generated in a context of another kind (`sprat.engine.llama_lane`).
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -327,11 +328,11 @@ class Chooser:
             return [Chosen(number, error=error) for number in self._forget_all()]
         for prefix, count in batch.prefixes:
             prefix.done += count
-        failed = self._read(batch)
+        self._read(batch)
         for fork in batch.forks:
             self._forget(fork)
         finished = [live for live in self._live.values() if live.log_shares and not live.pending]
-        return failed + [self._finish(live) for live in finished]
+        return [self._finish(live) for live in finished]
 
     def _add_company(self, batch: _Batch) -> None:
         """Add a token that nobody reads, in a sequence of its own.
@@ -420,28 +421,17 @@ class Chooser:
             self._threads = threads
         return int(lib.llama_decode(self._context, made))
 
-    def _read(self, batch: _Batch) -> list[Chosen]:
-        """Take from the logits what the options need of them; requests whose logits are unusable.
-
-        Those are live no more; their neighbours go on.
-        """
-        failed: dict[int, Chosen] = {}
+    def _read(self, batch: _Batch) -> None:
+        """Take from the logits what the options need of them."""
         for index, output in enumerate(batch.outputs):
             if output is None:
                 continue
             live, node = output
             pointer = self._lib.llama_get_logits_ith(self._context, index)
             logits_v = np.ctypeslib.as_array(pointer, (self._size,))
-            try:
-                live.log_shares[node] = _log_shares(live.trie, node, logits_v)
-            except ValueError as error:
-                failed[live.number] = Chosen(live.number, error=f"the logits are no use ({error})")
-                continue
+            live.log_shares[node] = _log_shares(live.trie, node, logits_v)
             if node == ROOT:
                 live.pending = live.trie.deepest(_worth_asking(live))
-        for number in failed:
-            self.stop(number)
-        return list(failed.values())
 
     def _finish(self, live: _Live) -> Chosen:
         self.stop(live.number)
@@ -497,19 +487,16 @@ def _key(choice: Choice) -> bytes:
 
 
 def _log_shares(trie: LabelTrie, node: int, logits_v: FloatArray) -> dict[int, float]:
-    """Log-probability of each child of a node.
-
-    Raises
-    ------
-    ValueError
-        The logits are not finite.
-    """
+    """Log-probability of each child of a node; NaN where the logits are not finite."""
     children = trie.nodes[node].children
     parents_n = np.zeros(1 + len(children), np.int32)
     tokens_n = np.array([-1, *children], np.int32)
     rows_n = np.full(1 + len(children), -1, np.int32)
     parents_n[0], rows_n[0] = -1, 0
-    logs_n = score_trie(logits_v[None], parents_n, tokens_n, rows_n, trie.scoring)
+    try:
+        logs_n = score_trie(logits_v[None], parents_n, tokens_n, rows_n, trie.scoring)
+    except ValueError:
+        return dict.fromkeys(children.values(), math.nan)
     return dict(zip(children.values(), logs_n[1:].tolist(), strict=True))
 
 

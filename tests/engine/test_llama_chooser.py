@@ -26,8 +26,11 @@ from sprat.values import IntArray, Sampling, Scoring
 LABELS = 8
 TEXTS = 20
 CELLS = 4096
-TOLERANCE = 2e-3
-TIE = 4e-3
+TOLERANCE = 6e-3
+"""The oracle decodes options alone, the chooser many at once, and llama.cpp attends to F16 cells by
+kernels that round as the number of tokens decides: up to 0.004 on F16 and on F32 weights alike.
+Where both decode a prompt and its option in one batch, they are within 0.0003."""
+TIE = 2 * TOLERANCE
 HEAD = "<|im_start|>system\nClassify what a customer of a bank writes. The labels:\n{}<|im_end|>\n"
 USER = "<|im_start|>user\n"
 TAIL = "<|im_end|>\n<|im_start|>assistant\n"
