@@ -37,7 +37,9 @@ NATIVE = {
     "score_trie": _labels.score_trie,
     "viterbi": _labels.viterbi,
 }
-HAVE_VARIANTS = ["test_embedding.py", "test_head.py", "test_trie.py", "test_viterbi.py"]
+HAVE_VARIANTS = [
+    *("test_embedding.py", "test_head.py", "test_pool.py", "test_trie.py", "test_viterbi.py"),
+]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ bool close(float got, double expected) {
 // Against sums in double, one component at a time. The buffer ends with the last token of the last
 // row, so AddressSanitizer sees a read of its padding.
 void matches_the_formula(std::size_t length, std::size_t width, sprat::Pooling mode,
-                         bool normalized) {
+                         bool normalized, sprat::Isa isa) {
   constexpr std::size_t batch = 2;
   const std::size_t tokens = length + 3;
   const std::vector<std::int32_t> lengths = {static_cast<std::int32_t>(tokens),
@@ -30,7 +30,8 @@ void matches_the_formula(std::size_t length, std::size_t width, sprat::Pooling m
     value = normal(random);
   }
   std::vector<float> pooled(batch * width);
-  sprat::pool(hidden.data(), lengths.data(), batch, tokens, width, mode, normalized, pooled.data());
+  sprat::pool(hidden.data(), lengths.data(), batch, tokens, width, mode, normalized, pooled.data(),
+              isa);
   for (std::size_t b = 0; b < batch; ++b) {
     const auto last = static_cast<std::size_t>(lengths[b]);
     const std::size_t first = mode == sprat::Pooling::last ? last - 1 : 0;
@@ -82,11 +83,18 @@ void takes_nothing() {
 }  // namespace
 
 int main() {
+  std::vector<sprat::Isa> variants = {sprat::Isa::baseline};
+  if (sprat::supports(sprat::Isa::avx2)) {
+    variants.push_back(sprat::Isa::avx2);
+  }
   for (const std::size_t length : {1, 2, 3, 4, 5, 7, 8, 9}) {
-    for (const std::size_t width : {1, 7, 8, 9, 16, 17, 384}) {
+    // Around the widths of a vector and of the columns of a pass.
+    for (const std::size_t width : {1, 3, 4, 5, 7, 8, 9, 16, 17, 63, 64, 65, 79, 384}) {
       for (const auto mode : {sprat::Pooling::mean, sprat::Pooling::cls, sprat::Pooling::last}) {
-        matches_the_formula(length, width, mode, true);
-        matches_the_formula(length, width, mode, false);
+        for (const sprat::Isa isa : variants) {
+          matches_the_formula(length, width, mode, true, isa);
+          matches_the_formula(length, width, mode, false, isa);
+        }
       }
     }
   }
