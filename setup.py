@@ -24,6 +24,7 @@ PACKAGES = {
     "sprat.cli": "runtime/cli",
     "sprat.demo": "runtime/demo",
     "sprat.engine": "runtime/engine",
+    "sprat.model": "runtime/model",
     "sprat.scheduler": "runtime/scheduler",
     "sprat.server": "runtime/server",
     "sprat.tasks": "runtime/tasks",

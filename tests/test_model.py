@@ -37,7 +37,8 @@ from sprat.errors import (
     QueueFull,
     TaskNotSupported,
 )
-from sprat.model import INLINE_CHARACTERS, Encoded, EncoderModel
+from sprat.model import Encoded, EncoderModel
+from sprat.model.encoder import INLINE_CHARACTERS
 from sprat.scheduler import ComputePool, EncodeScheduler, Mailbox
 from sprat.tokenizer import Tokenizer
 from sprat.values import IntArray

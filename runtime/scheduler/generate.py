@@ -10,14 +10,7 @@ from dataclasses import dataclass
 
 from sprat.budget import ComputePermits
 from sprat.engine.base import ChoiceEngine, GenerativeEngine, Progress, Start
-from sprat.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    EngineError,
-    NotReady,
-    QueueFull,
-    SpratError,
-)
+from sprat.errors import Cancelled, DeadlineExceeded, EngineError, NotReady, QueueFull, SpratError
 from sprat.scheduler.choose import Choices, ChoiceWork
 from sprat.scheduler.loop import as_sprat_error
 from sprat.values import IntArray, Sampling

@@ -1,0 +1,107 @@
+"""Loaded models: an encoder or a generative one, each with its tokenizer and its queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sprat.budget import ComputePermits
+from sprat.config import ModelConfig
+from sprat.engine.base import GenerativeEngine
+from sprat.errors import TaskNotSupported
+from sprat.manifest import ModelManifest
+from sprat.model.encoder import Encoded, EncoderModel
+from sprat.model.generator import Choices, GenerativeModel
+from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
+from sprat.tokenizer import Tokenizer
+
+__all__ = [
+    "Choices",
+    "Encoded",
+    "EncoderModel",
+    "GenerativeModel",
+    "Model",
+    "load",
+    "require_encoder",
+    "require_generative",
+]
+
+Model = EncoderModel | GenerativeModel
+
+
+def load(
+    manifest: ModelManifest,
+    folder: Path,
+    config: ModelConfig,
+    *,
+    permits: ComputePermits,
+    pool: ComputePool,
+    queue_tokens: int,
+) -> Model:
+    """Load a model of the store into its engine, and warm it up.
+
+    Raises
+    ------
+    CorruptFile, EngineError
+        When its files cannot be used here.
+    """
+    weights = folder / manifest.weights
+    if manifest.engine == "ct2":
+        from sprat.engine.ct2 import Ct2Encoder
+
+        assert manifest.pooling is not None
+        tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+        encoder = Ct2Encoder(
+            weights,
+            pooling=manifest.pooling,
+            max_tokens=manifest.max_tokens,
+            workers=permits.permits,
+        )
+        scheduler = EncodeScheduler(manifest.name, encoder, permits, capacity=queue_tokens)
+        return EncoderModel(manifest, tokenizer, scheduler, pool)
+
+    def make_engine() -> GenerativeEngine:
+        from sprat.engine.llama import LlamaEngine
+
+        return LlamaEngine(
+            weights,
+            context_length=config.context_length,
+            sequence_limit=config.sequences,
+            cells=config.cells,
+            choice_cells=config.choice_cells,
+            threads=permits.permits,
+        )
+
+    generator = GenerateScheduler(manifest.name, make_engine, permits, capacity=queue_tokens)
+    return GenerativeModel(manifest, generator, pool)
+
+
+def require_encoder(model: Model, verb: str) -> EncoderModel:
+    """The model as an encoder.
+
+    Raises
+    ------
+    TaskNotSupported
+        When it is none.
+    """
+    if isinstance(model, EncoderModel):
+        return model
+    raise TaskNotSupported(
+        f"{verb} needs an encoder; model {model.info.name} is {model.info.kind}",
+        metadata={"model": model.info.name, "kind": model.info.kind},
+    )
+
+
+def require_generative(model: Model, verb: str) -> GenerativeModel:
+    """The model as a generative one.
+
+    Raises
+    ------
+    TaskNotSupported
+        When it is none.
+    """
+    if isinstance(model, GenerativeModel):
+        return model
+    raise TaskNotSupported(
+        f"{verb} needs a generative model; model {model.info.name} is an {model.info.kind}",
+        metadata={"model": model.info.name, "kind": model.info.kind},
+    )
