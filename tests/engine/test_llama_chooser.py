@@ -249,7 +249,7 @@ def test_llama_chooser_neighbours_make_no_difference(chooser: Chooser, small: Ta
         one(chooser, filler(small, 61, shared=60, start=start))
         choices = [filler(small, 40, shared=0, start=start), small.choice("I need cash", "full")]
         found.append(run(chooser, choices)[1].probabilities)
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("scoring", ["constrained", "full"])
