@@ -216,7 +216,8 @@ def chances(choice: Choice) -> FloatArray:
     """What the `Chooser` answers."""
     options = ["".join(map(chr, option.tolist())) for option in choice.options]
     weights = np.array([1 + 8 * own(choice).count(option) for option in options])
-    return (weights / weights.sum()).astype(np.float32)
+    shares: FloatArray = (weights / weights.sum()).astype(np.float32)
+    return shares
 
 
 @dataclass
@@ -262,7 +263,7 @@ class Generator:
     repeat: int = 1
     odd: dict[int, Progress] = field(default_factory=dict)
     choices: Chooser = field(default_factory=Chooser)
-    on_chooser: Callable[[], None] | None = None
+    on_chooser: Callable[[], object] | None = None
     closed: bool = False
     owner: int | None = None
 

@@ -338,7 +338,7 @@ class Chooser:
         """Add a token that nobody reads, in a sequence of its own.
 
         llama.cpp computes a lone token by other kernels, which round differently: on F16 weights
-        probabilities moved by up to 0.004, while slices of 7 to 64 tokens all gave the same. What a
+        probabilities moved by up to 0.004, while slices of 2 to 64 tokens all gave the same. What a
         request is told must not depend on whether there is another one.
         """
         fork = self._first_fork + len(batch.forks)

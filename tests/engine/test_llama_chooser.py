@@ -26,11 +26,12 @@ from sprat.values import IntArray, Sampling, Scoring
 LABELS = 8
 TEXTS = 20
 CELLS = 4096
-TOLERANCE = 6e-3
-"""The oracle decodes options alone, the chooser many at once, and llama.cpp attends to F16 cells by
-kernels that round as the number of tokens decides: up to 0.004 on F16 and on F32 weights alike.
-Where both decode a prompt and its option in one batch, they are within 0.0003."""
-TIE = 2 * TOLERANCE
+TOLERANCE = 2e-3
+CROWD = 5e-3
+"""The same among others. What they are makes no difference, but cells that they take move ours, and
+attention adds up cells in the order of their places: on F16 that alone moves a probability by up to
+0.003."""
+TIE = 4e-3
 HEAD = "<|im_start|>system\nClassify what a customer of a bank writes. The labels:\n{}<|im_end|>\n"
 USER = "<|im_start|>user\n"
 TAIL = "<|im_end|>\n<|im_start|>assistant\n"
@@ -209,10 +210,10 @@ def expected(
     return [oracle(task.choice(text)) for text in texts]
 
 
-def check(chosen: Chosen, right: np.ndarray[Any, Any]) -> None:
+def check(chosen: Chosen, right: np.ndarray[Any, Any], tolerance: float = CROWD) -> None:
     assert chosen.probabilities.dtype == np.float32
     assert chosen.probabilities.sum() == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(chosen.probabilities, right, atol=TOLERANCE)
+    np.testing.assert_allclose(chosen.probabilities, right, atol=tolerance)
     if np.diff(np.sort(right)[-2:]) > TIE:
         assert chosen.probabilities.argmax() == right.argmax()
 
@@ -230,13 +231,25 @@ def test_llama_chooser_equals_one_option_at_a_time(
     scoring: Scoring,
     beside: int,
 ) -> None:
+    chooser._forget_all()
     count = TEXTS if beside > 1 else TEXTS // 4
     choices = [task.choice(text, scoring) for text in texts[:count]]
     found = run(chooser, choices, beside=beside)
     for chosen, right in zip(found, expected[:count], strict=True):
-        check(chosen, right[scoring])
+        check(chosen, right[scoring], CROWD if beside > 1 else TOLERANCE)
         assert chosen.pruned == 0 or scoring == "constrained"
         assert 0 <= chosen.pruned < 0.02
+
+
+def test_llama_chooser_neighbours_make_no_difference(chooser: Chooser, small: Task) -> None:
+    """Two neighbours of the same length: the same to the last bit."""
+    found = []
+    for start in (100, 300):
+        chooser._forget_all()
+        one(chooser, filler(small, 61, shared=60, start=start))
+        choices = [filler(small, 40, shared=0, start=start), small.choice("I need cash", "full")]
+        found.append(run(chooser, choices)[1].probabilities)
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("scoring", ["constrained", "full"])
@@ -269,7 +282,7 @@ def test_llama_chooser_forked_prefix_equals_the_whole_prompt(
     whole = [one(chooser, small.choice(text, "full", shared=0)) for text in texts[:4]]
     forked = [one(chooser, small.choice(text, "full")) for text in texts[:4]]
     for with_prefix, without in zip(forked, whole, strict=True):
-        np.testing.assert_allclose(with_prefix.probabilities, without.probabilities, atol=TOLERANCE)
+        np.testing.assert_allclose(with_prefix.probabilities, without.probabilities, atol=CROWD)
         assert without.cached_tokens == 0
         assert without.decoded_tokens >= with_prefix.decoded_tokens
     assert all(chosen.cached_tokens == small.shared for chosen in forked[1:])
@@ -325,7 +338,7 @@ def test_llama_chooser_256_options_go_in_waves(
     if scoring == "full":
         assert found[0].decoded_tokens > len(prompt) - small.shared + SEQUENCES
     for chosen, right in zip(found[1:], alone, strict=True):
-        np.testing.assert_allclose(chosen.probabilities, right.probabilities, atol=TOLERANCE)
+        np.testing.assert_allclose(chosen.probabilities, right.probabilities, atol=CROWD)
 
 
 def test_llama_chooser_waves_equal_one_option_at_a_time(
@@ -349,7 +362,7 @@ def test_llama_chooser_longest_options(chooser: Chooser, small: Task, oracle: Or
     found = run(chooser, [choice, prompt, choice], max_tokens=MOST_OPTION_TOKENS)
     check(found[0], oracle(choice)["full"])
     check(found[1], oracle(prompt)["constrained"])
-    np.testing.assert_allclose(found[2].probabilities, found[0].probabilities, atol=TOLERANCE)
+    np.testing.assert_allclose(found[2].probabilities, found[0].probabilities, atol=CROWD)
 
 
 def test_llama_chooser_gives_up_the_prefix_that_was_not_used_for_longest(
@@ -466,10 +479,10 @@ def test_llama_chooser_hundred_rounds_leave_nothing(chooser: Chooser, small: Tas
     choices = [
         filler(small, length, shared=shared, start=start)
         for start in (100, 200, 300, 400)
-        for length, shared in ((9, 0), (12, 6), (40, 6))
+        for length, shared in ((4, 0), (8, 5), (12, 5))
     ]
     for _ in range(100):
-        for number in range(int(rng.integers(1, 4))):
+        for number in range(int(rng.integers(1, 3))):
             choice = choices[rng.integers(len(choices))]
             if chooser.has_room(choice):
                 chooser.start(number, choice)
@@ -583,7 +596,7 @@ def test_llama_chooser_failed_batch_fails_who_is_live_and_nobody_later(
     assert not chooser._prefixes
     check_nothing_is_left(chooser)
     again = one(chooser, choice)
-    np.testing.assert_allclose(again.probabilities, right, atol=TOLERANCE)
+    np.testing.assert_allclose(again.probabilities, right, atol=CROWD)
     assert again.cached_tokens == 0
 
 
