@@ -1,4 +1,7 @@
-"""Between proto messages and values, both ways. The only place that knows both."""
+"""Between proto messages and values, both ways. The only place that knows both.
+
+Over 500 lines, because each message is read and written side by side here, by one kind of code.
+"""
 
 from __future__ import annotations
 

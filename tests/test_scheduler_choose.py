@@ -1,4 +1,7 @@
-"""Choices in the generate scheduler: order, room, who gives up, what breaks, and beside answers."""
+"""Choices in the generate scheduler: order, room, who gives up, what breaks, and beside answers.
+
+One file, because all of it stands on the chooser and the calls below.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ import numpy as np
 from sprat.engine import llama_lib
 from sprat.engine.base import Progress, Start
 from sprat.engine.llama_chooser import Chooser, option_cells
-from sprat.engine.llama_lane import BATCH_TOKENS, CELL_BLOCK, NO_CELLS, Lane, Row
+from sprat.engine.llama_context import CELL_BLOCK
+from sprat.engine.llama_lane import BATCH_TOKENS, NO_CELLS, Lane, Row
 from sprat.engine.llama_sampler import Sampler, choose
 from sprat.engine.llama_vocab import Vocabulary
 from sprat.engine.stream import TextStream

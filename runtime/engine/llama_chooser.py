@@ -18,8 +18,8 @@ import numpy as np
 
 from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen
 from sprat.engine.label_trie import ROOT, LabelTrie, combine
+from sprat.engine.llama_context import CELL_BLOCK, make_context
 from sprat.engine.llama_lane import MOST_THREADS
-from sprat.engine.llama_lib import collect_errors
 from sprat.errors import EngineError, UnsupportedModel
 from sprat.kernels import score_trie
 from sprat.values import FloatArray, IntArray
@@ -40,9 +40,6 @@ CHOICES = 16
 PRUNED_BELOW = 1e-3
 """Options that share a first part are not told apart where all of them together are less probable
 (``constrained`` scoring only). `Chosen.pruned` says what that left open."""
-
-FLASH_ATTENTION_OFF = 0
-CELL_BLOCK = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +141,15 @@ class Chooser:
         self._end = end
         self._size = vocabulary_size
         self._threads = threads
-        self._context = self._make_context(model)
+        self._context = make_context(
+            lib,
+            model,
+            cells=self.cells,
+            sequences=SEQUENCES,
+            batch_tokens=BATCH_TOKENS,
+            is_unified=True,
+            threads=threads,
+        )
         self._memory = lib.llama_get_memory(self._context)
         if not self._memory or lib.llama_n_ctx_seq(self._context) < self.cells:
             self.close()
@@ -155,25 +160,6 @@ class Chooser:
         self._free_sequences = list(range(PREFIXES, PREFIXES + CHOICES))
         self._first_fork = PREFIXES + CHOICES
         self._steps = 0
-
-    def _make_context(self, model: Any) -> Any:
-        params = self._lib.llama_context_default_params()
-        params.n_ctx = self.cells
-        params.n_batch = params.n_ubatch = BATCH_TOKENS
-        params.n_seq_max = SEQUENCES
-        params.n_outputs_max = SEQUENCES
-        params.n_threads = params.n_threads_batch = self._threads
-        params.flash_attn_type = FLASH_ATTENTION_OFF
-        params.kv_unified = True
-        params.offload_kqv = params.op_offload = False
-        with collect_errors() as errors:
-            context = self._lib.llama_init_from_model(model, params)
-        if not context:
-            raise EngineError(
-                f"llama.cpp cannot make a context of {self.cells} tokens: "
-                + (errors[0] if errors else "no reason given")
-            )
-        return context
 
     @property
     def busy(self) -> bool:

@@ -9,19 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sprat.engine.llama_lib import collect_errors
+from sprat.engine.llama_context import CELL_BLOCK, make_context
 from sprat.errors import EngineError, UnsupportedModel
 from sprat.values import FloatArray, IntArray
 
 BATCH_TOKENS = 512
 """Most tokens of a batch. Prefill gains little beyond it, and buffers grow with it."""
-
-CELL_BLOCK = 256
-"""llama.cpp rounds the cells of a place up to a multiple of this."""
-
-FLASH_ATTENTION_OFF = 0
-"""On the CPU it gains on short sequences what it loses on long ones: with 8 sequences of 100 tokens
-135 against 111 tokens/s of one core, of 500 tokens 73 against 96."""
 
 MOST_THREADS = 512
 """GGML_MAX_N_THREADS."""
@@ -97,7 +90,15 @@ class Lane:
         self._threads = threads
         self._vocabulary_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
         self._occupants: list[Occupant] = []
-        self.context = self._make_context(model)
+        self.context = make_context(
+            lib,
+            model,
+            cells=places * (-(-capacity // CELL_BLOCK) * CELL_BLOCK),
+            sequences=places,
+            batch_tokens=BATCH_TOKENS,
+            is_unified=False,
+            threads=threads,
+        )
         self._memory = lib.llama_get_memory(self.context)
         batch_tokens = lib.llama_n_batch(self.context)
         if not self._memory or lib.llama_n_ctx_seq(self.context) < capacity:
@@ -118,25 +119,6 @@ class Lane:
             seq_id=_pointer(self._addresses, ctypes.POINTER(lib.llama_seq_id)),
             logits=_pointer(self._outputs, ctypes.c_int8),
         )
-
-    def _make_context(self, model: Any) -> Any:
-        cells = -(-self.capacity // CELL_BLOCK) * CELL_BLOCK
-        params = self._lib.llama_context_default_params()
-        params.n_ctx = self.places * cells
-        params.n_batch = params.n_ubatch = BATCH_TOKENS
-        params.n_seq_max = params.n_outputs_max = self.places
-        params.n_threads = params.n_threads_batch = self._threads
-        params.flash_attn_type = FLASH_ATTENTION_OFF
-        params.kv_unified = False
-        params.offload_kqv = params.op_offload = False
-        with collect_errors() as errors:
-            context = self._lib.llama_init_from_model(model, params)
-        if not context:
-            raise EngineError(
-                f"llama.cpp cannot make a context of {self.places} x {cells} tokens: "
-                + (errors[0] if errors else "no reason given")
-            )
-        return context
 
     @property
     def batch_tokens(self) -> int:

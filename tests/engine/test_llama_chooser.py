@@ -1,7 +1,8 @@
-"""The chooser on a real model: exact on F16, whatever else is in the batch; nothing is left behind.
+"""The chooser on a real model: exact on F16, up to what batch shape alone changes; no leaks.
 
-The oracle shares no code with it: a context of one sequence, every option after the whole prompt,
-and the formulas of `sprat.engine.label_trie` written out.
+One file, because all of it stands on one model in F16 and on the oracle. That shares no code with
+the chooser: a context of one sequence, every option after the whole prompt, and the formulas of
+`sprat.engine.label_trie` written out.
 """
 
 from __future__ import annotations

@@ -1,3 +1,8 @@
+"""WordPiece on both implementations: settings, ids, spans, limits, and what is refused.
+
+One file, because all of it stands on the small vocabularies below.
+"""
+
 from __future__ import annotations
 
 import itertools

@@ -1,4 +1,6 @@
 // BERT's tokenizer; specified by sprat.kernels.reference.WordPiece.
+//
+// Over 500 lines, because normalizing, splitting and matching are one pass over the text.
 #pragma once
 
 #include <algorithm>
