@@ -402,13 +402,16 @@ class LlamaEngine:
 
     def _settle(self, sequence: LiveSequence, stuck: bool) -> Progress:
         """Move a sequence on by the tokens that were chosen for it."""
+        if not stuck:
+            sequence.settle()
+        if sequence.matcher is not None and sequence.matcher.has_failed:
+            stuck = True
         if stuck:
             self._release(sequence)
             error = "there is no token to choose: the model's logits are not finite"
             if sequence.matcher is not None:
-                error += ", or the grammar allows none"
+                error += ", or the grammar became too complex"
             return Progress(sequence.number, "", 0, error=error)
-        sequence.settle()
         if sequence.reason is not None:
             self._release(sequence)
         elif sequence not in self._running:
