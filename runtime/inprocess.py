@@ -165,11 +165,24 @@ class Runtime:
         prompt: str | Sequence[Message],
         sampling: Sampling = Sampling(),
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Chunk]:
         """See `sprat.client.Client.generate`."""
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        return self._stream(self._service.generate(model, prompt, sampling, deadline=deadline))
+        return self._stream(
+            self._service.generate(
+                model,
+                prompt,
+                sampling,
+                adapter=adapter,
+                sequences=sequences,
+                logprobs=logprobs,
+                deadline=deadline,
+            )
+        )
 
     def _stream(self, stream: AsyncGenerator[Chunk, None]) -> Iterator[Chunk]:
         try:

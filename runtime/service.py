@@ -204,6 +204,9 @@ class Service:
         prompt: str | Sequence[Message],
         sampling: Sampling,
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         deadline: float = math.inf,
     ) -> AsyncGenerator[Chunk, None]:
         """Stream an answer of a generative model. See `sprat.tasks.generate.run`."""
@@ -213,7 +216,16 @@ class Service:
         else:
             for index, message in enumerate(prompt):
                 self._check_size(message.content, f"chat.messages[{index}].content")
-        return generate.run(found, prompt, sampling, deadline=deadline, mailbox=self._mailbox)
+        return generate.run(
+            found,
+            prompt,
+            sampling,
+            adapter=adapter,
+            sequences=sequences,
+            logprobs=logprobs,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
 
     async def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
         """Show how a model cuts texts into tokens."""

@@ -173,10 +173,13 @@ class AsyncClient:
         prompt: str | Sequence[Message],
         sampling: Sampling = Sampling(),
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncIterator[Chunk]:
         """See `Client.generate`."""
-        request = codec.generate_request(model, prompt, sampling)
+        request = codec.generate_request(model, prompt, sampling, adapter, sequences, logprobs)
         call = self._stub.Generate(request, timeout=timeout_s, metadata=self._metadata)
         try:
             async for response in call:

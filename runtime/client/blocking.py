@@ -245,6 +245,9 @@ class Client:
         prompt: str | Sequence[Message],
         sampling: Sampling = Sampling(),
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Chunk]:
         """Stream the continuation of a raw prompt, or the answer to a chat.
@@ -253,10 +256,18 @@ class Client:
 
         Parameters
         ----------
+        adapter : str
+            Name of a LoRA adapter of the model; empty for none.
+        sequences : int
+            Answers to make side by side, from 1; each chunk says which one it belongs to, and each
+            answer has a last chunk. A seed grows by 1 from one to the next.
+        logprobs : int, optional
+            Report the log-probability of each token, and so many of the best ones at its place, 0
+            to 20; absent: no report.
         timeout_s : float, optional
             Deadline of the whole answer, in seconds; absent: none.
         """
-        request = codec.generate_request(model, prompt, sampling)
+        request = codec.generate_request(model, prompt, sampling, adapter, sequences, logprobs)
         call = self._stub.Generate(request, timeout=timeout_s, metadata=self._metadata)
         try:
             for response in call:

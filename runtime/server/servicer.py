@@ -113,7 +113,13 @@ async def _generate(
     service: Service, request: pb.GenerateRequest, deadline: float
 ) -> AsyncGenerator[Message, None]:
     chunks = service.generate(
-        request.model, codec.prompt(request), codec.sampling(request), deadline=deadline
+        request.model,
+        codec.prompt(request),
+        codec.sampling(request),
+        adapter=request.adapter,
+        sequences=request.sequences if request.HasField("sequences") else 1,
+        logprobs=request.logprobs if request.HasField("logprobs") else None,
+        deadline=deadline,
     )
     async with aclosing(chunks):
         async for chunk in chunks:
