@@ -123,6 +123,7 @@ def _check_target(path: Path, target: Tensor, model: dict[str, Tensor]) -> None:
 def _rank(path: Path, a: Tensor, b: Tensor, target: Tensor) -> int:
     columns, rows, *experts = target.shape
     rank = b.shape[0]
+    expected: tuple[tuple[int, ...], tuple[int, ...]]
     if target.name == _EMBEDDING:
         # The rows of A are looked up, not multiplied.
         expected = (rank, rows), (rank, columns)

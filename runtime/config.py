@@ -142,7 +142,9 @@ class ModelConfig(_Section):
     @field_validator("adapters", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(",") if part.strip()]
 
     @field_validator("adapters")
     @classmethod

@@ -38,7 +38,7 @@ class Adapter:
         with collect_errors() as errors:
             self.pointer = lib.llama_adapter_lora_init(model, os.fsencode(path))
         if not self.pointer:
-            reason = errors[-1] if errors else "no reason given"
+            reason = errors[0] if errors else "no reason given"
             raise CorruptFile(str(path), f"llama.cpp cannot load it: {reason}")
 
     def close(self) -> None:
