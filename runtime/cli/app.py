@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from sprat import __version__
-from sprat.cli import bulk, doctor, extract, learn, serving, store_commands, transform, use
+from sprat.cli import (
+    adapters,
+    bulk,
+    doctor,
+    extract,
+    learn,
+    serving,
+    store_commands,
+    transform,
+    use,
+)
 from sprat.errors import SpratError
 
 app = typer.Typer(
@@ -61,6 +71,7 @@ def _root(
 app.command(rich_help_panel="Models")(store_commands.pull)
 app.command(rich_help_panel="Models")(store_commands.models)
 app.command(rich_help_panel="Models")(store_commands.remove)
+app.add_typer(adapters.app, name="adapters", rich_help_panel="Models")
 app.command(rich_help_panel="Training")(learn.train)
 app.command("eval", rich_help_panel="Training")(learn.evaluate)
 app.command(rich_help_panel="Serving")(serving.serve)
