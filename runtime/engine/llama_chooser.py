@@ -43,7 +43,8 @@ CHOICES = 16
 
 PRUNED_BELOW = 1e-3
 """Options that share a first part are not told apart where all of them together are less probable
-(``constrained`` scoring only, and where `Choice.is_pruned`). `Chosen.pruned` says what that left open."""
+(``constrained`` scoring only, and where `Choice.is_pruned` allows it). `Chosen.pruned` says what
+that left open."""
 
 
 @dataclass(slots=True, eq=False)

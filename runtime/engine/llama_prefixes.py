@@ -69,9 +69,7 @@ class Prefixes:
         Removes the cells of a sequence.
     """
 
-    def __init__(
-        self, *, kept: list[int], texts: list[int], forget: Callable[[int], None]
-    ) -> None:
+    def __init__(self, *, kept: list[int], texts: list[int], forget: Callable[[int], None]) -> None:
         self._kept = _Places(kept)
         self._texts = _Places(texts)
         self._forget = forget
