@@ -17,7 +17,17 @@ from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.proto.v1 import sprat_pb2_grpc
 from sprat.server import servicer
 
-VERBS = ("classify", "choose", "embed", "generate", "tokenize", "list_tasks", "list_models")
+VERBS = (
+    "classify",
+    "choose",
+    "route",
+    "decide",
+    "embed",
+    "generate",
+    "tokenize",
+    "list_tasks",
+    "list_models",
+)
 
 
 # -- names -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from sprat.codec.classify import (
     label_set,
 )
 from sprat.codec.common import truncation
+from sprat.codec.decide import decide_request, decide_response, decide_result, question_set
 from sprat.codec.embed import embed_request, embed_response, embed_result
 from sprat.codec.generate import chunk, generate_request, generate_response, prompt, sampling
 from sprat.codec.listing import (
@@ -19,6 +20,7 @@ from sprat.codec.listing import (
     tokenize_response,
     tokenize_result,
 )
+from sprat.codec.route import route_request, route_response, route_result, route_set
 
 __all__ = [
     "choose_request",
@@ -26,6 +28,9 @@ __all__ = [
     "classify_request",
     "classify_response",
     "classify_result",
+    "decide_request",
+    "decide_response",
+    "decide_result",
     "embed_request",
     "embed_response",
     "embed_result",
@@ -36,6 +41,11 @@ __all__ = [
     "list_tasks_response",
     "model_infos",
     "prompt",
+    "question_set",
+    "route_request",
+    "route_response",
+    "route_result",
+    "route_set",
     "sampling",
     "task_infos",
     "tokenize_request",
