@@ -14,6 +14,7 @@ from sprat.store import Store
 from sprat.values import (
     Chunk,
     ClassifyResult,
+    DecideResult,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -21,6 +22,9 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    QuestionSet,
+    RouteResult,
+    RouteSet,
     Sampling,
     TaskInfo,
     TokenizeResult,
@@ -120,6 +124,23 @@ class Runtime:
     ) -> ClassifyResult:
         """See `sprat.client.Client.choose`."""
         return self._loop.run(self._service.choose(labels, texts, top_k=top_k, partial=partial))
+
+    def route(
+        self,
+        routes: RouteSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+    ) -> RouteResult:
+        """See `sprat.client.Client.route`."""
+        return self._loop.run(self._service.route(routes, texts, top_k=top_k, partial=partial))
+
+    def decide(
+        self, questions: QuestionSet, texts: Sequence[str], *, partial: bool = False
+    ) -> DecideResult:
+        """See `sprat.client.Client.decide`."""
+        return self._loop.run(self._service.decide(questions, texts, partial=partial))
 
     def extract(
         self,

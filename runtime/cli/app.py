@@ -12,6 +12,7 @@ from sprat import __version__
 from sprat.cli import (
     adapters,
     bulk,
+    decide,
     doctor,
     extract,
     learn,
@@ -78,6 +79,7 @@ app.command(rich_help_panel="Serving")(serving.serve)
 app.command(rich_help_panel="Serving")(serving.token)
 app.command(rich_help_panel="Serving")(serving.bench)
 app.command(rich_help_panel="Use")(use.classify)
+app.command(rich_help_panel="Use")(decide.decide)
 app.command(rich_help_panel="Use")(extract.extract)
 app.command(rich_help_panel="Use")(transform.transform)
 app.command(rich_help_panel="Use")(use.embed)

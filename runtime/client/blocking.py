@@ -27,6 +27,7 @@ from sprat.proto.v1.sprat_pb2_grpc import SpratStub
 from sprat.values import (
     Chunk,
     ClassifyResult,
+    DecideResult,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -34,6 +35,9 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    QuestionSet,
+    RouteResult,
+    RouteSet,
     Sampling,
     TaskInfo,
     TokenizeResult,
@@ -168,6 +172,32 @@ class Client:
         """
         request = codec.choose_request(labels, texts, top_k, partial)
         return codec.classify_result(self._call(self._stub.Classify, request))
+
+    def route(
+        self,
+        routes: RouteSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+    ) -> RouteResult:
+        """Say where each text goes, by targets of the request's own.
+
+        As `choose`, with a target for each label; an empty one means its name.
+        """
+        request = codec.route_request(routes, texts, top_k, partial)
+        return codec.route_result(self._call(self._stub.Route, request))
+
+    def decide(
+        self, questions: QuestionSet, texts: Sequence[str], *, partial: bool = False
+    ) -> DecideResult:
+        """Answer several questions about each text, with a generative model that writes nothing.
+
+        Scores are the model's own and not calibrated. Texts are never truncated. Parameters and
+        errors as in `classify`.
+        """
+        request = codec.decide_request(questions, texts, partial)
+        return codec.decide_result(self._call(self._stub.Decide, request))
 
     def extract(
         self,

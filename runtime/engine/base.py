@@ -147,6 +147,11 @@ class Choice:
         See `sprat.engine.label_trie.LabelTrie`.
     normalize_length : bool
         With ``full`` scoring: compare means over tokens instead of sums.
+    common : int
+        0, or the first tokens of the prompt, in (shared, T), that other choices about the same text
+        begin with too: they are decoded once, and forgotten with the last live one of these.
+    is_pruned : bool
+        Whether improbable options may stay untold apart, see `Chosen.pruned`.
     """
 
     prompt: IntArray
@@ -154,6 +159,8 @@ class Choice:
     options: tuple[IntArray, ...]
     scoring: Scoring = "constrained"
     normalize_length: bool = False
+    common: int = 0
+    is_pruned: bool = True
 
 
 MOST_OPTION_TOKENS = 32
@@ -173,7 +180,7 @@ class Chosen:
     pruned : float
         Probability on options that were not told apart, in [0, 1].
     cached_tokens : int
-        Prompt tokens that were decoded before, for another request.
+        Of the prompt's ``shared`` tokens, those that were decoded before, for another request.
     decoded_tokens : int
         Tokens that were decoded for this request.
     error : str or None

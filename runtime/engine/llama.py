@@ -36,6 +36,7 @@ from sprat.errors import (
     EngineError,
     InputTooLong,
     InvalidInput,
+    SpratError,
     TaskNotSupported,
     UnsupportedModel,
 )
@@ -214,11 +215,23 @@ class LlamaEngine:
                 self._lib,
                 self._model,
                 cells=self._choice_cells,
-                end=self._vocabulary.end_id,
+                end=self._turn_end(),
                 vocabulary_size=self._vocabulary.size,
                 threads=self._threads,
             )
         return self._chooser
+
+    def _turn_end(self) -> int:
+        """The token with which the chat template ends an answer; EOS where it says none."""
+        answered = [Message("user", "x"), Message("assistant", "x"), Message("user", "x")]
+        try:
+            asked, whole = self.chat_tokens(answered[:1]), self.chat_tokens(answered)
+        except SpratError:
+            return self._vocabulary.end_id
+        if not np.array_equal(whole[: len(asked)], asked):
+            return self._vocabulary.end_id
+        ends = (token for token in whole[len(asked) :].tolist() if self._vocabulary.is_end(token))
+        return next(ends, self._vocabulary.end_id)
 
     def busy(self) -> bool:
         """See `sprat.engine.base.GenerativeEngine.busy`."""

@@ -9,12 +9,14 @@ from sprat.config import ModelConfig
 from sprat.engine.base import GenerativeEngine
 from sprat.errors import TaskNotSupported
 from sprat.manifest import ModelManifest
+from sprat.model.choices import Branch, Choices
 from sprat.model.encoder import Encoded, EncoderModel
-from sprat.model.generator import Choices, GenerativeModel
+from sprat.model.generator import GenerativeModel
 from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
 from sprat.tokenizer import Tokenizer
 
 __all__ = [
+    "Branch",
     "Choices",
     "Encoded",
     "EncoderModel",

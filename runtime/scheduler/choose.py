@@ -18,6 +18,8 @@ class ChoiceWork:
 
     Attributes
     ----------
+    tokens : int
+        Prompt tokens of its own: those that it shares are decoded once.
     deadline : float
         `time.monotonic` value after which nobody wants the answer; infinity without one.
     on_done : callable
@@ -25,16 +27,12 @@ class ChoiceWork:
     """
 
     choice: Choice
+    tokens: int
     deadline: float
     on_done: Callable[[Chosen | SpratError], None]
     submitted_ns: int = 0
     started_ns: int = 0
     cancelled: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """Prompt tokens of its own: those that it shares are decoded once."""
-        return len(self.choice.prompt) - self.choice.shared
 
 
 Ended = list[tuple[ChoiceWork, Chosen | SpratError]]

@@ -13,7 +13,7 @@ from sprat.store import Store
 
 COMMANDS = (
     *("pull", "models", "remove", "adapters", "train", "eval", "serve", "token", "bench"),
-    *("classify", "extract", "transform", "embed", "generate", "run", "doctor"),
+    *("classify", "decide", "extract", "transform", "embed", "generate", "run", "doctor"),
 )
 
 
