@@ -50,12 +50,13 @@ class Registry:
             if name not in loaded:
                 manifest, folder = store.model(name, check=True)
                 settings = config.models.get(name, ModelConfig())
-                adapters.resolve(settings.adapters, store, base=manifest)
+                found = adapters.resolve(settings.adapters, store, base=manifest)
                 log.info("loading model %s (%s, %s)", name, manifest.engine, manifest.quantization)
                 loaded[name] = models.load(
                     manifest,
                     folder,
                     settings,
+                    adapters=found,
                     permits=permits,
                     pool=pool,
                     queue_tokens=config.compute.queue_tokens,

@@ -7,12 +7,13 @@ on with sequences of that one only.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from ctypes import c_float
 from pathlib import Path
 from typing import Any
 
 from sprat.engine.llama_lib import collect_errors
-from sprat.errors import CorruptFile
+from sprat.errors import CorruptFile, EngineError
 
 
 class Adapter:
@@ -46,6 +47,19 @@ class Adapter:
         if self.pointer:
             self._lib.llama_adapter_lora_free(self.pointer)
             self.pointer = None
+
+
+def find_adapter(adapters: Mapping[str, Adapter], name: str) -> Adapter | None:
+    """An adapter by its name; None for an empty one.
+
+    Raises
+    ------
+    EngineError
+        There is none of that name.
+    """
+    if name and name not in adapters:
+        raise EngineError(f"no adapter named {name!r} is loaded")
+    return adapters.get(name)
 
 
 def apply(lib: Any, context: Any, adapter: Adapter | None) -> None:

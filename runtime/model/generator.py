@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from sprat.engine.base import Choice, Chosen, CompiledGrammar, GenerativeEngine, Progress, Start
-from sprat.errors import InputTooLong, InvalidInput, SpratError
+from sprat.errors import InputTooLong, InvalidInput, NotFound, SpratError
 from sprat.manifest import ModelManifest
 from sprat.model import prior
 from sprat.model.choices import Branch, Choices, Prepared, prepare
@@ -105,6 +105,7 @@ class GenerativeModel:
         grammar: CompiledGrammar | None = None,
         lookup: bool = False,
         logprobs: int | None = None,
+        adapter: str = "",
         sequences: int = 1,
         deadline: float = math.inf,
         mailbox: Mailbox,
@@ -122,6 +123,8 @@ class GenerativeModel:
             Guess tokens from prompt and answer, and check several in one pass.
         logprobs : int, optional
             How many of the most probable tokens to report beside each one; absent: no report.
+        adapter : str
+            Name of a LoRA adapter that is loaded with the model; empty for none.
         sequences : int
             Answers to make side by side; a seed grows by 1 from one to the next.
 
@@ -133,6 +136,8 @@ class GenerativeModel:
 
         Raises
         ------
+        NotFound
+            When no such adapter is loaded.
         InvalidInput, InputTooLong
             When the prompt cannot be used or leaves no room for an answer, or there are more
             sequences than the model has places for.
@@ -140,6 +145,7 @@ class GenerativeModel:
             When the model cannot take the work on.
         """
         started = time.perf_counter_ns()
+        self._check_adapter(adapter)
         most = self._engine.sequence_limit
         if not 1 <= sequences <= most:
             raise InvalidInput(
@@ -161,6 +167,7 @@ class GenerativeModel:
             grammar=grammar,
             lookup=lookup,
             logprobs=logprobs,
+            adapter=adapter,
         )
         tokenize_ns = time.perf_counter_ns() - started
         events: asyncio.Queue[tuple[int, Progress | SpratError]] = asyncio.Queue()
@@ -219,6 +226,7 @@ class GenerativeModel:
         scoring: Scoring = "constrained",
         normalize_length: bool = False,
         correct_prior: bool = False,
+        adapter: str = "",
         partial: bool = False,
         deadline: float = math.inf,
         mailbox: Mailbox,
@@ -236,11 +244,15 @@ class GenerativeModel:
             What is asked, from 1; each gets its answer without the others'.
         correct_prior : bool
             Divide out what the options have without a text: see `sprat.model.prior`.
+        adapter : str
+            Name of a LoRA adapter that is loaded with the model; empty for none.
         partial : bool
             Answer the good texts when some are bad, instead of raising.
 
         Raises
         ------
+        NotFound
+            When no such adapter is loaded.
         InvalidInput, InputTooLong
             For options that the model cannot tell apart, and for the first bad text, unless
             ``partial``.
@@ -248,6 +260,7 @@ class GenerativeModel:
             When the model cannot take the work on, or cannot go on.
         """
         started = time.perf_counter_ns()
+        self._check_adapter(adapter)
         prepared = await self._pool.run(
             self.info.name,
             lambda: prepare(
@@ -258,6 +271,7 @@ class GenerativeModel:
                 branches,
                 scoring=scoring,
                 normalize_length=normalize_length,
+                adapter=adapter,
                 free=prior.CONTENT_FREE if correct_prior else (),
                 partial=partial,
             ),
@@ -331,6 +345,10 @@ class GenerativeModel:
                 self._scheduler.cancel(work)
             raise
         return works, [[next(chosen) for _ in group] for group in groups]
+
+    def _check_adapter(self, name: str) -> None:
+        if name and name not in self._engine.adapters:
+            raise NotFound("adapter", name, tuple(self._engine.adapters))
 
     def _prompt_ids(
         self, prompt: str | Sequence[Message], probes: Sequence[Sequence[Message]]

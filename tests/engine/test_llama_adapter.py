@@ -29,7 +29,7 @@ class Model:
         self.pointer = LIB.llama_model_load_from_file(
             str(path).encode(), LIB.llama_model_default_params()
         )
-        self.lane = Lane(LIB, self.pointer, places=1, capacity=64, threads=1)
+        self.lane = Lane(LIB, self.pointer, places=1, spare=0, capacity=64, threads=1)
         self.adapters: list[Adapter] = []
 
     def adapter(self, path: Path) -> Adapter:
@@ -44,7 +44,7 @@ class Model:
         self.apply(adapter)
         occupant = SimpleNamespace(place=-1)
         self.lane.enter(occupant)
-        assert self.lane.decode([Row(0, ids, 0, output=True)], threads=1) == 0
+        assert self.lane.decode([Row(0, ids, 0, outputs=1)], threads=1) == 0
         row: FloatArray = self.lane.logits(1)[0].copy()
         self.lane.leave(occupant)
         return row
