@@ -1,9 +1,9 @@
 """Extract: fill the fields of a JSON Schema from texts, and say where in the texts they stand.
 
 A field's score is the product of the model's probabilities of the tokens that overlap the field's
-characters in the answer, quotes included, each among the tokens that the schema allows at its
-place: what the schema forces costs nothing. It is a score by the model's own lights, not a
-calibrated confidence, and says nothing of the fields after it.
+characters in the answer, each among the tokens that the schema allows at its place: what the schema
+forces costs nothing. A string's quotes are among its characters, and so is what ends a number, the
+comma or bracket behind it. It is a score by the model's own lights, not a calibrated confidence.
 """
 
 from __future__ import annotations
@@ -250,7 +250,6 @@ class _Call:
                 probes=[[self._system, Message("user", probe)] for probe in PROBES],
                 grammar=self._grammar,
                 logprobs=0,
-                adapter=self._spec.adapter,
                 deadline=self._deadline,
                 mailbox=self._mailbox,
             )
@@ -278,11 +277,12 @@ def _found(answer: str, scores: Scores, text: str, offset: int) -> Tree | None:
         if isinstance(node, list):
             return [find(child) for child in node]
         place = None
+        start, end = node.start, node.end
         if isinstance(node.value, str):
             place = grounder.string(node.value)
         elif isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
-            place = grounder.number(answer[node.start : node.end])
-        start, end = node.start, node.end
+            place = grounder.number(answer[start:end])
+            end += 1
         if not is_ascii:
             start, end = len(answer[:start].encode()), len(answer[:end].encode())
         return replace(
