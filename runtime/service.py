@@ -7,18 +7,20 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import NoReturn
 
 from sprat.budget import ComputePermits, CpuBudget, detect
 from sprat.config import Config, LimitsConfig
-from sprat.errors import InvalidInput
+from sprat.errors import InvalidInput, TaskNotSupported
 from sprat.model import require_encoder, require_generative
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.store import Store
-from sprat.tasks import choose, embed, extract, generate, transform
+from sprat.tasks import choose, decide, embed, extract, generate, route, transform
 from sprat.values import (
     Chunk,
     ClassifyResult,
+    DecideResult,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -26,6 +28,9 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    QuestionSet,
+    RouteResult,
+    RouteSet,
     Sampling,
     TaskInfo,
     Timings,
@@ -134,6 +139,31 @@ class Service:
             mailbox=self._mailbox,
         )
 
+    async def route(
+        self,
+        routes: RouteSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> RouteResult:
+        """Say where texts go, by targets of the request's own. See `sprat.tasks.route.run`."""
+        found = require_generative(self.registry.model(routes.model), "route")
+        self._check_texts(texts)
+        self._check_size(routes.instructions, "instructions")
+        for index, each in enumerate(routes.destinations):
+            self._check_size(each.name + each.description + each.target, f"destinations[{index}]")
+        return await route.run(
+            found,
+            texts,
+            routes,
+            top_k=top_k,
+            partial=partial,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
+
     async def extract(
         self,
         spec: ExtractSpec,
@@ -177,6 +207,40 @@ class Service:
             found, text, spec, inputs=inputs, deadline=deadline, mailbox=self._mailbox
         )
 
+    async def decide(
+        self,
+        questions: QuestionSet,
+        texts: Sequence[str],
+        *,
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> DecideResult:
+        """Answer questions of the request's own about texts. See `sprat.tasks.decide.run`."""
+        found = require_generative(self.registry.model(questions.model), "decide")
+        self._check_texts(texts)
+        self._check_size(questions.instructions, "instructions")
+        for index, question in enumerate(questions.questions):
+            self._check_size(question.name + question.text, f"questions[{index}]")
+            for number, option in enumerate(question.options):
+                field = f"questions[{index}].options[{number}]"
+                self._check_size(option.name + option.description, field)
+        return await decide.run(
+            found,
+            texts,
+            questions,
+            partial=partial,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
+
+    def refuse_task(self, name: str, verb: str) -> NoReturn:
+        """Raise what a task that cannot do a verb is answered with, or one that is not there."""
+        kind = self.registry.task(name).info.kind
+        raise TaskNotSupported(
+            f"task {name} is a {kind} task, and cannot {verb}",
+            metadata={"task": name, "kind": kind},
+        )
+
     async def embed(
         self,
         model: str,
@@ -204,6 +268,9 @@ class Service:
         prompt: str | Sequence[Message],
         sampling: Sampling,
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         deadline: float = math.inf,
     ) -> AsyncGenerator[Chunk, None]:
         """Stream an answer of a generative model. See `sprat.tasks.generate.run`."""
@@ -213,7 +280,16 @@ class Service:
         else:
             for index, message in enumerate(prompt):
                 self._check_size(message.content, f"chat.messages[{index}].content")
-        return generate.run(found, prompt, sampling, deadline=deadline, mailbox=self._mailbox)
+        return generate.run(
+            found,
+            prompt,
+            sampling,
+            adapter=adapter,
+            sequences=sequences,
+            logprobs=logprobs,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
 
     async def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
         """Show how a model cuts texts into tokens."""

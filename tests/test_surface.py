@@ -18,7 +18,7 @@ from sprat.proto.v1 import sprat_pb2_grpc
 from sprat.server import servicer
 
 VERBS = (
-    *("classify", "choose", "extract", "transform", "embed", "generate"),
+    *("classify", "choose", "route", "decide", "extract", "transform", "embed", "generate"),
     *("tokenize", "list_tasks", "list_models"),
 )
 

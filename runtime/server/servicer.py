@@ -57,6 +57,22 @@ async def _choose(service: Service, request: pb.ClassifyRequest, deadline: float
     )
 
 
+async def _route(service: Service, request: pb.RouteRequest, deadline: float) -> Message:
+    if not request.HasField("route_set"):
+        service.refuse_task(request.task, "route")
+    if request.task:
+        raise InvalidInput("task: expected none beside route_set", field="task")
+    return codec.route_response(
+        await service.route(
+            codec.route_set(request.route_set),
+            list(request.texts),
+            top_k=request.top_k if request.HasField("top_k") else None,
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
 async def _extract(service: Service, request: pb.ExtractRequest, deadline: float) -> Message:
     _expect_spec(service, request)
     return codec.extract_response(
@@ -64,6 +80,21 @@ async def _extract(service: Service, request: pb.ExtractRequest, deadline: float
             codec.extract_spec(request.spec),
             list(request.texts),
             long_input=codec.long_input(request.long_input),
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
+async def _decide(service: Service, request: pb.DecideRequest, deadline: float) -> Message:
+    if not request.HasField("question_set"):
+        service.refuse_task(request.task, "decide")
+    if request.task:
+        raise InvalidInput("task: expected none beside question_set", field="task")
+    return codec.decide_response(
+        await service.decide(
+            codec.question_set(request.question_set),
+            list(request.texts),
             partial=request.partial_results,
             deadline=deadline,
         )
@@ -113,7 +144,13 @@ async def _generate(
     service: Service, request: pb.GenerateRequest, deadline: float
 ) -> AsyncGenerator[Message, None]:
     chunks = service.generate(
-        request.model, codec.prompt(request), codec.sampling(request), deadline=deadline
+        request.model,
+        codec.prompt(request),
+        codec.sampling(request),
+        adapter=request.adapter,
+        sequences=request.sequences if request.HasField("sequences") else 1,
+        logprobs=request.logprobs if request.HasField("logprobs") else None,
+        deadline=deadline,
     )
     async with aclosing(chunks):
         async for chunk in chunks:
@@ -134,6 +171,8 @@ async def _list_models(service: Service, _: pb.ListModelsRequest, __: float) -> 
 
 UNARY: dict[str, tuple[type[Message], Unary]] = {
     "Classify": (pb.ClassifyRequest, _classify),
+    "Route": (pb.RouteRequest, _route),
+    "Decide": (pb.DecideRequest, _decide),
     "Extract": (pb.ExtractRequest, _extract),
     "Embed": (pb.EmbedRequest, _embed),
     "Tokenize": (pb.TokenizeRequest, _tokenize),

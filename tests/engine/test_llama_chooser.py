@@ -20,12 +20,19 @@ import pytest
 from sprat.engine import llama_chooser
 from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen, Start
 from sprat.engine.llama import LlamaEngine
-from sprat.engine.llama_chooser import BATCH_TOKENS, CHOICES, PREFIXES, SEQUENCES, Chooser
+from sprat.engine.llama_chooser import (
+    BATCH_TOKENS,
+    CHOICES,
+    PREFIXES,
+    SEQUENCES,
+    TEXTS,
+    Chooser,
+)
 from sprat.errors import EngineError, InputTooLong, InvalidInput, SpratError
 from sprat.values import IntArray, Sampling, Scoring
 
 LABELS = 8
-TEXTS = 20
+MESSAGES = 20
 CELLS = 4096
 TOLERANCE = 2e-3
 CROWD = 5e-3
@@ -92,19 +99,23 @@ def small(engine: LlamaEngine) -> Task:
 
 @pytest.fixture(scope="module")
 def texts(messages: list[dict[str, str]]) -> list[str]:
-    return [message["text"] for message in messages[:: len(messages) // TEXTS]][:TEXTS]
+    return [message["text"] for message in messages[:: len(messages) // MESSAGES]][:MESSAGES]
 
 
 def check_nothing_is_left(chooser: Chooser) -> None:
     """No request, no fork and no cell but those of kept prefixes."""
     assert not chooser.busy
-    kept = {prefix.sequence: prefix for prefix in chooser._prefixes.values()}
-    assert sorted([*kept, *chooser._free_prefixes]) == list(range(PREFIXES))
-    assert sorted(chooser._free_sequences) == list(range(PREFIXES, PREFIXES + CHOICES))
+    kept, texts = chooser._prefixes._kept, chooser._prefixes._texts
+    assert not any(prefix.users for prefix in (*kept.taken.values(), *texts.taken.values()))
+    chooser._prefixes.drop_texts()
+    done = {prefix.sequence: prefix.done for prefix in kept.taken.values()}
+    assert sorted([*done, *kept.free]) == list(range(PREFIXES))
+    assert sorted(texts.free) == list(range(PREFIXES, PREFIXES + TEXTS))
+    first = PREFIXES + TEXTS
+    assert sorted(chooser._free_sequences) == list(range(first, first + CHOICES))
     for sequence in range(SEQUENCES):
         last = llama_cpp.llama_memory_seq_pos_max(chooser._memory, sequence)
-        assert last == (kept[sequence].done - 1 if sequence in kept else -1)
-    assert not any(prefix.users for prefix in kept.values())
+        assert last == done.get(sequence, 0) - 1
 
 
 def run(
@@ -233,7 +244,7 @@ def test_llama_chooser_equals_one_option_at_a_time(
     beside: int,
 ) -> None:
     chooser._forget_all()
-    count = TEXTS if beside > 1 else TEXTS // 4
+    count = MESSAGES if beside > 1 else MESSAGES // 4
     choices = [task.choice(text, scoring) for text in texts[:count]]
     found = run(chooser, choices, beside=beside)
     for chosen, right in zip(found, expected[:count], strict=True):
@@ -412,7 +423,7 @@ def test_llama_chooser_kept_prefixes_make_way_for_prompts(
         for start in (100, 200):
             one(chooser, filler(small, 201, shared=200, start=start))
         run(chooser, [filler(small, 450, shared=shared, start=300)])
-        assert len(chooser._prefixes) == (shared > 0)
+        assert len(chooser._prefixes._kept.taken) == (shared > 0)
         # The same where the prompt's own prefix is among those that are kept.
         one(chooser, filler(small, 301, shared=300, start=100))
         one(chooser, filler(small, 101, shared=100, start=300))
@@ -594,7 +605,7 @@ def test_llama_chooser_failed_batch_fails_who_is_live_and_nobody_later(
         failed = chooser.step(max_tokens=64, threads=2)
     assert [chosen.number for chosen in failed] == [0, 1, 2]
     assert all("cannot decode" in str(chosen.error) for chosen in failed)
-    assert not chooser._prefixes
+    assert not chooser._prefixes._kept.taken
     check_nothing_is_left(chooser)
     again = one(chooser, choice)
     np.testing.assert_allclose(again.probabilities, right, atol=CROWD)
