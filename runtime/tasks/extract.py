@@ -50,8 +50,9 @@ GENERAL_INSTRUCTIONS = (
 PROBES = ("0", "Text")
 """Texts that begin differently, so that what prompts about them share is there without a text."""
 
-SIDE_BY_SIDE = 16
-"""Most answers of one call at a time: enough to keep a model busy, without filling its queue."""
+SIDE_BY_SIDE = 8
+"""Most answers of one call at a time: enough to keep a model busy, and few enough to wait in its
+queue even if each fills a context."""
 
 LEAST_ROOM = 32
 """Fewest tokens of a text that it is cut for."""
@@ -250,6 +251,7 @@ class _Call:
                 probes=[[self._system, Message("user", probe)] for probe in PROBES],
                 grammar=self._grammar,
                 logprobs=0,
+                adapter=self._spec.adapter,
                 deadline=self._deadline,
                 mailbox=self._mailbox,
             )

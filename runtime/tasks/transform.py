@@ -77,6 +77,7 @@ async def _stream(
         probes=probes,
         grammar=grammar,
         lookup=spec.lookup,
+        adapter=spec.adapter,
         deadline=deadline,
         mailbox=mailbox,
     )
