@@ -126,7 +126,8 @@ def test_surface_every_rpc_is_wired() -> None:
 
 SOURCE = Path(pb.__file__).with_name("sprat.proto").read_text()
 DECLARATION = re.compile(
-    r"^ +(?:optional |repeated )?[\w.]+ (\w+) = \d+;(.*)$|^ +([A-Z_]+) = \d+;(.*)$"
+    r"^ +(?:optional |repeated )?(?:map<\w+, \w+>|[\w.]+) (\w+) = \d+;(.*)$"
+    r"|^ +([A-Z_]+) = \d+;(.*)$"
 )
 
 

@@ -1,9 +1,9 @@
 """Extract: fill the fields of a JSON Schema from texts, and say where in the texts they stand.
 
 A field's score is the product of the model's probabilities of the tokens that overlap the field's
-characters in the answer, quotes included, each among the tokens that the schema allows at its
-place: what the schema forces costs nothing. It is a score by the model's own lights, not a
-calibrated confidence, and says nothing of the fields after it.
+characters in the answer, each among the tokens that the schema allows at its place: what the schema
+forces costs nothing. A string's quotes are among its characters, and so is what ends a number, the
+comma or bracket behind it. It is a score by the model's own lights, not a calibrated confidence.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ GENERAL_INSTRUCTIONS = (
 PROBES = ("0", "Text")
 """Texts that begin differently, so that what prompts about them share is there without a text."""
 
-SIDE_BY_SIDE = 16
-"""Most answers of one call at a time: enough to keep a model busy, without filling its queue."""
+SIDE_BY_SIDE = 8
+"""Most answers of one call at a time: enough to keep a model busy, and few enough to wait in its
+queue even if each fills a context."""
 
 LEAST_ROOM = 32
 """Fewest tokens of a text that it is cut for."""
@@ -278,11 +279,12 @@ def _found(answer: str, scores: Scores, text: str, offset: int) -> Tree | None:
         if isinstance(node, list):
             return [find(child) for child in node]
         place = None
+        start, end = node.start, node.end
         if isinstance(node.value, str):
             place = grounder.string(node.value)
         elif isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
-            place = grounder.number(answer[node.start : node.end])
-        start, end = node.start, node.end
+            place = grounder.number(answer[start:end])
+            end += 1
         if not is_ascii:
             start, end = len(answer[:start].encode()), len(answer[:end].encode())
         return replace(

@@ -48,7 +48,8 @@ class Schema:
         try:
             self._root = json.loads(source, parse_constant=_refuse_constant)
             self.text = json.dumps(self._root, ensure_ascii=False, separators=(",", ":"))
-            self.grammar = json.dumps(self._root if _combines(self._root) else _closed(self._root))
+            narrow = self._root if _combines(self._root) else _closed(self._root)
+            self.grammar = json.dumps(narrow, ensure_ascii=False, separators=(",", ":"))
         except RecursionError:
             _refuse("nested too deeply")
         except ValueError as error:
