@@ -1,4 +1,4 @@
-"""What a generative model makes of texts and what is asked: prompts, cues, shared tokens, priors."""
+"""What a generative model makes of texts and what is asked: prompts, cues, and priors."""
 
 from __future__ import annotations
 
