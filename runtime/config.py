@@ -13,7 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sprat.errors import ConfigError
 
@@ -124,6 +131,27 @@ class ModelConfig(_Section):
             "smollm2-135m; absent: context_length, and 1024 for each further sequence",
         ),
     ] = None
+    adapters: Annotated[
+        tuple[str, ...],
+        Field(
+            description="LoRA adapters in the store to load with it (generative); in the "
+            "environment separated by commas"
+        ),
+    ] = ()
+
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("adapters")
+    @classmethod
+    def _adapters_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("expected different names, found one twice")
+        return value
 
 
 class TaskConfig(_Section):
@@ -265,6 +293,8 @@ def _as_toml(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_as_toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else f"{value}"
 
 

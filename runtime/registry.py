@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from sprat import adapter as adapters
 from sprat import model as models
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
@@ -40,7 +41,7 @@ class Registry:
 
         Raises
         ------
-        NotFound, CorruptFile, StaleBundle, EngineError
+        NotFound, CorruptFile, StaleBundle, StaleAdapter, EngineError
             When something is missing or cannot be used; what was loaded is released.
         """
         loaded: dict[str, Model] = {}
@@ -48,11 +49,14 @@ class Registry:
         def load_model(name: str) -> Model:
             if name not in loaded:
                 manifest, folder = store.model(name, check=True)
+                settings = config.models.get(name, ModelConfig())
+                found = adapters.resolve(settings.adapters, store, base=manifest)
                 log.info("loading model %s (%s, %s)", name, manifest.engine, manifest.quantization)
                 loaded[name] = models.load(
                     manifest,
                     folder,
-                    config.models.get(name, ModelConfig()),
+                    settings,
+                    adapters=found,
                     permits=permits,
                     pool=pool,
                     queue_tokens=config.compute.queue_tokens,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NoReturn
 
 from sprat.budget import ComputePermits, CpuBudget, detect
@@ -16,13 +16,16 @@ from sprat.model import require_encoder, require_generative
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.store import Store
-from sprat.tasks import choose, decide, embed, generate, route
+from sprat.tasks import choose, decide, embed, extract, generate, route, transform
 from sprat.values import (
     Chunk,
     ClassifyResult,
     DecideResult,
     EmbedResult,
+    ExtractResult,
+    ExtractSpec,
     LabelSet,
+    LongInput,
     Message,
     ModelInfo,
     QuestionSet,
@@ -32,6 +35,7 @@ from sprat.values import (
     TaskInfo,
     Timings,
     TokenizeResult,
+    TransformSpec,
     Truncation,
 )
 
@@ -160,6 +164,49 @@ class Service:
             mailbox=self._mailbox,
         )
 
+    async def extract(
+        self,
+        spec: ExtractSpec,
+        texts: Sequence[str],
+        *,
+        long_input: LongInput = "refuse",
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> ExtractResult:
+        """Extract the fields of a schema from texts. See `sprat.tasks.extract.run`."""
+        found = require_generative(self.registry.model(spec.model), "extract")
+        self._check_texts(texts)
+        self._check_size(spec.instructions, "instructions")
+        return await extract.run(
+            found,
+            texts,
+            spec,
+            long_input=long_input,
+            partial=partial,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
+
+    def transform(
+        self,
+        spec: TransformSpec,
+        text: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        deadline: float = math.inf,
+    ) -> AsyncGenerator[Chunk, None]:
+        """Stream a rewritten text. See `sprat.tasks.transform.run`."""
+        found = require_generative(self.registry.model(spec.model), "transform")
+        self._check_size(spec.prompt, "prompt")
+        self._check_size(text, "text")
+        for value in (inputs or {}).values():
+            self._check_size(value, "inputs")
+        if spec.grammar is not None:
+            self._check_size(spec.grammar.source, "grammar")
+        return transform.run(
+            found, text, spec, inputs=inputs, deadline=deadline, mailbox=self._mailbox
+        )
+
     async def decide(
         self,
         questions: QuestionSet,
@@ -221,6 +268,9 @@ class Service:
         prompt: str | Sequence[Message],
         sampling: Sampling,
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         deadline: float = math.inf,
     ) -> AsyncGenerator[Chunk, None]:
         """Stream an answer of a generative model. See `sprat.tasks.generate.run`."""
@@ -230,7 +280,16 @@ class Service:
         else:
             for index, message in enumerate(prompt):
                 self._check_size(message.content, f"chat.messages[{index}].content")
-        return generate.run(found, prompt, sampling, deadline=deadline, mailbox=self._mailbox)
+        return generate.run(
+            found,
+            prompt,
+            sampling,
+            adapter=adapter,
+            sequences=sequences,
+            logprobs=logprobs,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
 
     async def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
         """Show how a model cuts texts into tokens."""

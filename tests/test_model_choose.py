@@ -1,4 +1,4 @@
-"""What a generative model makes of texts and what is asked: prompts, cues, and priors."""
+"""What a generative model makes of texts and questions: prompts, cues, shared tokens, priors."""
 
 from __future__ import annotations
 

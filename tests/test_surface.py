@@ -18,15 +18,8 @@ from sprat.proto.v1 import sprat_pb2_grpc
 from sprat.server import servicer
 
 VERBS = (
-    "classify",
-    "choose",
-    "route",
-    "decide",
-    "embed",
-    "generate",
-    "tokenize",
-    "list_tasks",
-    "list_models",
+    *("classify", "choose", "route", "decide", "extract", "transform", "embed", "generate"),
+    *("tokenize", "list_tasks", "list_models"),
 )
 
 
@@ -38,11 +31,14 @@ def test_surface_public_names_are_these() -> None:
     assert set(sprat.__all__) == {
         "AsyncClient",
         "Client",
+        "ExtractSpec",
+        "Grammar",
         "Label",
         "LabelSet",
         "Message",
         "Runtime",
         "Sampling",
+        "TransformSpec",
         "__version__",
     }
     for name in sprat.__all__:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,7 +30,10 @@ from sprat.values import (
     ClassifyResult,
     DecideResult,
     EmbedResult,
+    ExtractResult,
+    ExtractSpec,
     LabelSet,
+    LongInput,
     Message,
     ModelInfo,
     QuestionSet,
@@ -39,6 +42,7 @@ from sprat.values import (
     Sampling,
     TaskInfo,
     TokenizeResult,
+    TransformSpec,
     Truncation,
 )
 
@@ -143,6 +147,37 @@ class AsyncClient:
         request = codec.decide_request(questions, texts, partial)
         return codec.decide_result(await self._call(self._stub.Decide, request))
 
+    async def extract(
+        self,
+        spec: ExtractSpec,
+        texts: Sequence[str],
+        *,
+        long_input: LongInput = "refuse",
+        partial: bool = False,
+    ) -> ExtractResult:
+        """See `Client.extract`."""
+        request = codec.extract_request(spec, texts, long_input, partial)
+        return codec.extract_result(await self._call(self._stub.Extract, request))
+
+    async def transform(
+        self,
+        spec: TransformSpec,
+        text: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Chunk]:
+        """See `Client.transform`."""
+        request = codec.transform_request(spec, text, inputs)
+        call = self._stub.Transform(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            async for response in call:
+                yield codec.transform_chunk(response)
+        except grpc.aio.AioRpcError as error:
+            raise to_error(error) from None
+        finally:
+            call.cancel()
+
     async def embed(
         self,
         model: str,
@@ -161,10 +196,13 @@ class AsyncClient:
         prompt: str | Sequence[Message],
         sampling: Sampling = Sampling(),
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncIterator[Chunk]:
         """See `Client.generate`."""
-        request = codec.generate_request(model, prompt, sampling)
+        request = codec.generate_request(model, prompt, sampling, adapter, sequences, logprobs)
         call = self._stub.Generate(request, timeout=timeout_s, metadata=self._metadata)
         try:
             async for response in call:

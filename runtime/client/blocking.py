@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,10 @@ from sprat.values import (
     ClassifyResult,
     DecideResult,
     EmbedResult,
+    ExtractResult,
+    ExtractSpec,
     LabelSet,
+    LongInput,
     Message,
     ModelInfo,
     QuestionSet,
@@ -38,6 +41,7 @@ from sprat.values import (
     Sampling,
     TaskInfo,
     TokenizeResult,
+    TransformSpec,
     Truncation,
 )
 
@@ -195,6 +199,64 @@ class Client:
         request = codec.decide_request(questions, texts, partial)
         return codec.decide_result(self._call(self._stub.Decide, request))
 
+    def extract(
+        self,
+        spec: ExtractSpec,
+        texts: Sequence[str],
+        *,
+        long_input: LongInput = "refuse",
+        partial: bool = False,
+    ) -> ExtractResult:
+        """Fill the fields of a JSON Schema from each text, and say where in the text they stand.
+
+        Scores are the model's own and not calibrated. Errors as in `classify`.
+
+        Parameters
+        ----------
+        spec : ExtractSpec
+            Model, schema and what else there is to say.
+        texts : sequence of str
+            From 1 to the server's limit.
+        long_input : {"refuse", "chunk"}
+            What happens to a text of more tokens than the model takes beside schema and answer:
+            with ``chunk``, values of overlapping parts are merged.
+        partial : bool
+            Answer the good texts when some are bad, and list those in ``errors``.
+        """
+        request = codec.extract_request(spec, texts, long_input, partial)
+        return codec.extract_result(self._call(self._stub.Extract, request))
+
+    def transform(
+        self,
+        spec: TransformSpec,
+        text: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[Chunk]:
+        """Stream a text as a prompt rewrites it. The last chunk says whether it is complete.
+
+        Closing the iterator stops the generation on the server.
+
+        Parameters
+        ----------
+        spec : TransformSpec
+            Model, prompt, grammar and how tokens are chosen.
+        inputs : mapping of str to str, optional
+            Values of the prompt's placeholders other than ``{text}``.
+        timeout_s : float, optional
+            Deadline of the whole answer, in seconds; absent: none.
+        """
+        request = codec.transform_request(spec, text, inputs)
+        call = self._stub.Transform(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            for response in call:
+                yield codec.transform_chunk(response)
+        except grpc.RpcError as error:
+            raise to_error(error) from None
+        finally:
+            call.cancel()
+
     def embed(
         self,
         model: str,
@@ -213,6 +275,9 @@ class Client:
         prompt: str | Sequence[Message],
         sampling: Sampling = Sampling(),
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Chunk]:
         """Stream the continuation of a raw prompt, or the answer to a chat.
@@ -221,10 +286,18 @@ class Client:
 
         Parameters
         ----------
+        adapter : str
+            Name of a LoRA adapter of the model; empty for none.
+        sequences : int
+            Answers to make side by side, from 1; each chunk says which one it belongs to, and each
+            answer has a last chunk. A seed grows by 1 from one to the next.
+        logprobs : int, optional
+            Report the log-probability of each token, and so many of the best ones at its place, 0
+            to 20; absent: no report.
         timeout_s : float, optional
             Deadline of the whole answer, in seconds; absent: none.
         """
-        request = codec.generate_request(model, prompt, sampling)
+        request = codec.generate_request(model, prompt, sampling, adapter, sequences, logprobs)
         call = self._stub.Generate(request, timeout=timeout_s, metadata=self._metadata)
         try:
             for response in call:

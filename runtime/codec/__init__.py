@@ -10,6 +10,13 @@ from sprat.codec.classify import (
 from sprat.codec.common import truncation
 from sprat.codec.decide import decide_request, decide_response, decide_result, question_set
 from sprat.codec.embed import embed_request, embed_response, embed_result
+from sprat.codec.extract import (
+    extract_request,
+    extract_response,
+    extract_result,
+    extract_spec,
+    long_input,
+)
 from sprat.codec.generate import chunk, generate_request, generate_response, prompt, sampling
 from sprat.codec.listing import (
     list_models_response,
@@ -21,6 +28,12 @@ from sprat.codec.listing import (
     tokenize_result,
 )
 from sprat.codec.route import route_request, route_response, route_result, route_set
+from sprat.codec.transform import (
+    transform_chunk,
+    transform_request,
+    transform_response,
+    transform_spec,
+)
 
 __all__ = [
     "choose_request",
@@ -34,11 +47,16 @@ __all__ = [
     "embed_request",
     "embed_response",
     "embed_result",
+    "extract_request",
+    "extract_response",
+    "extract_result",
+    "extract_spec",
     "generate_request",
     "generate_response",
     "label_set",
     "list_models_response",
     "list_tasks_response",
+    "long_input",
     "model_infos",
     "prompt",
     "question_set",
@@ -51,5 +69,9 @@ __all__ = [
     "tokenize_request",
     "tokenize_response",
     "tokenize_result",
+    "transform_chunk",
+    "transform_request",
+    "transform_response",
+    "transform_spec",
     "truncation",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sprat.codec.common import checked, checked_all, set_number, timings, timings_message
 from sprat.errors import InvalidInput
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import Chunk, FinishReason, Message, Role, Sampling
+from sprat.values import Chunk, FinishReason, Message, Role, Sampling, TokenChoice, TokenLogprob
 
 _ROLE_NUMBERS: dict[Role, pb.Role] = {
     "system": pb.ROLE_SYSTEM,
@@ -15,12 +15,12 @@ _ROLE_NUMBERS: dict[Role, pb.Role] = {
     "assistant": pb.ROLE_ASSISTANT,
 }
 _ROLES: dict[int, Role] = {int(number): role for role, number in _ROLE_NUMBERS.items()}
-_FINISH_REASON_NUMBERS: dict[FinishReason, pb.FinishReason] = {
+FINISH_REASON_NUMBERS: dict[FinishReason, pb.FinishReason] = {
     "stop": pb.FINISH_REASON_STOP,
     "length": pb.FINISH_REASON_LENGTH,
 }
-_FINISH_REASONS: dict[int, FinishReason] = {
-    int(number): reason for reason, number in _FINISH_REASON_NUMBERS.items()
+FINISH_REASONS: dict[int, FinishReason] = {
+    int(number): reason for reason, number in FINISH_REASON_NUMBERS.items()
 }
 _SAMPLING_NUMBERS = (
     "max_tokens",
@@ -59,21 +59,37 @@ def prompt(request: pb.GenerateRequest) -> str | list[Message]:
     return messages
 
 
-def sampling(request: pb.GenerateRequest) -> Sampling:
+def sampling(request: pb.GenerateRequest | pb.TransformSpec) -> Sampling:
     """Sampling parameters; what is absent keeps the default of `Sampling`."""
     message = request.sampling
     given = {name: getattr(message, name) for name in _SAMPLING_NUMBERS if message.HasField(name)}
     return Sampling(**given, stop=tuple(message.stop))
 
 
+def sampling_message(parameters: Sampling) -> pb.Sampling:
+    """Sampling parameters as a message."""
+    message = pb.Sampling(stop=checked_all(parameters.stop, "sampling.stop"))
+    for name in _SAMPLING_NUMBERS:
+        set_number(message, name, getattr(parameters, name), f"sampling.{name}")
+    return message
+
+
 def generate_request(
-    model: str, given: str | Sequence[Message], parameters: Sampling
+    model: str,
+    given: str | Sequence[Message],
+    parameters: Sampling,
+    adapter: str = "",
+    sequences: int = 1,
+    logprobs: int | None = None,
 ) -> pb.GenerateRequest:
     """A generate call as a message."""
-    stop = checked_all(parameters.stop, "sampling.stop")
-    request = pb.GenerateRequest(model=checked(model, "model"), sampling=pb.Sampling(stop=stop))
-    for name in _SAMPLING_NUMBERS:
-        set_number(request.sampling, name, getattr(parameters, name), f"sampling.{name}")
+    request = pb.GenerateRequest(
+        model=checked(model, "model"),
+        sampling=sampling_message(parameters),
+        adapter=checked(adapter, "adapter"),
+    )
+    set_number(request, "sequences", sequences, "sequences")
+    set_number(request, "logprobs", logprobs, "logprobs")
     if isinstance(given, str):
         request.prompt = checked(given, "prompt")
         return request
@@ -91,11 +107,18 @@ def generate_request(
 
 def generate_response(chunk: Chunk) -> pb.GenerateResponse:
     """A `Chunk` as a message; the totals only on the last one."""
+    logprobs = [
+        pb.TokenChoice(chosen=_logprob(each.chosen), top=map(_logprob, each.top))
+        for each in chunk.logprobs
+    ]
     if chunk.finish_reason is None:
-        return pb.GenerateResponse(text=chunk.text)
+        return pb.GenerateResponse(text=chunk.text, sequence=chunk.sequence, logprobs=logprobs)
     return pb.GenerateResponse(
         text=chunk.text,
-        finish_reason=_FINISH_REASON_NUMBERS[chunk.finish_reason],
+        sequence=chunk.sequence,
+        logprobs=logprobs,
+        cached_tokens=chunk.cached_tokens,
+        finish_reason=FINISH_REASON_NUMBERS[chunk.finish_reason],
         prompt_tokens=chunk.prompt_tokens,
         output_tokens=chunk.output_tokens,
         model=pb.ModelVersion(name=chunk.model, version=chunk.model_version),
@@ -103,13 +126,27 @@ def generate_response(chunk: Chunk) -> pb.GenerateResponse:
     )
 
 
+def _logprob(value: TokenLogprob) -> pb.TokenLogprob:
+    return pb.TokenLogprob(token=value.token, logprob=value.logprob)
+
+
+def _read_logprob(message: pb.TokenLogprob) -> TokenLogprob:
+    return TokenLogprob(message.token, message.logprob)
+
+
 def chunk(response: pb.GenerateResponse) -> Chunk:
     """A message as a `Chunk`."""
     return Chunk(
         text=response.text,
-        finish_reason=_FINISH_REASONS.get(response.finish_reason),
+        finish_reason=FINISH_REASONS.get(response.finish_reason),
         prompt_tokens=response.prompt_tokens,
         output_tokens=response.output_tokens,
+        sequence=response.sequence,
+        logprobs=tuple(
+            TokenChoice(_read_logprob(each.chosen), tuple(map(_read_logprob, each.top)))
+            for each in response.logprobs
+        ),
+        cached_tokens=response.cached_tokens,
         timings=timings(response.timings),
         model=response.model.name,
         model_version=response.model.version,

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sprat.engine.base import Choice, Chosen, Progress, Start
+from sprat.engine.base import Choice, Chosen, CompiledGrammar, Progress, Start
 from sprat.engine.stream import TextStream
-from sprat.errors import EngineError
-from sprat.values import FinishReason, FloatArray, IntArray, Message
+from sprat.errors import EngineError, InvalidInput
+from sprat.values import FinishReason, FloatArray, Grammar, IntArray, Message
 
 BEGIN, END = 256, 257
 """Token ids of `FakeGenerator` beyond the 256 bytes: start of a text, end of an answer."""
@@ -190,6 +190,7 @@ class FakeGenerator:
     ) -> None:
         self.context_length = context_length
         self.sequence_limit = sequence_limit
+        self.adapters: frozenset[str] = frozenset()
         self.steps = 0
         self.closed = False
         self._answer = answer
@@ -222,6 +223,16 @@ class FakeGenerator:
         text = "".join(f"{m.role}: {m.content}\n" for m in messages) + "assistant:"
         return self.tokenize(text, add_special=True, parse_special=False)
 
+    def compile(self, grammar: Grammar) -> CompiledGrammar:
+        """Refuse: it knows no grammars.
+
+        Raises
+        ------
+        InvalidInput
+            Always.
+        """
+        raise InvalidInput("grammar: the fake generator takes none", field="grammar")
+
     def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
         """All of the context, whatever the options."""
         return self.context_length
@@ -230,7 +241,7 @@ class FakeGenerator:
         """The one chooser of this engine."""
         return self._chooser
 
-    def has_room(self, tokens: int) -> bool:
+    def has_room(self, tokens: int, adapter: str = "") -> bool:
         """Whether a sequence is free and ``tokens`` fit into the context."""
         return len(self._live) < self.sequence_limit and tokens <= self.context_length
 

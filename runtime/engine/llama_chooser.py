@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen
 from sprat.engine.label_trie import ROOT, LabelTrie, combine
+from sprat.engine.llama_adapter import Adapter, apply, find_adapter
 from sprat.engine.llama_context import CELL_BLOCK, make_context
 from sprat.engine.llama_lane import MOST_THREADS
 from sprat.engine.llama_prefixes import Prefix, Prefixes
@@ -115,6 +116,8 @@ class Chooser:
         Number of logits.
     threads : int
         Compute threads until `step` says otherwise.
+    adapters : mapping of str to Adapter
+        By name. Requests under one adapter are live at a time.
 
     Raises
     ------
@@ -126,7 +129,15 @@ class Chooser:
     """
 
     def __init__(
-        self, lib: Any, model: Any, *, cells: int, end: int, vocabulary_size: int, threads: int
+        self,
+        lib: Any,
+        model: Any,
+        *,
+        cells: int,
+        end: int,
+        vocabulary_size: int,
+        threads: int,
+        adapters: Mapping[str, Adapter],
     ) -> None:
         if end < 0:
             raise EngineError("the model has no token that ends an answer")
@@ -135,11 +146,14 @@ class Chooser:
         self._end = end
         self._size = vocabulary_size
         self._threads = threads
+        self._adapters = adapters
+        self._adapter = ""
         self._context = make_context(
             lib,
             model,
             cells=self.cells,
             sequences=SEQUENCES,
+            outputs=SEQUENCES,
             batch_tokens=BATCH_TOKENS,
             is_unified=True,
             threads=threads,
@@ -166,6 +180,8 @@ class Chooser:
 
     def has_room(self, choice: Choice) -> bool:
         """Whether `start` would take it now; prefixes that nobody uses make way."""
+        if self._live and choice.adapter != self._adapter:
+            return False
         fits = self._cells_needed(choice) <= self.cells
         return bool(self._free_sequences) and self._prefixes.has_places(choice) and fits
 
@@ -199,6 +215,9 @@ class Chooser:
         trie = LabelTrie(choice.options, end=self._end, scoring=choice.scoring)
         if not self.has_room(choice):
             raise EngineError(f"no room for a prompt of {len(choice.prompt)} tokens")
+        if choice.adapter != self._adapter:
+            apply(self._lib, self._context, find_adapter(self._adapters, choice.adapter))
+            self._adapter = choice.adapter
         room = self.cells - self._cells_needed(choice)
         prefix = self._prefixes.enter(choice, room=room, now=self._steps)
         self._live[number] = _Live(number, choice, trie, prefix, self._free_sequences.pop())

@@ -41,8 +41,8 @@ class Prefix:
         return len(self.ids) - (len(self.parent.ids) if self.parent else 0)
 
 
-_Key = tuple[int, bytes]
-"""How many tokens come from what is kept, and all tokens."""
+_Key = tuple[str, int, bytes]
+"""The adapter, how many tokens come from what is kept, and all tokens."""
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ class Prefixes:
 def _keys(choice: Choice) -> tuple[_Key | None, _Key | None]:
     """By which the kept prefix of a prompt and that of its text are found; None for none."""
     kept, text = (
-        (choice.shared, choice.prompt[:length].tobytes()) if length else None
+        (choice.adapter, choice.shared, choice.prompt[:length].tobytes()) if length else None
         for length in (choice.shared, choice.common)
     )
     return kept, text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sprat.budget import ComputePermits
@@ -35,11 +36,17 @@ def load(
     folder: Path,
     config: ModelConfig,
     *,
+    adapters: Mapping[str, Path] | None = None,
     permits: ComputePermits,
     pool: ComputePool,
     queue_tokens: int,
 ) -> Model:
     """Load a model of the store into its engine, and warm it up.
+
+    Parameters
+    ----------
+    adapters : mapping of str to Path, optional
+        Verified GGUF files of LoRA adapters for a generative model, by name.
 
     Raises
     ------
@@ -71,6 +78,7 @@ def load(
             cells=config.cells,
             choice_cells=config.choice_cells,
             threads=permits.permits,
+            adapters=adapters,
         )
 
     generator = GenerateScheduler(manifest.name, make_engine, permits, capacity=queue_tokens)

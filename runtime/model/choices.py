@@ -83,6 +83,7 @@ class Prepared:
     rows: tuple[_Row, ...]
     scoring: Scoring
     normalize_length: bool
+    adapter: str
     texts: list[tuple[int, IntArray]]
     errors: list[ItemError]
     free: list[IntArray]
@@ -102,6 +103,7 @@ class Prepared:
                 common=len(prompt) if several and len(row.cue) else 0,
                 # What a prior lifts may be improbable before.
                 is_pruned=not self.free,
+                adapter=self.adapter,
             )
             for row in self.rows
         ]
@@ -120,6 +122,7 @@ def prepare(
     *,
     scoring: Scoring,
     normalize_length: bool,
+    adapter: str,
     free: Sequence[str],
     partial: bool,
 ) -> Prepared:
@@ -147,7 +150,7 @@ def prepare(
             continue
         kept.append((index, ids))
     nothing = [prompts.tokens(instructions, text) for text in free]
-    return Prepared(shared, rows, scoring, normalize_length, kept, errors, nothing)
+    return Prepared(shared, rows, scoring, normalize_length, adapter, kept, errors, nothing)
 
 
 def _row(engine: GenerativeEngine, branch: Branch) -> _Row:

@@ -46,7 +46,7 @@ def key(choice: Choice, prefix: bytes) -> tuple[object, ...]:
     """
     cue = choice.prompt[choice.common :].tobytes() if choice.common else b""
     options = tuple(option.tobytes() for option in choice.options)
-    return prefix, cue, options, choice.scoring, choice.normalize_length
+    return prefix, cue, options, choice.scoring, choice.normalize_length, choice.adapter
 
 
 class Priors:

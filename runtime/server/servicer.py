@@ -14,7 +14,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from sprat import codec
-from sprat.errors import InvalidInput, NotReady, QueueFull
+from sprat.errors import InvalidInput, NotReady, QueueFull, TaskNotSupported
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.server import status
 from sprat.service import Service
@@ -73,6 +73,19 @@ async def _route(service: Service, request: pb.RouteRequest, deadline: float) ->
     )
 
 
+async def _extract(service: Service, request: pb.ExtractRequest, deadline: float) -> Message:
+    _expect_spec(service, request)
+    return codec.extract_response(
+        await service.extract(
+            codec.extract_spec(request.spec),
+            list(request.texts),
+            long_input=codec.long_input(request.long_input),
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
 async def _decide(service: Service, request: pb.DecideRequest, deadline: float) -> Message:
     if not request.HasField("question_set"):
         service.refuse_task(request.task, "decide")
@@ -86,6 +99,33 @@ async def _decide(service: Service, request: pb.DecideRequest, deadline: float) 
             deadline=deadline,
         )
     )
+
+
+async def _transform(
+    service: Service, request: pb.TransformRequest, deadline: float
+) -> AsyncGenerator[Message, None]:
+    _expect_spec(service, request)
+    chunks = service.transform(
+        codec.transform_spec(request.spec),
+        request.text,
+        inputs=dict(request.inputs),
+        deadline=deadline,
+    )
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield codec.transform_response(chunk)
+
+
+def _expect_spec(service: Service, request: pb.ExtractRequest | pb.TransformRequest) -> None:
+    """Refuse what brings no spec of its own: there are no bundles of these kinds."""
+    if request.HasField("spec"):
+        if request.task:
+            raise InvalidInput("task: expected none beside spec", field="task")
+        return
+    if not request.task:
+        raise InvalidInput("spec: expected one, or a task", field="spec")
+    kind = service.registry.task(request.task).info.kind
+    raise TaskNotSupported(f"task {request.task} is of kind {kind}", metadata={"kind": kind})
 
 
 async def _embed(service: Service, request: pb.EmbedRequest, deadline: float) -> Message:
@@ -104,7 +144,13 @@ async def _generate(
     service: Service, request: pb.GenerateRequest, deadline: float
 ) -> AsyncGenerator[Message, None]:
     chunks = service.generate(
-        request.model, codec.prompt(request), codec.sampling(request), deadline=deadline
+        request.model,
+        codec.prompt(request),
+        codec.sampling(request),
+        adapter=request.adapter,
+        sequences=request.sequences if request.HasField("sequences") else 1,
+        logprobs=request.logprobs if request.HasField("logprobs") else None,
+        deadline=deadline,
     )
     async with aclosing(chunks):
         async for chunk in chunks:
@@ -127,12 +173,14 @@ UNARY: dict[str, tuple[type[Message], Unary]] = {
     "Classify": (pb.ClassifyRequest, _classify),
     "Route": (pb.RouteRequest, _route),
     "Decide": (pb.DecideRequest, _decide),
+    "Extract": (pb.ExtractRequest, _extract),
     "Embed": (pb.EmbedRequest, _embed),
     "Tokenize": (pb.TokenizeRequest, _tokenize),
     "ListTasks": (pb.ListTasksRequest, _list_tasks),
     "ListModels": (pb.ListModelsRequest, _list_models),
 }
 STREAM: dict[str, tuple[type[Message], Stream]] = {
+    "Transform": (pb.TransformRequest, _transform),
     "Generate": (pb.GenerateRequest, _generate),
 }
 

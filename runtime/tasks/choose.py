@@ -76,6 +76,7 @@ async def run(
         scoring=labels.scoring,
         normalize_length=labels.normalize_length,
         correct_prior=labels.correct_prior,
+        adapter=labels.adapter,
         partial=partial,
         deadline=deadline,
         mailbox=mailbox,

@@ -59,6 +59,7 @@ async def run(
         texts,
         [_branch(question, index) for index, question in enumerate(questions.questions)],
         correct_prior=questions.correct_prior,
+        adapter=questions.adapter,
         partial=partial,
         deadline=deadline,
         mailbox=mailbox,
