@@ -136,7 +136,7 @@ def test_classify_by_labels_shows_scores(store: Store, server: Server) -> None:
     ("arguments", "message"),
     [
         (("--labels", "yes,no", "--truncate"), "--truncate"),
-        (("--labels", "yes"), "expected 2 to 256 labels"),
+        (("--labels", "yes"), "expected 2 to 256, got 1"),
         (("--labels", "yes,,no"), "labels[1]"),
         (("--instructions", "Sort."), "--instructions: expected --labels"),
     ],

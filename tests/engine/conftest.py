@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from choosers import check_nothing_is_left
 from llamas import CONTEXT, STORIES, generate
 
+from sprat.benchmarks.exactness import Oracle
 from sprat.engine import llama_lib
 from sprat.engine.llama import LlamaEngine
+from sprat.engine.llama_chooser import Chooser
 from sprat.manifest import MODEL_MANIFEST, ModelManifest, read
 
 
@@ -56,6 +59,27 @@ def engine(q8_engine: LlamaEngine) -> Iterator[LlamaEngine]:
     yield q8_engine
     for number in list(q8_engine._live):
         q8_engine.stop(number)
+
+
+@pytest.fixture(scope="session")
+def choice_engine(f16: Path) -> Iterator[LlamaEngine]:
+    made = LlamaEngine(f16, context_length=1024, sequence_limit=2, choice_cells=4096, threads=2)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def chooser(choice_engine: LlamaEngine) -> Iterator[Chooser]:
+    made = choice_engine.chooser()
+    yield made
+    check_nothing_is_left(made)
+
+
+@pytest.fixture(scope="session")
+def oracle(choice_engine: LlamaEngine) -> Iterator[Oracle]:
+    made = Oracle(choice_engine)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,20 @@
 """The chooser on a real model: exact on F16, up to what batch shape alone changes; no leaks.
 
-One file, because all of it stands on one model in F16 and on the oracle. That shares no code with
-the chooser: a context of one sequence, every option after the whole prompt, and the formulas of
-`sprat.engine.label_trie` written out.
+One file, because all of it stands on one model in F16 and on the oracle of
+`sprat.benchmarks.exactness`, which shares no code with the chooser.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import pytest
+from choosers import CROWD, TOLERANCE, check, check_nothing_is_left, one, run
 
+from sprat.benchmarks.exactness import Oracle, Prompts
 from sprat.engine import llama_chooser
 from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen, Start
 from sprat.engine.llama import LlamaEngine
@@ -25,7 +23,6 @@ from sprat.engine.llama_chooser import (
     CHOICES,
     PREFIXES,
     SEQUENCES,
-    TEXTS,
     Chooser,
 )
 from sprat.errors import EngineError, InputTooLong, InvalidInput, SpratError
@@ -36,51 +33,13 @@ MESSAGES, STRIDE, ALONE = 12, 154, 5
 """Texts of the file that are asked about, and how many of them alone. With `full` scoring others
 come off by more than is tolerated here: by 0.008 among others, by 0.004 alone."""
 
-CELLS = 4096
-TOLERANCE = 2e-3
-CROWD = 5e-3
-"""The same among others. What they are makes no difference, but cells that they take move ours, and
-attention adds up cells in the order of their places: on F16 that alone moves a probability by up to
-0.003."""
-TIE = 4e-3
-HEAD = "<|im_start|>system\nClassify what a customer of a bank writes. The labels:\n{}<|im_end|>\n"
-USER = "<|im_start|>user\n"
-TAIL = "<|im_end|>\n<|im_start|>assistant\n"
-
 
 # -- choices ---------------------------------------------------------------------------------
 
 
-class Task:
-    """Labels, and the prompts of a text for them."""
-
-    def __init__(self, engine: LlamaEngine, labels: Sequence[str]) -> None:
-        self._engine = engine
-        self.options = tuple(self._ids(label, special=False) for label in labels)
-        self.head = HEAD.format("".join(f"- {label}\n" for label in labels)) + USER
-        self.shared = len(self._ids(self.head)) - 1
-
-    def _ids(self, text: str, *, special: bool = True) -> IntArray:
-        return self._engine.tokenize(text, add_special=False, parse_special=special)
-
-    def choice(self, text: str, scoring: Scoring = "constrained", **fields: Any) -> Choice:
-        prompt = self._ids(self.head + text + TAIL)
-        made = {"shared": self.shared, "options": self.options, "scoring": scoring, **fields}
-        return Choice(prompt, **made)
-
-
-@pytest.fixture(scope="module")
-def engine(f16: Path) -> Iterator[LlamaEngine]:
-    made = LlamaEngine(f16, context_length=1024, sequence_limit=2, choice_cells=CELLS, threads=2)
-    yield made
-    made.close()
-
-
 @pytest.fixture
-def chooser(engine: LlamaEngine) -> Iterator[Chooser]:
-    made = engine.chooser()
-    yield made
-    check_nothing_is_left(made)
+def engine(choice_engine: LlamaEngine) -> LlamaEngine:
+    return choice_engine
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +49,15 @@ def messages(shared_data: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def task(engine: LlamaEngine, messages: list[dict[str, str]]) -> Task:
-    return Task(engine, sorted({message["label"] for message in messages})[:LABELS])
+def task(choice_engine: LlamaEngine, messages: list[dict[str, str]]) -> Prompts:
+    return Prompts(choice_engine, sorted({message["label"] for message in messages})[:LABELS])
 
 
 @pytest.fixture(scope="module")
-def small(engine: LlamaEngine) -> Task:
+def small(choice_engine: LlamaEngine) -> Prompts:
     """Labels of one and of several tokens; some begin others."""
-    return Task(engine, ["card", "card lost", "card lost abroad", "transfer", "cash machine"])
+    labels = ["card", "card lost", "card lost abroad", "transfer", "cash machine"]
+    return Prompts(choice_engine, labels)
 
 
 @pytest.fixture(scope="module")
@@ -105,132 +65,11 @@ def texts(messages: list[dict[str, str]]) -> list[str]:
     return [message["text"] for message in messages[::STRIDE]][:MESSAGES]
 
 
-def check_nothing_is_left(chooser: Chooser) -> None:
-    """No request, no fork and no cell but those of kept prefixes."""
-    assert not chooser.busy
-    kept, texts = chooser._prefixes._kept, chooser._prefixes._texts
-    assert not any(prefix.users for prefix in (*kept.taken.values(), *texts.taken.values()))
-    chooser._prefixes.drop_texts()
-    done = {prefix.sequence: prefix.done for prefix in kept.taken.values()}
-    assert sorted([*done, *kept.free]) == list(range(PREFIXES))
-    assert sorted(texts.free) == list(range(PREFIXES, PREFIXES + TEXTS))
-    first = PREFIXES + TEXTS
-    assert sorted(chooser._free_sequences) == list(range(first, first + CHOICES))
-    for sequence in range(SEQUENCES):
-        last = llama_cpp.llama_memory_seq_pos_max(chooser._memory, sequence)
-        assert last == done.get(sequence, 0) - 1
-
-
-def run(
-    chooser: Chooser, choices: Sequence[Choice], *, beside: int = CHOICES, max_tokens: int = 64
-) -> list[Chosen]:
-    """What becomes of choices, at most ``beside`` at a time."""
-    waiting = list(enumerate(choices))
-    found: dict[int, Chosen] = {}
-    live = 0
-    while waiting or chooser.busy:
-        while waiting and live < beside and chooser.has_room(waiting[0][1]):
-            chooser.start(*waiting.pop(0))
-            live += 1
-        for chosen in chooser.step(max_tokens=max_tokens, threads=2):
-            assert chosen.error is None
-            found[chosen.number] = chosen
-            live -= 1
-    return [found[number] for number in range(len(choices))]
-
-
-def one(chooser: Chooser, choice: Choice, *, max_tokens: int = 64) -> Chosen:
-    return run(chooser, [choice], max_tokens=max_tokens)[0]
-
-
-# -- the oracle ------------------------------------------------------------------------------
-
-
-class Oracle:
-    """A context with one sequence, in which each option is decoded alone."""
-
-    def __init__(self, engine: LlamaEngine) -> None:
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = 1024, 1024, 256, 1
-        params.n_outputs_max = 64
-        params.n_threads = params.n_threads_batch = 2
-        params.flash_attn_type = 0
-        self._context = llama_cpp.llama_init_from_model(engine._model, params)
-        self._memory = llama_cpp.llama_get_memory(self._context)
-        self._size = engine._vocabulary.size
-        self._end = engine._vocabulary.end_id
-
-    def close(self) -> None:
-        llama_cpp.llama_free(self._context)
-
-    def _decode(self, ids: Sequence[int], position: int, *, outputs: Sequence[int]) -> Any:
-        batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
-        batch.n_tokens = len(ids)
-        for at, token in enumerate(ids):
-            batch.token[at], batch.pos[at] = token, position + at
-            batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
-            batch.logits[at] = at in outputs
-        assert llama_cpp.llama_decode(self._context, batch) == 0
-        rows = [
-            np.ctypeslib.as_array(
-                ctypes.cast(
-                    llama_cpp.llama_get_logits_ith(self._context, at),
-                    ctypes.POINTER(ctypes.c_float),
-                ),
-                (self._size,),
-            ).astype(np.float64)
-            for at in outputs
-        ]
-        llama_cpp.llama_batch_free(batch)
-        return rows
-
-    def __call__(self, choice: Choice) -> dict[Scoring, np.ndarray[Any, Any]]:
-        """Probabilities of the options, by either formula."""
-        llama_cpp.llama_memory_seq_rm(self._memory, 0, -1, -1)
-        prompt = choice.prompt.tolist()
-        first = self._decode(prompt, 0, outputs=[len(prompt) - 1])
-        ended = [(*option.tolist(), self._end) for option in choice.options]
-        full, constrained = [], []
-        for whole in ended:
-            option = whole[:-1]
-            # Never a lone token: other kernels compute it, and round differently.
-            rows = first + self._decode(whole, len(prompt), outputs=range(len(option)))
-            llama_cpp.llama_memory_seq_rm(self._memory, 0, len(prompt), -1)
-            full.append(sum(_log_share(row, whole[at]) for at, row in enumerate(rows)))
-            log = 0.0
-            for at, row in enumerate(rows):
-                allowed = sorted({other[at] for other in ended if other[:at] == whole[:at]})
-                log += _log_share(row[allowed], allowed.index(whole[at]))
-            constrained.append(log)
-        powers = np.exp(np.array(full) - max(full))
-        return {"full": powers / powers.sum(), "constrained": np.exp(constrained)}
-
-
-def _log_share(logits: np.ndarray[Any, Any], at: int) -> float:
-    most = logits.max()
-    return float(logits[at] - most - np.log(np.exp(logits - most).sum()))
-
-
-@pytest.fixture(scope="module")
-def oracle(engine: LlamaEngine) -> Iterator[Oracle]:
-    made = Oracle(engine)
-    yield made
-    made.close()
-
-
 @pytest.fixture(scope="module")
 def expected(
-    oracle: Oracle, task: Task, texts: list[str]
+    oracle: Oracle, task: Prompts, texts: list[str]
 ) -> list[dict[Scoring, np.ndarray[Any, Any]]]:
     return [oracle(task.choice(text)) for text in texts]
-
-
-def check(chosen: Chosen, right: np.ndarray[Any, Any], tolerance: float = CROWD) -> None:
-    assert chosen.probabilities.dtype == np.float32
-    assert chosen.probabilities.sum() == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(chosen.probabilities, right, atol=tolerance)
-    if np.diff(np.sort(right)[-2:]) > TIE:
-        assert chosen.probabilities.argmax() == right.argmax()
 
 
 # -- exactness -------------------------------------------------------------------------------
@@ -240,7 +79,7 @@ def check(chosen: Chosen, right: np.ndarray[Any, Any], tolerance: float = CROWD)
 @pytest.mark.parametrize("beside", [1, 8])
 def test_llama_chooser_equals_one_option_at_a_time(
     chooser: Chooser,
-    task: Task,
+    task: Prompts,
     texts: list[str],
     expected: list[dict[Scoring, np.ndarray[Any, Any]]],
     scoring: Scoring,
@@ -256,7 +95,7 @@ def test_llama_chooser_equals_one_option_at_a_time(
         assert 0 <= chosen.pruned < 0.02
 
 
-def test_llama_chooser_neighbours_make_no_difference(chooser: Chooser, small: Task) -> None:
+def test_llama_chooser_neighbours_make_no_difference(chooser: Chooser, small: Prompts) -> None:
     """Two neighbours of the same length: the same to the last bit."""
     found = []
     for start in (100, 300):
@@ -268,7 +107,7 @@ def test_llama_chooser_neighbours_make_no_difference(chooser: Chooser, small: Ta
 
 
 def test_llama_chooser_labels_that_others_begin_with(
-    chooser: Chooser, small: Task, oracle: Oracle, texts: list[str]
+    chooser: Chooser, small: Prompts, oracle: Oracle, texts: list[str]
 ) -> None:
     constrained = [small.choice(text, "constrained") for text in texts[:3]]
     full = [small.choice(text, "full") for text in texts[:3]]
@@ -280,7 +119,7 @@ def test_llama_chooser_labels_that_others_begin_with(
 
 
 def test_llama_chooser_new_prefixes_side_by_side(
-    chooser: Chooser, task: Task, small: Task, oracle: Oracle, texts: list[str]
+    chooser: Chooser, task: Prompts, small: Prompts, oracle: Oracle, texts: list[str]
 ) -> None:
     """Two tasks whose prefixes nobody has decoded, two requests each, all from the first step on.
 
@@ -295,7 +134,7 @@ def test_llama_chooser_new_prefixes_side_by_side(
 
 
 def test_llama_chooser_forked_prefix_equals_the_whole_prompt(
-    chooser: Chooser, small: Task, texts: list[str]
+    chooser: Chooser, small: Prompts, texts: list[str]
 ) -> None:
     whole = [one(chooser, small.choice(text, "full", shared=0)) for text in texts[:4]]
     forked = [one(chooser, small.choice(text, "full")) for text in texts[:4]]
@@ -307,7 +146,7 @@ def test_llama_chooser_forked_prefix_equals_the_whole_prompt(
 
 
 def test_llama_chooser_small_steps_change_nothing(
-    chooser: Chooser, task: Task, texts: list[str], expected: list[dict[Scoring, Any]]
+    chooser: Chooser, task: Prompts, texts: list[str], expected: list[dict[Scoring, Any]]
 ) -> None:
     choices = [task.choice(text) for text in texts[:3]]
     found = run(chooser, choices, max_tokens=MOST_OPTION_TOKENS)
@@ -318,7 +157,7 @@ def test_llama_chooser_small_steps_change_nothing(
 
 
 def test_llama_chooser_length_normalization_compares_means(
-    chooser: Chooser, small: Task, texts: list[str]
+    chooser: Chooser, small: Prompts, texts: list[str]
 ) -> None:
     choice = small.choice(texts[0], "full")
     sums = np.log(one(chooser, choice).probabilities.astype(np.float64))
@@ -338,12 +177,12 @@ def test_llama_chooser_length_normalization_compares_means(
 
 @pytest.mark.parametrize("scoring", ["constrained", "full"])
 def test_llama_chooser_256_options_go_in_waves(
-    chooser: Chooser, small: Task, scoring: Scoring
+    chooser: Chooser, small: Prompts, scoring: Scoring
 ) -> None:
     """More places to end in than sequences: forks are used again and again."""
     animals = ["bream", "carp", "eel", "perch", "pike", "roach", "ruffe", "sprat"]
     names = [f"{one} {two} {three}" for one in animals for two in animals for three in animals]
-    labels = Task(small._engine, names[:256])
+    labels = Prompts(small._engine, names[:256])
     choice = Choice(
         small.choice("x").prompt, small.shared, labels.options, scoring, normalize_length=False
     )
@@ -360,14 +199,14 @@ def test_llama_chooser_256_options_go_in_waves(
 
 
 def test_llama_chooser_waves_equal_one_option_at_a_time(
-    chooser: Chooser, small: Task, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+    chooser: Chooser, small: Prompts, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llama_chooser, "SEQUENCES", chooser._first_fork + 2)
     for scoring, right in oracle(small.choice("My card was swallowed")).items():
         check(one(chooser, small.choice("My card was swallowed", scoring)), right)
 
 
-def test_llama_chooser_longest_options(chooser: Chooser, small: Task, oracle: Oracle) -> None:
+def test_llama_chooser_longest_options(chooser: Chooser, small: Prompts, oracle: Oracle) -> None:
     """Several that take a step each, among others that go on beside them."""
     prompt = small.choice("My card was swallowed")
     start = prompt.options[1][:1]
@@ -386,7 +225,7 @@ def test_llama_chooser_gives_up_the_prefix_that_was_not_used_for_longest(
     chooser: Chooser, engine: LlamaEngine
 ) -> None:
     chooser._forget_all()
-    tasks = [Task(engine, ["yes", "no", f"maybe {extra}"]) for extra in range(PREFIXES + 1)]
+    tasks = [Prompts(engine, ["yes", "no", f"maybe {extra}"]) for extra in range(PREFIXES + 1)]
     for each in tasks[:PREFIXES]:
         assert one(chooser, each.choice("Well?")).cached_tokens == 0
     assert one(chooser, tasks[0].choice("Well?")).cached_tokens == tasks[0].shared
@@ -398,7 +237,7 @@ def test_llama_chooser_gives_up_the_prefix_that_was_not_used_for_longest(
 def test_llama_chooser_prefixes_in_use_keep_others_out(
     chooser: Chooser, engine: LlamaEngine
 ) -> None:
-    tasks = [Task(engine, ["yes", "no", f"never {extra}"]) for extra in range(PREFIXES + 1)]
+    tasks = [Prompts(engine, ["yes", "no", f"never {extra}"]) for extra in range(PREFIXES + 1)]
     for number, each in enumerate(tasks[:PREFIXES]):
         chooser.start(number, each.choice("Well?"))
     last = tasks[PREFIXES].choice("Well?")
@@ -412,7 +251,7 @@ def test_llama_chooser_prefixes_in_use_keep_others_out(
     assert one(chooser, last).error is None
 
 
-def filler(small: Task, length: int, *, shared: int, start: int = 1000) -> Choice:
+def filler(small: Prompts, length: int, *, shared: int, start: int = 1000) -> Choice:
     """A prompt of some length; each ``start`` has tokens of its own."""
     prompt = (start + np.arange(length) % 7).astype(np.int32)
     return Choice(prompt, shared, small.options)
@@ -420,7 +259,7 @@ def filler(small: Task, length: int, *, shared: int, start: int = 1000) -> Choic
 
 @pytest.mark.parametrize("shared", [0, 10])
 def test_llama_chooser_kept_prefixes_make_way_for_prompts(
-    engine: LlamaEngine, small: Task, shared: int
+    engine: LlamaEngine, small: Prompts, shared: int
 ) -> None:
     """Prefixes that nobody uses are no reason to refuse, and in nobody's way."""
     chooser = make(engine, cells=256)
@@ -438,7 +277,7 @@ def test_llama_chooser_kept_prefixes_make_way_for_prompts(
         chooser.close()
 
 
-def test_llama_chooser_counts_cells_to_the_last(engine: LlamaEngine, small: Task) -> None:
+def test_llama_chooser_counts_cells_to_the_last(engine: LlamaEngine, small: Prompts) -> None:
     chooser = make(engine, cells=256)
     try:
         room = 256 - llama_chooser.option_cells(small.options)
@@ -459,7 +298,7 @@ def test_llama_chooser_counts_cells_to_the_last(engine: LlamaEngine, small: Task
         chooser.close()
 
 
-def test_llama_chooser_takes_as_many_as_there_are_places(chooser: Chooser, small: Task) -> None:
+def test_llama_chooser_takes_as_many_as_there_are_places(chooser: Chooser, small: Prompts) -> None:
     for number in range(CHOICES):
         chooser.start(number, small.choice(f"Number {number}"))
     assert not chooser.has_room(small.choice("One more"))
@@ -471,7 +310,7 @@ def test_llama_chooser_takes_as_many_as_there_are_places(chooser: Chooser, small
 
 
 def test_llama_chooser_stopped_requests_leave_nothing(
-    chooser: Chooser, small: Task, oracle: Oracle, texts: list[str]
+    chooser: Chooser, small: Prompts, oracle: Oracle, texts: list[str]
 ) -> None:
     """One is dropped after each number of steps: in its prefix, its prompt, its options."""
     right = oracle(small.choice(texts[1]))["constrained"]
@@ -491,7 +330,7 @@ def test_llama_chooser_stopped_requests_leave_nothing(
         check_nothing_is_left(chooser)
 
 
-def test_llama_chooser_thirty_rounds_leave_nothing(chooser: Chooser, small: Task) -> None:
+def test_llama_chooser_thirty_rounds_leave_nothing(chooser: Chooser, small: Prompts) -> None:
     """Tasks come and go, some requests are dropped half way."""
     rng = np.random.default_rng(4)
     choices = [
@@ -559,7 +398,7 @@ def ids(*tokens: int) -> IntArray:
     ],
 )
 def test_llama_chooser_refuses_what_would_fail_everybody(
-    chooser: Chooser, small: Task, choice: Choice, kind: type[SpratError], message: str
+    chooser: Chooser, small: Prompts, choice: Choice, kind: type[SpratError], message: str
 ) -> None:
     good = small.choice("Where is my card?")
     chooser.start(7, good)
@@ -583,7 +422,7 @@ def finish(chooser: Chooser) -> list[Chosen]:
     [(31, 2, "max_tokens: expected at least 32, got 31"), (64, 0, "threads"), (64, 513, "threads")],
 )
 def test_llama_chooser_refuses_steps_that_lead_nowhere(
-    chooser: Chooser, small: Task, max_tokens: int, threads: int, message: str
+    chooser: Chooser, small: Prompts, max_tokens: int, threads: int, message: str
 ) -> None:
     chooser.start(0, small.choice("Where is my card?"))
     with pytest.raises(EngineError, match=message):
@@ -598,7 +437,7 @@ def test_llama_chooser_step_without_work_is_nothing(chooser: Chooser) -> None:
 
 @pytest.mark.parametrize("steps", range(3))
 def test_llama_chooser_failed_batch_fails_who_is_live_and_nobody_later(
-    chooser: Chooser, small: Task, monkeypatch: pytest.MonkeyPatch, steps: int
+    chooser: Chooser, small: Prompts, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     choice = small.choice("My card was swallowed. " * 6, "full")
     right = one(chooser, choice).probabilities
@@ -619,7 +458,7 @@ def test_llama_chooser_failed_batch_fails_who_is_live_and_nobody_later(
 
 
 def test_llama_chooser_lone_tokens_have_company(
-    chooser: Chooser, small: Task, monkeypatch: pytest.MonkeyPatch
+    chooser: Chooser, small: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     real = chooser._decode
@@ -634,7 +473,7 @@ def test_llama_chooser_lone_tokens_have_company(
 
 
 def test_llama_chooser_unforeseen_failure_leaves_nothing(
-    chooser: Chooser, small: Task, monkeypatch: pytest.MonkeyPatch
+    chooser: Chooser, small: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chooser.start(0, small.choice("My card was swallowed"))
 
@@ -650,7 +489,7 @@ def test_llama_chooser_unforeseen_failure_leaves_nothing(
 
 
 def test_llama_chooser_logits_that_are_no_numbers_fail_their_request(
-    chooser: Chooser, small: Task, monkeypatch: pytest.MonkeyPatch
+    chooser: Chooser, small: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = llama_chooser._log_shares
     calls: list[int] = []
@@ -671,7 +510,7 @@ def test_llama_chooser_logits_that_are_no_numbers_fail_their_request(
 
 
 def test_llama_chooser_answers_are_generated_beside_it(
-    engine: LlamaEngine, chooser: Chooser, small: Task, oracle: Oracle
+    engine: LlamaEngine, chooser: Chooser, small: Prompts, oracle: Oracle
 ) -> None:
     """Two contexts on the same weights do not see each other."""
     prompt = engine.tokenize("Once upon a time", add_special=True, parse_special=False)
@@ -703,7 +542,7 @@ def test_llama_chooser_is_made_once_and_with_the_first_choice(f16: Path) -> None
 
 
 def test_llama_chooser_longest_prompt_follows_from_cells_and_context(
-    engine: LlamaEngine, small: Task
+    engine: LlamaEngine, small: Prompts
 ) -> None:
     longest = max(map(len, small.options))
     assert engine.most_choice_tokens(small.options) == 1024 - longest

@@ -415,6 +415,105 @@ async def test_servicer_choose_deadline_stops_the_engine(front: Front) -> None:
     await eventually(lambda: not front.generator.choices.live, "it was never stopped")
 
 
+# -- questions and targets of the request's own ----------------------------------------------
+
+
+def decide(**fields: Any) -> pb.DecideRequest:
+    questions = [
+        pb.Question(name="urgent", text="Is it?", kind=pb.QUESTION_KIND_YES_NO),
+        pb.Question(
+            name="mood",
+            text="How angry?",
+            kind=pb.QUESTION_KIND_SCORE,
+            options=[pb.Label(name=name) for name in ("calm", "cross")],
+        ),
+    ]
+    return pb.DecideRequest(
+        texts=fields.pop("texts", ["so cross, yes"]),
+        task=fields.pop("task", ""),
+        partial_results=fields.pop("partial_results", False),
+        question_set=pb.QuestionSet(**{"model": GENERATOR, "questions": questions, **fields}),
+    )
+
+
+def route(**fields: Any) -> pb.RouteRequest:
+    places = [pb.Destination(name="red", target="queue-1"), pb.Destination(name="blue")]
+    return pb.RouteRequest(
+        texts=fields.pop("texts", ["red"]),
+        task=fields.pop("task", ""),
+        partial_results=fields.pop("partial_results", False),
+        route_set=pb.RouteSet(**{"model": GENERATOR, "destinations": places, **fields}),
+    )
+
+
+async def test_servicer_decide(front: Front) -> None:
+    request = decide(texts=["so cross, yes", ""], partial_results=True)
+    answer = await front.stub.Decide(request, timeout=WAIT_S)
+    first, second = answer.results
+    assert [(a.question, a.option) for a in first.answers] == [("urgent", "yes"), ("mood", "cross")]
+    assert [a.HasField("expected_level") for a in first.answers] == [False, True]
+    assert first.answers[1].expected_level == pytest.approx(0.9)
+    assert 0 < first.cached_tokens < first.input_tokens
+    assert not second.answers
+    assert [(error.index, error.reason) for error in answer.errors] == [(1, "INVALID_INPUT")]
+    assert (answer.model.name, answer.task_version, answer.calibrated) == (GENERATOR, "", False)
+    assert answer.timings.total_ns > 0
+
+
+async def test_servicer_route(front: Front) -> None:
+    request = route(texts=["red", "blue", ""], partial_results=True)
+    answer = await front.stub.Route(request, timeout=WAIT_S)
+    assert [result.target for result in answer.results] == ["queue-1", "blue", ""]
+    assert [len(result.classification.scores) for result in answer.results] == [2, 2, 0]
+    assert [error.index for error in answer.errors] == [2]
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (decide(questions=[]), "questions"),
+        (decide(questions=[pb.Question(name="a", text="b")]), "question_set.questions[0].kind"),
+        (decide(texts=[]), "texts"),
+        (decide(instructions="x" * 401), "instructions"),
+        (decide(task="t"), "task"),
+        (route(destinations=[]), "destinations"),
+        (route(scoring=7), "route_set.scoring"),
+        (route(texts=[""]), "texts[0]"),
+        (route(task="t"), "task"),
+    ],
+)
+async def test_servicer_decide_and_route_bad_request_names_the_field(
+    front: Front, request_: pb.DecideRequest | pb.RouteRequest, field: str
+) -> None:
+    stub = front.stub.Decide if isinstance(request_, pb.DecideRequest) else front.stub.Route
+    error = await refused(stub(request_, timeout=WAIT_S))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    (violation,) = detail(error, error_details_pb2.BadRequest).field_violations
+    assert violation.field == field
+    assert not front.generator.choices.started
+
+
+async def test_servicer_decide_and_route_by_a_task_that_cannot(front: Front) -> None:
+    for call, request in (
+        (front.stub.Decide, pb.DecideRequest(texts=["a"])),
+        (front.stub.Route, pb.RouteRequest(texts=["a"])),
+    ):
+        request.task = TASK
+        error = await error_of(call(request, timeout=WAIT_S))
+        assert isinstance(error, errors.TaskNotSupported)
+        request.task = "nothing"
+        error = await error_of(call(request, timeout=WAIT_S))
+        assert isinstance(error, errors.NotFound)
+
+
+async def test_servicer_decide_cancelled_call_stops_the_engine(front: Front) -> None:
+    front.generator.choices.steps_each = 10**9
+    call = front.stub.Decide(decide(), timeout=WAIT_S)
+    await eventually(lambda: len(front.generator.choices.live) == 2, "it never started")
+    call.cancel()
+    await eventually(lambda: not front.generator.choices.live, "it was never stopped")
+
+
 # -- long inputs and partial results ---------------------------------------------------------
 
 
