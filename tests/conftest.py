@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from servers import ENCODER, GENERATOR, TASK, Server, sprat, start_server
-
 from tiny_models import CHAT_TEMPLATE, gguf_file
 
 from sprat.client import Client
