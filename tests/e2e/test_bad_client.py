@@ -147,9 +147,7 @@ def extracted(schema: str, text: str = TEXT) -> Call:
 
 
 def transformed(prompt: str, grammar: Grammar | None = None) -> Call:
-    return lambda client, _: text_of(
-        client.transform(TransformSpec("tiny", prompt, grammar), TEXT)
-    )
+    return lambda client, _: text_of(client.transform(TransformSpec("tiny", prompt, grammar), TEXT))
 
 
 def generated(prompt: Any, **fields: Any) -> Call:
@@ -266,9 +264,11 @@ async def test_bad_client_harms_nobody(front: Front) -> None:
 async def nothing_is_left(model: GenerativeModel) -> None:
     scheduler: Any = model._scheduler
     engine: Any = scheduler.engine
-    await eventually(lambda: not engine.busy() and not scheduler._choices, "work is left behind")
-    assert not scheduler._live
-    assert not scheduler._waiting
+    await eventually(
+        lambda: not (scheduler._live or scheduler._waiting or scheduler._choices),
+        "work is left behind",
+    )
+    assert not engine.busy()
     for lane in engine._lanes:
         assert not lane._occupants
         assert not engine._prefixes[lane]._makers
