@@ -33,7 +33,6 @@ from sprat.values import (
     Grammar,
     Label,
     LabelSet,
-    Message,
     Question,
     QuestionSet,
     Sampling,
