@@ -10,6 +10,7 @@ from llamas import ANSWER, STORIES, long_prompt, run, text_of, tokens
 from sprat.engine import llama_lib
 from sprat.engine.base import Start
 from sprat.engine.llama import LlamaEngine
+from sprat.engine.llama_draft import MOST_DRAFT
 from sprat.engine.llama_lane import BATCH_TOKENS, NO_CELLS, Lane, Row
 from sprat.errors import (
     EngineError,
@@ -28,6 +29,9 @@ def test_llama_all_sequences_may_want_an_output_in_one_batch(engine: LlamaEngine
     for number in range(8):
         engine.start(Start(10**12 + number, tokens(engine, "Hi"), Sampling(max_tokens=3)))
     assert len(engine.step(max_tokens=512, threads=2)) == 8
+
+
+OUTPUTS = 8 + MOST_DRAFT
 
 
 class Guest:
@@ -61,8 +65,8 @@ def row(place: int = 0, count: int = 1, token: int = 20, outputs: int = 1) -> Ro
         ([row(1000)], "each below 2"),
         ([row(1), row(0)], "places in order"),
         ([row(0), row(0)], "places in order"),
-        ([row(count=60, outputs=25)], "at most 24 outputs"),
-        ([row(0, 20, outputs=20), row(1, 20, outputs=5)], "at most 24 outputs"),
+        ([row(count=200, outputs=OUTPUTS + 1)], f"at most {OUTPUTS} outputs"),
+        ([row(0, 200, outputs=OUTPUTS), row(1, 20, outputs=1)], f"at most {OUTPUTS} outputs"),
         ([row(count=2, outputs=3)], "outputs of rows of"),
         ([row(outputs=-1)], "outputs of rows of"),
     ],
@@ -76,8 +80,9 @@ def test_llama_lane_refuses_what_would_abort_the_process(
 
 
 def test_llama_lane_gives_as_many_outputs_as_it_says(lane: Lane) -> None:
-    assert lane.decode([row(0, 20, outputs=20), row(1, 20, outputs=4)], threads=2) == 0
-    assert np.isfinite(lane.logits(24)).all()
+    rows = [row(0, 200, outputs=OUTPUTS - 4), row(1, 20, outputs=4)]
+    assert lane.decode(rows, threads=2) == 0
+    assert np.isfinite(lane.logits(OUTPUTS)).all()
 
 
 @pytest.mark.parametrize(("source", "target"), [(0, 10), (10, 0), (-1, 0), (0, -1), (0, 10**6)])
