@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from servers import ENCODER, GENERATOR, TASK, Server, sprat, start_server
+from tiny_models import CHAT_TEMPLATE, gguf_file
 
 from sprat.client import Client
 from sprat.pull import pull
@@ -54,6 +55,15 @@ def smollm(store: Store) -> Path:
     """Folder of smollm2-135m (q8_0)."""
     pull("smollm2-135m", store)
     return store.model("smollm2-135m")[1]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random llama that takes chats: for tests to which an answer's content is nothing."""
+    folder = tmp_path_factory.mktemp("tiny")
+    path = folder / "tiny.gguf"
+    path.write_bytes(gguf_file(folder, context_length=4096, chat_template=CHAT_TEMPLATE))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -97,14 +97,25 @@ def encoder_files(
     return files
 
 
-def gguf_file(folder: Path, *, architecture: str = "llama") -> bytes:
-    """A random one-layer llama in float32, with a token for each byte."""
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}<s>assistant\n"
+)
+
+
+def gguf_file(
+    folder: Path,
+    *,
+    architecture: str = "llama",
+    context_length: int = POSITIONS,
+    chat_template: str | None = None,
+) -> bytes:
+    """A random one-layer llama in float32, with a token for each byte and one for a space."""
     path = folder / "written.gguf"
     draw = np.random.default_rng(7)
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    unknown, control, byte_token = 2, 3, 6
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581"]
+    normal, unknown, control, byte_token = 1, 2, 3, 6
     writer = gguf.GGUFWriter(path, architecture)
-    writer.add_context_length(POSITIONS)
+    writer.add_context_length(context_length)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(1)
     writer.add_feed_forward_length(INNER)
@@ -116,10 +127,12 @@ def gguf_file(folder: Path, *, architecture: str = "llama") -> bytes:
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_scores([0.0] * len(tokens))
-    writer.add_token_types([unknown, control, control, *[byte_token] * 256])
+    writer.add_token_types([unknown, control, control, *[byte_token] * 256, normal])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
     shapes = {
         "token_embd": (len(tokens), WIDTH),
         "output": (len(tokens), WIDTH),

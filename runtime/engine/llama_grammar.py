@@ -107,10 +107,15 @@ class _Tokenizer:
             for token in range(vocabulary.size)
         ]
         self.special_token_ids: list[int] = []
+        # Some vocabularies put a space in front of a text; what a grammar forces has none.
+        self._mark = "" if b"".join(map(vocabulary.piece, self._ids("x"))) == b"x" else "\x02"
+        self._mark_length = len(self._ids(self._mark))
 
     def __call__(self, text: bytes) -> list[int]:
-        ids = self._vocabulary.tokenize(text.decode("utf-8", "replace"), parse_special=False)
-        return [*ids.tolist()]
+        return self._ids(self._mark + text.decode("utf-8", "replace"))[self._mark_length :]
+
+    def _ids(self, text: str) -> list[int]:
+        return [*self._vocabulary.tokenize(text, parse_special=False).tolist()]
 
 
 class LlamaGrammar:

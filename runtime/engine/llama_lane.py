@@ -189,7 +189,15 @@ class Lane:
         self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def roll_back(self, place: int, position: int) -> None:
-        """Forget the tokens of a place from a position on. Only if `can_roll_back`."""
+        """Forget the tokens of a place from a position on. Only if `can_roll_back`.
+
+        Raises
+        ------
+        EngineError
+            Nobody has the place: an unknown one would abort the process.
+        """
+        if place not in range(len(self._occupants)):
+            raise EngineError(f"expected a place below {len(self._occupants)}, got {place}")
         self._lib.llama_memory_seq_rm(self._memory, place, position, -1)
 
     def decode(self, rows: Sequence[Row], *, threads: int) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from sprat.errors import EngineError, InvalidInput
 from sprat.values import IntArray
 
+_TOO_MANY = -(2**31)  # INT32_MIN
 _CONTROL_OR_UNKNOWN = 0x1 | 0x8  # LLAMA_TOKEN_ATTR_UNKNOWN, LLAMA_TOKEN_ATTR_CONTROL
 
 
@@ -82,19 +83,22 @@ class Vocabulary:
                 f"expected Unicode text, got a lone surrogate at character {error.start}",
                 field="text",
             ) from None
-        # A token has at least one byte; some vocabularies put a space in front.
-        ids = np.empty(len(data) + 8, np.int32)
-        count = self._lib.llama_tokenize(
-            self._vocab,
-            data,
-            len(data),
-            ids.ctypes.data_as(self._lib.llama_token_p),
-            len(ids),
-            False,
-            parse_special,
-        )
-        if count < 0:
-            raise EngineError(f"llama.cpp cannot tokenize {len(data)} bytes (status {count})")
+        # Mostly a token has at least one byte. A space may become a sign of three, though, and each
+        # of those a token where the vocabulary lacks the sign.
+        count = -(len(data) + 8)
+        while count < 0:
+            ids = np.empty(-count, np.int32)
+            count = self._lib.llama_tokenize(
+                self._vocab,
+                data,
+                len(data),
+                ids.ctypes.data_as(self._lib.llama_token_p),
+                len(ids),
+                False,
+                parse_special,
+            )
+            if count == _TOO_MANY:
+                raise EngineError(f"llama.cpp cannot tokenize {len(data)} bytes")
         return ids[:count].copy()
 
     def with_bos(self, ids: IntArray) -> IntArray:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(400)
 GOALS = {
     "serve": {"large_ratio", "small_ratio", "server_cpu_beyond", "alone_beyond"},
     "start": {"ready", "resident_idle", "resident_used"},
-    "fairness": {"p99_ratio"},
+    "fairness": {"p99_ratio", "gap_beside"},
     "kernels": {
         *("wordpiece_batch", "wordpiece_single", "pool", "pool_memory", "embedding_bag", "viterbi"),
         *(

@@ -362,6 +362,7 @@ def make(engine: LlamaEngine, *, cells: int = 512, end: int | None = None) -> Ch
         end=engine._vocabulary.end_id if end is None else end,
         vocabulary_size=engine._vocabulary.size,
         threads=2,
+        adapters={},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +260,13 @@ def test_grammar_masks_are_as_wide_as_the_vocabulary(engine: LlamaEngine) -> Non
 
 def test_generation_without_a_grammar_is_what_it_was(exact: LlamaEngine, alone: list[str]) -> None:
     assert generate(exact, STORIES[3])[0] == alone[3]
+
+
+def test_grammar_forces_no_space_where_the_vocabulary_puts_one_in_front(tiny: Path) -> None:
+    """As those of Llama 2 and its kin do, which the tiny model has the tokenizer of."""
+    engine = LlamaEngine(tiny, context_length=256, sequence_limit=1, threads=1)
+    assert len(engine.tokenize("x", add_special=False, parse_special=False)) == 2
+    progress = under(engine, Grammar("regex", "(red|blue) fish"), prompt="Hi")
+    assert text_of(progress) in ("red fish", "blue fish")
+    assert progress[-1].complete
+    engine.close()

@@ -10,6 +10,7 @@ from llamas import ANSWER, STORIES, long_prompt, run, text_of, tokens
 from sprat.engine import llama_lib
 from sprat.engine.base import Start
 from sprat.engine.llama import LlamaEngine
+from sprat.engine.llama_draft import MOST_DRAFT
 from sprat.engine.llama_lane import BATCH_TOKENS, NO_CELLS, Lane, Row
 from sprat.errors import (
     EngineError,
@@ -30,6 +31,9 @@ def test_llama_all_sequences_may_want_an_output_in_one_batch(engine: LlamaEngine
     assert len(engine.step(max_tokens=512, threads=2)) == 8
 
 
+OUTPUTS = 8 + MOST_DRAFT
+
+
 class Guest:
     place = -1
 
@@ -45,8 +49,8 @@ def lane(engine: LlamaEngine) -> Iterator[Lane]:
         lane.leave(guest)
 
 
-def row(place: int = 0, count: int = 1, token: int = 20) -> Row:
-    return Row(place, np.full(count, token, np.int32), position=0, outputs=1)
+def row(place: int = 0, count: int = 1, token: int = 20, outputs: int = 1) -> Row:
+    return Row(place, np.full(count, token, np.int32), position=0, outputs=outputs)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,10 @@ def row(place: int = 0, count: int = 1, token: int = 20) -> Row:
         ([row(1000)], "each below 2"),
         ([row(1), row(0)], "places in order"),
         ([row(0), row(0)], "places in order"),
+        ([row(count=200, outputs=OUTPUTS + 1)], f"at most {OUTPUTS} outputs"),
+        ([row(0, 200, outputs=OUTPUTS), row(1, 20, outputs=1)], f"at most {OUTPUTS} outputs"),
+        ([row(count=2, outputs=3)], "outputs of rows of"),
+        ([row(outputs=-1)], "outputs of rows of"),
     ],
 )
 def test_llama_lane_refuses_what_would_abort_the_process(
@@ -69,6 +77,28 @@ def test_llama_lane_refuses_what_would_abort_the_process(
     with pytest.raises(EngineError, match=message):
         lane.decode(rows, threads=2)
     assert lane.decode([row(0), row(1)], threads=2) == 0
+
+
+def test_llama_lane_gives_as_many_outputs_as_it_says(lane: Lane) -> None:
+    rows = [row(0, 200, outputs=OUTPUTS - 4), row(1, 20, outputs=4)]
+    assert lane.decode(rows, threads=2) == 0
+    assert np.isfinite(lane.logits(OUTPUTS)).all()
+
+
+@pytest.mark.parametrize(("source", "target"), [(0, 10), (10, 0), (-1, 0), (0, -1), (0, 10**6)])
+def test_llama_lane_refuses_copies_of_places_that_are_not_there(
+    lane: Lane, source: int, target: int
+) -> None:
+    with pytest.raises(EngineError, match="expected places below 10"):
+        lane.copy(source, target)
+    assert lane.decode([row()], threads=2) == 0
+
+
+@pytest.mark.parametrize("place", [2, 9, -1, 10**6])
+def test_llama_lane_refuses_to_roll_back_what_nobody_has(lane: Lane, place: int) -> None:
+    with pytest.raises(EngineError, match=f"expected a place below 2, got {place}"):
+        lane.roll_back(place, 0)
+    assert lane.decode([row()], threads=2) == 0
 
 
 @pytest.mark.parametrize("threads", [0, -1, 513])

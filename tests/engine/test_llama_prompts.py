@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
-from llamas import CONTEXT, STORIES, generate, tokens
+from llamas import CONTEXT, STORIES, generate, patched, tokens
 
 from sprat.engine.base import Start
 from sprat.engine.llama import LlamaEngine
@@ -92,3 +93,13 @@ def test_llama_tokenizes_on_any_thread_while_it_generates(engine: LlamaEngine) -
     for thread in threads:
         thread.join()
     assert results == [True] * 300
+
+
+def test_llama_text_may_have_more_tokens_than_bytes(tiny: Path, tmp_path: Path) -> None:
+    """Where a space is a sign of three bytes that the vocabulary lacks."""
+    path = patched(tiny, tmp_path / "signless.gguf", "\u2581".encode(), b"sea")
+    engine = LlamaEngine(path, context_length=256, sequence_limit=1, threads=1)
+    ids = engine.tokenize(" " * 100, add_special=False, parse_special=False)
+    assert len(ids) >= 300
+    assert "".join(engine.token_texts(ids)).strip("\ufffd") == ""
+    engine.close()
