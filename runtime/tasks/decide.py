@@ -88,6 +88,13 @@ async def run(
     )
 
 
+def check(model: GenerativeModel, questions: QuestionSet) -> None:
+    """Raise what `run` would, whatever the text."""
+    _check(questions)
+    branches = [_branch(question, index) for index, question in enumerate(questions.questions)]
+    model.check_branches(prompt(questions), branches)
+
+
 def prompt(questions: QuestionSet) -> str:
     """What the model is told before it reads a text."""
     head = questions.instructions or GENERAL_INSTRUCTIONS
