@@ -10,6 +10,7 @@ here, no token gets in that is not of the vocabulary.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -134,6 +135,8 @@ class LlamaEngine:
             self._vocabulary = Vocabulary(self._lib, self._model)
             self._template = _chat_template(self._lib, self._model, self._vocabulary)
             self._compiler = Compiler(self._vocabulary)
+            # Blank chats have few forms.
+            self._structure = functools.lru_cache(maxsize=256)(self._find_structure)
             for places, capacity in _shares(self.context_length, sequence_limit, cells):
                 lane = Lane(
                     self._lib,
@@ -189,8 +192,7 @@ class LlamaEngine:
 
         ids = self._rendered(self._template, messages)
         # The structure of a chat is in its roles: contents must not change it.
-        structure = self._rendered(self._template, blanked(messages))
-        if not np.array_equal(self._controls(ids), self._controls(structure)):
+        if self._controls(ids) != self._structure(self._template, tuple(blanked(messages))):
             raise InvalidInput(
                 "a content would become special tokens in the chat template", field="chat"
             )
@@ -201,8 +203,12 @@ class LlamaEngine:
         rows = [self._vocabulary.tokenize(part, parse_special=True) for part in parts]
         return self._vocabulary.with_bos(np.concatenate(rows))
 
-    def _controls(self, ids: IntArray) -> IntArray:
-        return ids[np.isin(ids, self._vocabulary.control_ids)]
+    def _find_structure(self, template: ChatTemplate, messages: tuple[Message, ...]) -> list[int]:
+        return self._controls(self._rendered(template, messages))
+
+    def _controls(self, ids: IntArray) -> list[int]:
+        found: list[int] = ids[self._vocabulary.is_control[ids]].tolist()
+        return found
 
     def compile(self, grammar: Grammar) -> LlamaGrammar:
         """See `sprat.engine.base.GenerativeEngine.compile`."""

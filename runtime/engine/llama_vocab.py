@@ -37,6 +37,8 @@ class Vocabulary:
     control_ids : int32[C]
         Tokens that structure a prompt, such as ``<|im_end|>``. Their text is special only to who
         asks for it (``parse_special``).
+    is_control : bool[V]
+        Whether a token is one of these.
     controls : re.Pattern
         Matches each character of a text with which one of their texts begins.
     """
@@ -55,6 +57,8 @@ class Vocabulary:
         attributes = lib.llama_vocab_get_attr
         special = [i for i in range(self.size) if attributes(self._vocab, i) & _CONTROL_OR_UNKNOWN]
         self.control_ids = np.array(special, np.int32)
+        self.is_control = np.zeros(self.size, bool)
+        self.is_control[special] = True
         ends = [token for token in special if self.is_end(token) and token != self.end_id]
         self.end_ids = [self.end_id, *ends] if eos >= 0 else ends
         texts = {
