@@ -153,7 +153,7 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
     limits: LimitsConfig = LimitsConfig()
     models: dict[str, ModelConfig] = Field(default_factory=dict)
-    tasks: dict[str, AnyTaskConfig] = Field(default_factory=dict)
+    tasks: Mapping[str, AnyTaskConfig] = Field(default_factory=dict)
 
     def with_served(self, *, models: Iterable[str], bundles: Mapping[str, str]) -> Config:
         """Return this configuration with more models, and more bundles by task name."""

@@ -88,7 +88,7 @@ def test_config_environment_reaches_tasks_and_models() -> None:
             "SPRAT_MODELS__SMOL__SEQUENCES": "2",
         }
     )
-    assert made.tasks["tickets"].accept_at == 0.8
+    assert made.tasks["tickets"] == config.TaskConfig(bundle="tickets", accept_at=0.8)
     assert made.models["smol"].sequences == 2
 
 
@@ -98,7 +98,7 @@ def test_config_models_and_tasks_from_toml(tmp_path: Path) -> None:
         environment={},
     )
     assert made.models["smollm2-135m"] == config.ModelConfig()
-    assert made.tasks["tickets"].bundle == "./tickets"
+    assert made.tasks["tickets"] == config.TaskConfig(bundle="./tickets")
 
 
 @pytest.mark.parametrize(
