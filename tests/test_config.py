@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sprat import config
 from sprat.config import Config
 from sprat.errors import ConfigError
-from sprat.task_config import MODEL_TASKS
+from sprat.task_config import MODEL_TASKS, TaskConfig
 from sprat.values import (
     Destination,
     ExtractSpec,
@@ -88,7 +88,7 @@ def test_config_environment_reaches_tasks_and_models() -> None:
             "SPRAT_MODELS__SMOL__SEQUENCES": "2",
         }
     )
-    assert made.tasks["tickets"] == config.TaskConfig(bundle="tickets", accept_at=0.8)
+    assert made.tasks["tickets"] == TaskConfig(bundle="tickets", accept_at=0.8)
     assert made.models["smol"].sequences == 2
 
 
@@ -98,7 +98,7 @@ def test_config_models_and_tasks_from_toml(tmp_path: Path) -> None:
         environment={},
     )
     assert made.models["smollm2-135m"] == config.ModelConfig()
-    assert made.tasks["tickets"] == config.TaskConfig(bundle="./tickets")
+    assert made.tasks["tickets"] == TaskConfig(bundle="./tickets")
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_config_every_field_is_described() -> None:
         config.ComputeConfig,
         config.LimitsConfig,
         config.ModelConfig,
-        config.TaskConfig,
+        TaskConfig,
         *MODEL_TASKS,
         Config,
     ):

@@ -12,7 +12,7 @@ from tiny_models import encoder_files, write_files
 
 from sprat.budget import ComputePermits
 from sprat.bundle import HEAD, Bundle
-from sprat.config import Config, ModelConfig, TaskConfig
+from sprat.config import Config, ModelConfig
 from sprat.errors import (
     ConfigError,
     CorruptFile,
@@ -25,7 +25,7 @@ from sprat.pull import pull
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool
 from sprat.store import Store
-from sprat.task_config import ClassifyTaskConfig
+from sprat.task_config import ClassifyTaskConfig, TaskConfig
 from sprat.values import Label
 
 ENCODER, TASK = "tiny-encoder", "letters"
