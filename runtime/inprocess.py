@@ -127,7 +127,7 @@ class Runtime:
 
     def route(
         self,
-        routes: RouteSet,
+        routes: str | RouteSet,
         texts: Sequence[str],
         *,
         top_k: int | None = None,
@@ -137,14 +137,14 @@ class Runtime:
         return self._loop.run(self._service.route(routes, texts, top_k=top_k, partial=partial))
 
     def decide(
-        self, questions: QuestionSet, texts: Sequence[str], *, partial: bool = False
+        self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
     ) -> DecideResult:
         """See `sprat.client.Client.decide`."""
         return self._loop.run(self._service.decide(questions, texts, partial=partial))
 
     def extract(
         self,
-        spec: ExtractSpec,
+        spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
         long_input: LongInput = "refuse",
@@ -157,7 +157,7 @@ class Runtime:
 
     def transform(
         self,
-        spec: TransformSpec,
+        spec: str | TransformSpec,
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from servers import ENCODER, GENERATOR, TASK, Server, sprat, start_server
+from servers import ENCODER, GENERATOR, NAMED_TASKS, TASK, Server, sprat, start_server
 from tiny_models import CHAT_TEMPLATE, gguf_file
 
 from sprat.client import Client
@@ -93,9 +93,13 @@ def bundle(
 def server(
     store: Store, bundle: Path, smollm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server with the classifier, its encoder and the generator."""
+    """A server with the classifier, its encoder, the generator and a task of it of each kind."""
     folder = tmp_path_factory.mktemp("run")
-    server = start_server(store, folder, "--task", str(bundle), "--model", GENERATOR)
+    config = folder / "sprat.toml"
+    config.write_text(NAMED_TASKS)
+    server = start_server(
+        store, folder, *("--task", str(bundle), "--model", GENERATOR, "--config", str(config))
+    )
     yield server
     assert server.stop() == 0
 

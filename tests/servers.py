@@ -14,6 +14,41 @@ from sprat.store import Store
 TASK = "tickets"
 ENCODER = "minilm-l6"
 GENERATOR = "smollm2-135m"
+NAMED_TASKS = f"""
+[tasks.colours]
+kind = "classify"
+model = "{GENERATOR}"
+labels = ["red", {{ name = "green", description = "grass" }}]
+
+[tasks.teams]
+kind = "route"
+model = "{GENERATOR}"
+destinations = [{{ name = "money", target = "queue://billing" }}, "other"]
+
+[tasks.triage]
+kind = "decide"
+model = "{GENERATOR}"
+questions = [
+  {{ name = "urgent", text = "Is it urgent?", kind = "yes_no" }},
+  {{ name = "mood", text = "How do they feel?", kind = "choice", options = ["calm", "angry"] }},
+]
+
+[tasks.orders]
+kind = "extract"
+model = "{GENERATOR}"
+max_tokens = 40
+[tasks.orders.schema]
+type = "object"
+required = ["urgent"]
+properties.urgent.type = "boolean"
+
+[tasks.digits]
+kind = "transform"
+model = "{GENERATOR}"
+prompt = "Say a number about {{text}}"
+grammar = {{ regex = "[0-9]{{3}}" }}
+"""
+"""A task of each kind on the generator, as a configuration."""
 
 
 def environment(store: Store) -> dict[str, str]:

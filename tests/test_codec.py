@@ -473,3 +473,17 @@ def test_codec_proto_states_the_defaults_of_sampling() -> None:
         else:
             assert float(text) == defaults[name], name
     assert set(stated) == set(defaults) - {"stop"}
+
+
+def test_codec_requests_name_a_task_or_bring_a_spec() -> None:
+    requests = (
+        (codec.route_request("t", ["x"], 2, False), "route_set"),
+        (codec.decide_request("t", ["x"], False), "question_set"),
+        (codec.extract_request("t", ["x"], "refuse", False), "spec"),
+        (codec.transform_request("t", "x", {"a": "b"}), "spec"),
+    )
+    for request, spec in requests:
+        assert request.task == "t"
+        assert not request.HasField(spec)
+    with pytest.raises(InvalidInput, match="task: lone surrogate"):
+        codec.decide_request("\ud800", ["x"], False)

@@ -11,6 +11,19 @@ from pydantic import BaseModel
 from sprat import config
 from sprat.config import Config
 from sprat.errors import ConfigError
+from sprat.task_config import MODEL_TASKS, TaskConfig
+from sprat.values import (
+    Destination,
+    ExtractSpec,
+    Grammar,
+    Label,
+    LabelSet,
+    Question,
+    QuestionSet,
+    RouteSet,
+    Sampling,
+    TransformSpec,
+)
 
 
 def toml(folder: Path, text: str | bytes) -> Path:
@@ -75,7 +88,7 @@ def test_config_environment_reaches_tasks_and_models() -> None:
             "SPRAT_MODELS__SMOL__SEQUENCES": "2",
         }
     )
-    assert made.tasks["tickets"].accept_at == 0.8
+    assert made.tasks["tickets"] == TaskConfig(bundle="tickets", accept_at=0.8)
     assert made.models["smol"].sequences == 2
 
 
@@ -85,7 +98,7 @@ def test_config_models_and_tasks_from_toml(tmp_path: Path) -> None:
         environment={},
     )
     assert made.models["smollm2-135m"] == config.ModelConfig()
-    assert made.tasks["tickets"].bundle == "./tickets"
+    assert made.tasks["tickets"] == TaskConfig(bundle="./tickets")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +132,113 @@ def test_config_error_names_the_path(tmp_path: Path, text: str, where: str, what
     assert error.path == where
     assert error.message.startswith(f"{where}: ")
     assert what in error.message
+
+
+CLASSIFY = "[tasks.t]\nkind = 'classify'\nmodel = 'm'\n"
+DECIDE = "[tasks.t]\nkind = 'decide'\nmodel = 'm'\n"
+EXTRACT = "[tasks.t]\nkind = 'extract'\nmodel = 'm'\n"
+TRANSFORM = "[tasks.t]\nkind = 'transform'\nmodel = 'm'\nprompt = '{text}'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("[tasks.t]\nkind = 'clasify'", "kind", "expected classify, route, decide, extract"),
+        ("[tasks.t]\nkind = ['classify']", "kind", "expected classify"),
+        ("[tasks.t]\nkind = 'classify'\nlabels = ['a', 'b']", "model", "Field required"),
+        (CLASSIFY, "labels", "Field required"),
+        (CLASSIFY + "bundle = 'b'\nlabels = ['a', 'b']", "bundle", "Extra inputs"),
+        (CLASSIFY + "labels = 'a'", "labels", "tuple"),
+        (CLASSIFY + "labels = ['a', 3]", "labels[1]", "dictionary"),
+        (CLASSIFY + "labels = ['a', {description = 'x'}]", "labels[1].name", "Field required"),
+        (CLASSIFY + "labels = ['a', {name = 3}]", "labels[1].name", "valid string"),
+        (CLASSIFY + "labels = ['a', {name = 'b', x = 1}]", "labels[1].x", "Unexpected"),
+        (CLASSIFY + "labels = ['a', 'b']\nscoring = 'best'", "scoring", "'constrained' or 'full'"),
+        (DECIDE + "questions = [{name = 'n', kind = 'yes_no'}]", "questions[0].text", "required"),
+        (DECIDE + "questions = [{name = 'n', text = 't', kind = 'x'}]", "questions[0].kind", "yes"),
+        (EXTRACT + "schema = 'none.json'", "schema", "none.json cannot be read: No such file"),
+        (EXTRACT + "schema = 3", "schema", "a table, or the path"),
+        (EXTRACT + "schema = {const = 2020-01-01}", "schema", "JSON does not have"),
+        (EXTRACT + "schema = {const = nan}", "schema", "JSON does not have"),
+        (TRANSFORM + "grammar = 'a'", "grammar", "json_schema, regex, lark"),
+        (TRANSFORM + "grammar = {regex = 'a', lark = 'b'}", "grammar", "json_schema, regex, lark"),
+        (TRANSFORM + "grammar = {regex = 3}", "grammar", "regex: expected text"),
+        (TRANSFORM + "sampling = {max_tokns = 3}", "sampling.max_tokns", "Unexpected"),
+    ],
+)
+def test_config_error_of_a_named_task_names_the_path(
+    tmp_path: Path, text: str, where: str, what: str
+) -> None:
+    error = refused(toml(tmp_path, text))
+    assert error.path == f"tasks.t.{where}"
+    assert what in error.message
+
+
+def test_config_named_tasks_become_the_specs_of_requests(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+    options = "['x', {name = 'y', description = 'why'}]"
+    made = config.load(
+        toml(
+            tmp_path,
+            f"""
+[tasks.c]
+kind = "classify"
+model = "m"
+adapter = "a"
+labels = {options}
+scoring = "full"
+normalize_length = true
+[tasks.r]
+kind = "route"
+model = "m"
+instructions = "i"
+destinations = ["x", {{name = "y", target = "z"}}]
+[tasks.d]
+kind = "decide"
+model = "m"
+correct_prior = true
+questions = [{{name = "n", text = "t", kind = "choice", options = {options}}}]
+[tasks.e]
+kind = "extract"
+model = "m"
+schema = "schema.json"
+require_grounding = true
+[tasks.f]
+kind = "extract"
+model = "m"
+schema = {{type = "object"}}
+[tasks.t]
+kind = "transform"
+model = "m"
+prompt = "p {{text}}"
+grammar = {{json_schema = "schema.json"}}
+sampling = {{max_tokens = 3, stop = ["."]}}
+lookup = false
+""",
+        ),
+        environment={},
+    )
+    labels = (Label("x"), Label("y", "why"))
+    schema = '{"type": "object"}'
+    assert {name: task.spec() for name, task in made.tasks.items()} == {  # type: ignore[union-attr]
+        "c": LabelSet("m", labels, scoring="full", normalize_length=True, adapter="a"),
+        "r": RouteSet("m", (Destination("x"), Destination("y", target="z")), "i"),
+        "d": QuestionSet("m", (Question("n", "t", "choice", labels),), correct_prior=True),
+        "e": ExtractSpec("m", schema, require_grounding=True),
+        "f": ExtractSpec("m", schema),
+        "t": TransformSpec(
+            "m", "p {text}", Grammar("json_schema", schema), Sampling(3, stop=(".",)), lookup=False
+        ),
+    }
+
+
+def test_config_reference_says_which_kinds_of_task_a_setting_is_for() -> None:
+    rows = {path: meaning for path, _, meaning in config.reference()}
+    assert len(rows) == len(config.reference())
+    assert rows["tasks.NAME.labels"].startswith("classify: ")
+    assert rows["tasks.NAME.scoring"].startswith("classify, route: ")
+    assert rows["tasks.NAME.model"].startswith("name of a generative model")
+    assert "tasks.NAME.schema" in rows
 
 
 def test_config_error_shows_the_value(tmp_path: Path) -> None:
@@ -210,7 +330,7 @@ def test_config_never_changes_after_loading() -> None:
 def test_config_every_field_is_described() -> None:
     def sections(kind: type[BaseModel]) -> None:
         for name, field in kind.model_fields.items():
-            if kind is not Config:
+            if kind is not Config and name != "kind":
                 assert field.description, f"{kind.__name__}.{name}"
 
     for kind in (
@@ -218,7 +338,8 @@ def test_config_every_field_is_described() -> None:
         config.ComputeConfig,
         config.LimitsConfig,
         config.ModelConfig,
-        config.TaskConfig,
+        TaskConfig,
+        *MODEL_TASKS,
         Config,
     ):
         assert kind.__doc__

@@ -12,7 +12,7 @@ from tiny_models import encoder_files, write_files
 
 from sprat.budget import ComputePermits
 from sprat.bundle import HEAD, Bundle
-from sprat.config import Config, ModelConfig, TaskConfig
+from sprat.config import Config, ModelConfig
 from sprat.errors import (
     ConfigError,
     CorruptFile,
@@ -25,6 +25,8 @@ from sprat.pull import pull
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool
 from sprat.store import Store
+from sprat.task_config import ClassifyTaskConfig, TaskConfig
+from sprat.values import Label
 
 ENCODER, TASK = "tiny-encoder", "letters"
 
@@ -160,6 +162,22 @@ def test_registry_threshold_without_calibration(
     load(Config(tasks=tasks(letters=None)), store, permits, pool).close()
     with no_leaked_threads(), pytest.raises(ConfigError, match=r"tasks\.letters\.accept_at"):
         load(Config(tasks=tasks(letters=0.5)), store, permits, pool)
+
+
+def test_registry_named_task_needs_a_generative_model(
+    store: Store, permits: ComputePermits, pool: ComputePool
+) -> None:
+    task = ClassifyTaskConfig(model=ENCODER, labels=(Label("a"), Label("b")))
+    with no_leaked_threads(), pytest.raises(ConfigError, match=r"tasks\.t\.model: expected a gen"):
+        load(Config(tasks={"t": task}), store, permits, pool)
+
+
+def test_registry_named_task_brings_its_adapter(
+    store: Store, permits: ComputePermits, pool: ComputePool
+) -> None:
+    task = ClassifyTaskConfig(model=ENCODER, labels=(Label("a"), Label("b")), adapter="nothing")
+    with no_leaked_threads(), pytest.raises(NotFound, match="adapter named 'nothing'"):
+        load(Config(tasks={"t": task}), store, permits, pool)
 
 
 def test_registry_bundle_survives_the_store(store: Store) -> None:

@@ -1,9 +1,10 @@
-"""``sprat run``: classify a file, line by line, with a progress bar; a stopped run goes on."""
+"""``sprat run``: a task over a file, line by line, with a progress bar; a stopped run goes on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -12,7 +13,17 @@ import typer
 from sprat.cli.connect import connect, task_name
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, progress
 from sprat.errors import DataError
-from sprat.values import Classification, ClassifyResult
+from sprat.values import (
+    Classification,
+    ClassifyResult,
+    Extraction,
+    ExtractResult,
+    RouteResult,
+    Routing,
+    Truncation,
+)
+
+Result = ClassifyResult | RouteResult | ExtractResult
 
 BATCH = 64
 
@@ -34,11 +45,12 @@ def run(
     tls_ca: TlsCa = None,
     as_json: Json = False,
 ) -> None:
-    """Classify every line of a JSONL file.
+    """Classify every line of a JSONL file, or route or extract from it, as the task does.
 
     Each answer line has `line`, `label`, `confidence`, `scores`, and the `id` of its input line if
-    it has one; an input that cannot be classified gets `error` instead and the run goes on. Run
-    the same command again after an interruption: it continues after the last whole answer.
+    it has one; those of a route task have a `target` too, those of an extract task `value` and
+    `fields`. An input that cannot be answered gets `error` instead and the run goes on. Run the
+    same command again after an interruption: it continues after the last whole answer.
     """
     lines = _count_lines(source)
     done = 0 if restart else _resume(out)
@@ -51,18 +63,19 @@ def run(
         progress(f"run {task}", total=lines) as bar,
     ):
         name = task_name(task, server)
+        kinds = {known.name: known.kind for known in verbs.list_tasks()}
+        truncation: Truncation = "truncate" if truncate else "refuse"
         bar.advance(done)
         for batch in _batches(source, done):
             texts = [row.get("text") for _, row in batch]
             usable = [text for text in texts if isinstance(text, str)]
-            result = None
-            if usable:
-                result = verbs.classify(
-                    name,
-                    usable,
-                    partial=True,
-                    truncation="truncate" if truncate else "refuse",
-                )
+            result: Result | None = None
+            if usable and kinds.get(name) == "route":
+                result = verbs.route(name, usable, partial=True)
+            elif usable and kinds.get(name) == "extract":
+                result = verbs.extract(name, usable, partial=True)
+            elif usable:
+                result = verbs.classify(name, usable, partial=True, truncation=truncation)
             failed += _write(answers, batch, result)
             bar.advance(len(batch))
     if as_json:
@@ -123,9 +136,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _write(
-    answers: IO[str], batch: list[tuple[int, dict[str, Any]]], result: ClassifyResult | None
-) -> int:
+def _write(answers: IO[str], batch: list[tuple[int, dict[str, Any]]], result: Result | None) -> int:
     """Write one answer a row, in order; return how many failed."""
     items = iter(result.items if result else ())
     reasons = {e.index: e.message for e in result.errors} if result else {}
@@ -150,7 +161,16 @@ def _write(
     return failed
 
 
-def _answer(item: Classification) -> dict[str, Any]:
+def _answer(item: Classification | Routing | Extraction) -> dict[str, Any]:
+    if isinstance(item, Routing):
+        return {"target": item.target, **_answer(item.classification)}
+    if isinstance(item, Extraction):
+        return {
+            "value": item.value,
+            "complete": item.complete,
+            "abstained": item.abstained,
+            "fields": [asdict(field) for field in item.fields],
+        }
     return {
         "label": item.label,
         "confidence": item.confidence,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sprat.errors import InvalidInput
+
 if TYPE_CHECKING:
     from sprat.client import Client
     from sprat.inprocess import Runtime
@@ -37,3 +39,11 @@ def task_name(task: str, server: str | None) -> str:
     from sprat.store import Store
 
     return Store().bundle(task)[0].name
+
+
+def require_server(server: str | None, option: str) -> None:
+    """Refuse a named task of a generative model without the server that knows it."""
+    if server is None:
+        raise InvalidInput(
+            f"expected {option}, or the name of a task beside --server", field="task"
+        )

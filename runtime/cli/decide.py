@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from sprat.cli.connect import connect
+from sprat.cli.connect import connect, require_server
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, print_table, read_texts
 from sprat.cli.use import Texts
 from sprat.errors import InvalidInput
@@ -17,7 +17,12 @@ from sprat.values import DecideResult, Label, Question, QuestionKind, QuestionSe
 
 
 def decide(
-    model: Annotated[str, typer.Argument(help="A generative model, such as smollm2-135m.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A generative model, such as smollm2-135m; or a decide task of the server."
+        ),
+    ],
     texts: Texts = None,
     questions: Annotated[
         Path | None,
@@ -44,11 +49,11 @@ def decide(
     """Answer several questions about each text, with a probability for every option."""
     asked = (*(_read(questions) if questions else ()), *map(_yes_no, ask or ()))
     if not asked:
-        raise InvalidInput("give questions with --questions or --ask", field="questions")
+        require_server(server, "questions with --questions or --ask")
     given = read_texts(texts)
-    question_set = QuestionSet(model, asked, instructions, correct_prior)
+    spec = QuestionSet(model, asked, instructions, correct_prior) if asked else model
     with connect(server, models=[model], token=token, tls_ca=tls_ca) as verbs:
-        result = verbs.decide(question_set, given)
+        result = verbs.decide(spec, given)
     if as_json:
         print_json(asdict(result))
     else:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sprat.cli.connect import connect
+from sprat.cli.connect import connect, require_server
 from sprat.cli.output import (
     Json,
     Server,
@@ -25,11 +25,18 @@ from sprat.values import ExtractResult, ExtractSpec, Field
 
 
 def extract(
-    model: Annotated[str, typer.Argument(help="A generative model, such as smollm2-135m.")],
-    schema: Annotated[Path, typer.Option("--schema", help="File: the JSON Schema of an object.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A generative model, such as smollm2-135m; or an extract task of the server."
+        ),
+    ],
     texts: Annotated[
         list[str] | None,
         typer.Argument(help="Texts. Absent: one a line on stdin.", show_default=False),
+    ] = None,
+    schema: Annotated[
+        Path | None, typer.Option("--schema", help="File: the JSON Schema of an object.")
     ] = None,
     instructions: Annotated[
         str, typer.Option("--instructions", help="What the texts are and what to look for.")
@@ -50,13 +57,17 @@ def extract(
     as_json: Json = False,
 ) -> None:
     """Fill the fields of a JSON Schema from each text; show where in the text they stand."""
-    spec = ExtractSpec(
-        model,
-        read_file(schema, "--schema"),
-        instructions,
-        require_grounding=require_grounding,
-        max_tokens=max_tokens,
-    )
+    spec: str | ExtractSpec = model
+    if schema is None:
+        require_server(server, "a schema with --schema")
+    else:
+        spec = ExtractSpec(
+            model,
+            read_file(schema, "--schema"),
+            instructions,
+            require_grounding=require_grounding,
+            max_tokens=max_tokens,
+        )
     given = read_texts(texts)
     with connect(server, models=[model], token=token, tls_ca=tls_ca) as verbs:
         result = verbs.extract(spec, given, long_input="chunk" if chunk else "refuse")

@@ -9,22 +9,27 @@ from typing import Annotated
 
 import typer
 
-from sprat.cli.connect import connect
+from sprat.cli.connect import connect, require_server
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, read_file
 from sprat.errors import InvalidInput
 from sprat.values import Grammar, Sampling, TransformSpec
 
 
 def transform(
-    model: Annotated[str, typer.Argument(help="A generative model, such as smollm2-135m.")],
-    prompt: Annotated[
+    model: Annotated[
         str,
-        typer.Option(
-            "--prompt", help="What to do, as in `Rewrite politely: {text}`; {{ and }} are braces."
+        typer.Argument(
+            help="A generative model, such as smollm2-135m; or a transform task of the server."
         ),
     ],
     text: Annotated[
         str | None, typer.Argument(help="The text. Absent: stdin.", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", help="What to do, as in `Rewrite politely: {text}`; {{ and }} are braces."
+        ),
     ] = None,
     inputs: Annotated[
         list[str] | None,
@@ -54,13 +59,17 @@ def transform(
     as_json: Json = False,
 ) -> None:
     """Rewrite a text by a prompt; stream the answer to stdout."""
-    spec = TransformSpec(
-        model,
-        prompt,
-        grammar=_grammar(schema, regex, lark),
-        sampling=Sampling(max_tokens, temperature),
-        lookup=lookup,
-    )
+    spec: str | TransformSpec = model
+    if prompt is None:
+        require_server(server, "a prompt with --prompt")
+    else:
+        spec = TransformSpec(
+            model,
+            prompt,
+            grammar=_grammar(schema, regex, lark),
+            sampling=Sampling(max_tokens, temperature),
+            lookup=lookup,
+        )
     given = sys.stdin.read() if text is None else text
     pieces = []
     with connect(server, models=[model], token=token, tls_ca=tls_ca) as verbs:

@@ -130,7 +130,7 @@ class AsyncClient:
 
     async def route(
         self,
-        routes: RouteSet,
+        routes: str | RouteSet,
         texts: Sequence[str],
         *,
         top_k: int | None = None,
@@ -141,7 +141,7 @@ class AsyncClient:
         return codec.route_result(await self._call(self._stub.Route, request))
 
     async def decide(
-        self, questions: QuestionSet, texts: Sequence[str], *, partial: bool = False
+        self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
     ) -> DecideResult:
         """See `Client.decide`."""
         request = codec.decide_request(questions, texts, partial)
@@ -149,7 +149,7 @@ class AsyncClient:
 
     async def extract(
         self,
-        spec: ExtractSpec,
+        spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
         long_input: LongInput = "refuse",
@@ -161,7 +161,7 @@ class AsyncClient:
 
     async def transform(
         self,
-        spec: TransformSpec,
+        spec: str | TransformSpec,
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,

@@ -175,13 +175,13 @@ class Client:
 
     def route(
         self,
-        routes: RouteSet,
+        routes: str | RouteSet,
         texts: Sequence[str],
         *,
         top_k: int | None = None,
         partial: bool = False,
     ) -> RouteResult:
-        """Say where each text goes, by targets of the request's own.
+        """Say where each text goes, by a route task of the server or targets of the request's own.
 
         As `choose`, with a target for each label; an empty one means its name.
         """
@@ -189,10 +189,11 @@ class Client:
         return codec.route_result(self._call(self._stub.Route, request))
 
     def decide(
-        self, questions: QuestionSet, texts: Sequence[str], *, partial: bool = False
+        self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
     ) -> DecideResult:
         """Answer several questions about each text, with a generative model that writes nothing.
 
+        The questions are those of a decide task of the server, or the request's own.
         Scores are the model's own and not calibrated. Texts are never truncated. Parameters and
         errors as in `classify`.
         """
@@ -201,7 +202,7 @@ class Client:
 
     def extract(
         self,
-        spec: ExtractSpec,
+        spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
         long_input: LongInput = "refuse",
@@ -213,8 +214,8 @@ class Client:
 
         Parameters
         ----------
-        spec : ExtractSpec
-            Model, schema and what else there is to say.
+        spec : str or ExtractSpec
+            Name of an extract task of the server; or model, schema and what else there is to say.
         texts : sequence of str
             From 1 to the server's limit.
         long_input : {"refuse", "chunk"}
@@ -228,7 +229,7 @@ class Client:
 
     def transform(
         self,
-        spec: TransformSpec,
+        spec: str | TransformSpec,
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,
@@ -240,8 +241,9 @@ class Client:
 
         Parameters
         ----------
-        spec : TransformSpec
-            Model, prompt, grammar and how tokens are chosen.
+        spec : str or TransformSpec
+            Name of a transform task of the server; or model, prompt, grammar and how tokens are
+            chosen.
         inputs : mapping of str to str, optional
             Values of the prompt's placeholders other than ``{text}``.
         timeout_s : float, optional

@@ -94,8 +94,19 @@ def decide_response(result: DecideResult) -> pb.DecideResponse:
     return message
 
 
-def decide_request(questions: QuestionSet, texts: Sequence[str], partial: bool) -> pb.DecideRequest:
+def decide_request(
+    questions: str | QuestionSet, texts: Sequence[str], partial: bool
+) -> pb.DecideRequest:
     """A decide call as a message."""
+    request = pb.DecideRequest(texts=checked_all(texts, "texts"), partial_results=partial)
+    if isinstance(questions, str):
+        request.task = checked(questions, "task")
+    else:
+        request.question_set.CopyFrom(_question_set_message(questions))
+    return request
+
+
+def _question_set_message(questions: QuestionSet) -> pb.QuestionSet:
     made = pb.QuestionSet(
         model=checked(questions.model, "model"),
         instructions=checked(questions.instructions, "instructions"),
@@ -119,9 +130,7 @@ def decide_request(questions: QuestionSet, texts: Sequence[str], partial: bool) 
             one.options.add(
                 name=checked(option.name, where), description=checked(option.description, where)
             )
-    return pb.DecideRequest(
-        texts=checked_all(texts, "texts"), partial_results=partial, question_set=made
-    )
+    return made
 
 
 def decide_result(response: pb.DecideResponse) -> DecideResult:

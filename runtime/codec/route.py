@@ -57,9 +57,19 @@ def route_response(result: RouteResult) -> pb.RouteResponse:
 
 
 def route_request(
-    routes: RouteSet, texts: Sequence[str], top_k: int | None, partial: bool
+    routes: str | RouteSet, texts: Sequence[str], top_k: int | None, partial: bool
 ) -> pb.RouteRequest:
     """A route call as a message."""
+    request = pb.RouteRequest(texts=checked_all(texts, "texts"), partial_results=partial)
+    set_number(request, "top_k", top_k, "top_k")
+    if isinstance(routes, str):
+        request.task = checked(routes, "task")
+    else:
+        request.route_set.CopyFrom(_route_set_message(routes))
+    return request
+
+
+def _route_set_message(routes: RouteSet) -> pb.RouteSet:
     made = pb.RouteSet(
         model=checked(routes.model, "model"),
         instructions=checked(routes.instructions, "instructions"),
@@ -75,11 +85,7 @@ def route_request(
             description=checked(each.description, field),
             target=checked(each.target, field),
         )
-    request = pb.RouteRequest(
-        texts=checked_all(texts, "texts"), partial_results=partial, route_set=made
-    )
-    set_number(request, "top_k", top_k, "top_k")
-    return request
+    return made
 
 
 def route_result(response: pb.RouteResponse) -> RouteResult:

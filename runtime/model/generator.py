@@ -91,8 +91,12 @@ class GenerativeModel:
         InvalidInput
             It is malformed, allows nothing, or is too large.
         """
+        return await self._pool.run(self.info.name, lambda: self.compile_now(grammar, field=field))
+
+    def compile_now(self, grammar: Grammar, *, field: str) -> CompiledGrammar:
+        """As `compile`, on this thread."""
         try:
-            return await self._pool.run(self.info.name, lambda: self._engine.compile(grammar))
+            return self._engine.compile(grammar)
         except InvalidInput as error:
             raise InvalidInput(error.message.replace("grammar", field, 1), field=field) from None
 
@@ -297,6 +301,27 @@ class GenerativeModel:
             max((work.started_ns - work.submitted_ns for work in works), default=0),
             max((now - work.started_ns for work in works), default=0),
         )
+
+    def check_branches(self, instructions: str, branches: Sequence[Branch]) -> None:
+        """Raise what `choose` would about these, with the shortest of texts. On this thread."""
+        prepare(
+            self._engine,
+            self._instructed,
+            instructions,
+            ["0"],
+            branches,
+            scoring="constrained",
+            normalize_length=False,
+            adapter="",
+            free=(),
+            partial=False,
+        )
+
+    def check_chat(self, chat: Sequence[Message], *, field: str) -> None:
+        """Raise what `generate` would about a chat, under another name. On this thread."""
+        tokens, limit = len(self._engine.chat_tokens(chat)), self.info.max_tokens - 1
+        if tokens > limit:
+            raise InputTooLong(field=field, tokens=tokens, limit=limit)
 
     async def _find_priors(
         self, prepared: Prepared, deadline: float, mailbox: Mailbox

@@ -100,6 +100,13 @@ async def run(
     )
 
 
+def check(model: GenerativeModel, labels: LabelSet, field: str = "labels") -> None:
+    """Raise what `run` would, whatever the text."""
+    _check(labels, field)
+    names = tuple(label.name for label in labels.labels)
+    model.check_branches(prompt(labels), [Branch(names, field)])
+
+
 def prompt(labels: LabelSet) -> str:
     """What the model is told before it reads a text."""
     head = labels.instructions or GENERAL_INSTRUCTIONS

@@ -27,15 +27,7 @@ async def run(
     result = await choose.run(
         model,
         texts,
-        LabelSet(
-            routes.model,
-            tuple(Label(each.name, each.description) for each in routes.destinations),
-            routes.instructions or GENERAL_INSTRUCTIONS,
-            routes.scoring,
-            routes.normalize_length,
-            routes.correct_prior,
-            routes.adapter,
-        ),
+        _labels(routes),
         top_k=top_k,
         partial=partial,
         deadline=deadline,
@@ -53,4 +45,21 @@ async def run(
         task_version=result.task_version,
         calibrated=result.calibrated,
         timings=result.timings,
+    )
+
+
+def check(model: GenerativeModel, routes: RouteSet) -> None:
+    """Raise what `run` would, whatever the text."""
+    choose.check(model, _labels(routes), field="destinations")
+
+
+def _labels(routes: RouteSet) -> LabelSet:
+    return LabelSet(
+        routes.model,
+        tuple(Label(each.name, each.description) for each in routes.destinations),
+        routes.instructions or GENERAL_INSTRUCTIONS,
+        routes.scoring,
+        routes.normalize_length,
+        routes.correct_prior,
+        routes.adapter,
     )

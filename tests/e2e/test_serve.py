@@ -195,7 +195,16 @@ def test_tokenize_shows_special_tokens(client: Client) -> None:
 
 
 def test_list_tasks_and_models(client: Client) -> None:
-    (task,) = client.list_tasks()
+    tasks = {task.name: task for task in client.list_tasks()}
+    assert {name: task.kind for name, task in tasks.items()} == {
+        TASK: "classify",
+        "colours": "classify",
+        "digits": "transform",
+        "orders": "extract",
+        "teams": "route",
+        "triage": "decide",
+    }
+    task = tasks[TASK]
     assert (task.name, task.kind, len(task.labels)) == (TASK, "classify", 6)
     models = {m.name: m for m in client.list_models()}
     assert models[ENCODER].dimension == 384

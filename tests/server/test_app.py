@@ -31,7 +31,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from sprat import client
-from sprat.config import Config, ModelConfig, ServerConfig, TaskConfig
+from sprat.config import Config, ModelConfig, ServerConfig
 from sprat.errors import ConfigError, CorruptFile, NotReady, QueueFull
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.proto.v1.sprat_pb2_grpc import SpratStub
@@ -39,6 +39,7 @@ from sprat.server import app
 from sprat.server.auth import hash_token
 from sprat.service import Service
 from sprat.store import Store
+from sprat.task_config import TaskConfig
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
