@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ class Choices:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
     """The tokens of a branch."""
 
     cue: IntArray
@@ -80,7 +80,7 @@ class Prepared:
     """
 
     shared: IntArray
-    rows: tuple[_Row, ...]
+    rows: tuple[Row, ...]
     scoring: Scoring
     normalize_length: bool
     adapter: str
@@ -116,6 +116,7 @@ class Prepared:
 def prepare(
     engine: GenerativeEngine,
     prompts: Instructed,
+    make_row: Callable[[Branch], Row],
     instructions: str,
     texts: Sequence[str],
     branches: Sequence[Branch],
@@ -130,10 +131,12 @@ def prepare(
 
     Parameters
     ----------
+    make_row : callable
+        `tokenize_branch` for the engine.
     free : sequence of str
         Texts that say nothing; they are not checked.
     """
-    rows = tuple(_row(engine, branch) for branch in branches)
+    rows = tuple(map(make_row, branches))
     shared = prompts.shared_tokens(instructions)
     limit = min(engine.most_choice_tokens(row.options) - len(row.cue) for row in rows)
     kept: list[tuple[int, IntArray]] = []
@@ -153,7 +156,8 @@ def prepare(
     return Prepared(shared, rows, scoring, normalize_length, adapter, kept, errors, nothing)
 
 
-def _row(engine: GenerativeEngine, branch: Branch) -> _Row:
+def tokenize_branch(engine: GenerativeEngine, branch: Branch) -> Row:
+    """Cue and options in tokens. Errors as in `sprat.model.GenerativeModel.choose`."""
     # Together, as the model would write it: the space goes to the option's first token.
     lead = f"{branch.cue} " if branch.cue else ""
     whole = [_tokens(engine, lead + option) for option in branch.options]
@@ -173,7 +177,7 @@ def _row(engine: GenerativeEngine, branch: Branch) -> _Row:
             raise InvalidInput(
                 f"{field}: the model reads it as it does {branch.field}[{first}]", field=field
             )
-    return _Row(cue, options)
+    return Row(cue, options)
 
 
 def _tokens(engine: GenerativeEngine, text: str) -> IntArray:

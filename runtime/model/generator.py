@@ -13,7 +13,7 @@ from sprat.engine.base import Choice, Chosen, CompiledGrammar, GenerativeEngine,
 from sprat.errors import InputTooLong, InvalidInput, NotFound, SpratError
 from sprat.manifest import ModelManifest
 from sprat.model import prior
-from sprat.model.choices import Branch, Choices, Prepared, prepare
+from sprat.model.choices import Branch, Choices, Prepared, prepare, tokenize_branch
 from sprat.model.common import model_info
 from sprat.model.instructed import Instructed, common_length
 from sprat.model.prior import Priors
@@ -30,6 +30,9 @@ from sprat.values import (
     Timings,
     Tokenized,
 )
+
+MOST_BRANCHES = 256
+"""Branches whose tokens are kept, those that were used last."""
 
 
 def _answer(future: asyncio.Future[Chosen], outcome: Chosen | SpratError) -> None:
@@ -76,6 +79,10 @@ class GenerativeModel:
         self._scheduler = scheduler
         self._pool = pool
         self._instructed = Instructed(self._engine)
+        # The branches of a task come with each of its requests.
+        self._tokenize_branch = functools.lru_cache(maxsize=MOST_BRANCHES)(
+            functools.partial(tokenize_branch, self._engine)
+        )
         self._priors = Priors()
 
     async def compile(self, grammar: Grammar, *, field: str = "grammar") -> CompiledGrammar:
@@ -270,6 +277,7 @@ class GenerativeModel:
             lambda: prepare(
                 self._engine,
                 self._instructed,
+                self._tokenize_branch,
                 instructions,
                 texts,
                 branches,
@@ -307,6 +315,7 @@ class GenerativeModel:
         prepare(
             self._engine,
             self._instructed,
+            self._tokenize_branch,
             instructions,
             ["0"],
             branches,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from sprat.engine.base import GenerativeEngine
@@ -10,6 +12,9 @@ from sprat.values import IntArray, Message
 
 PROBES = ("0", "Text")
 """Texts that begin differently: what prompts about both begin with is there without a text."""
+
+KEPT = 64
+"""Instructions whose tokens are kept, those that were used last."""
 
 
 class Instructed:
@@ -21,6 +26,8 @@ class Instructed:
 
     def __init__(self, engine: GenerativeEngine) -> None:
         self._engine = engine
+        # The instructions of a task come with each of its requests.
+        self._shared = functools.lru_cache(maxsize=KEPT)(self._find_shared)
         self._takes_system: bool | None = None
 
     def tokens(self, instructions: str, text: str) -> IntArray:
@@ -36,6 +43,9 @@ class Instructed:
 
         A text whose first characters merge with the template's gives another prompt still.
         """
+        return self._shared(instructions)
+
+    def _find_shared(self, instructions: str) -> IntArray:
         one, other = (self.tokens(instructions, text) for text in PROBES)
         return one[: common_length(one, other)]
 
