@@ -81,7 +81,7 @@ def test_decide_refuses_bad_question_files(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give questions with --questions or --ask"),
+        ((), "questions with --questions or --ask"),
         (("--ask", "no colon?"), "--ask: expected `name: Question?`"),
         (("--questions", "/nowhere.json"), "cannot be read as JSON"),
     ],

@@ -194,7 +194,7 @@ BAD: dict[str, tuple[type[SpratError], Call]] = {
     "no sampling": (InvalidInput, generated(TEXT, sampling=Sampling(temperature=math.nan))),
     "malformed bytes": (InvalidInput, sent("Classify", b"\xff\xff\xff\xff")),
     "invalid UTF-8": (InvalidInput, sent("Classify", NO_UTF8)),
-    "nothing at all": (NotFound, sent("Decide", b"")),
+    "nothing at all": (InvalidInput, sent("Decide", b"")),
 }
 
 
