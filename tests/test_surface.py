@@ -135,7 +135,7 @@ DECLARATION = re.compile(
 
 
 def declarations() -> list[tuple[str, str, str]]:
-    """(scope, name, what follows or stands above) of every field and enum value."""
+    """(scope, name, comment: beside it and on lines below, or above) of fields and enum values."""
     found, scope, above = [], "", ""
     for line in SOURCE.splitlines():
         if opened := re.match(r"(?:message|enum|service) (\w+) \{", line):
@@ -143,6 +143,8 @@ def declarations() -> list[tuple[str, str, str]]:
         elif matched := DECLARATION.match(line):
             name = matched[1] or matched[3]
             found.append((scope, name, (matched[2] or matched[4] or "").strip() or above))
+        elif found and re.match(r" {20,}// ", line):
+            found[-1] = (*found[-1][:2], f"{found[-1][2]} {line.strip(' /')}")
         above = line.strip() if line.strip().startswith("//") else ""
     return found
 

@@ -241,6 +241,7 @@ def test_llama_questions_count_cells_of_a_text_once(
         end=choice_engine._vocabulary.end_id,
         vocabulary_size=choice_engine._vocabulary.size,
         threads=2,
+        adapters={},
     )
 
     def question(text: int, cue: int, *, start: int = 100) -> Choice:

@@ -172,6 +172,6 @@ def test_llama_sequence_without_usable_logits_ends_and_no_other(
     monkeypatch.setattr(lane, "logits", spoil)
     progress = run(exact)
     assert progress[1][-1].error == (
-        "the model gave no logits to choose a token by (NaN or infinity)"
+        "there is no token to choose: the model's logits are not finite"
     )
     assert [text_of(progress[n]) for n in (0, 2)] == [alone[0], alone[2]]
