@@ -158,9 +158,9 @@ def judge(match: Match[Item], weights: str, results: dict[str, list[LoadResult]]
     }
     figures = []
     for goal in match.goals:
-        if goal.against not in values:
+        if goal.against not in results:
             continue
-        mine, other = (values[name][goal.measure.name] for name in (OURS, goal.against))
+        mine, other = ([goal.measure.of(r) for r in results[s]] for s in (OURS, goal.against))
         figures.append(
             figure(
                 f"{match.name}_{goal.measure.name}_{weights.lower()}",

@@ -122,12 +122,13 @@ class HttpServer:
 
     def _stream(self, path: str, body: dict[str, Any]) -> list[tuple[float, Any]]:
         sent = time.perf_counter()
-        response = self._send(path, {**body, "stream": True})
         events = []
-        for line in response:
-            if line.startswith(b"data: {"):
-                now = time.perf_counter()
-                events.append(((now - sent) * 1e3, json.loads(line.removeprefix(b"data: "))))
+        # At its end the response sets the connection free for the next request.
+        with self._send(path, {**body, "stream": True}) as response:
+            for line in response:
+                if line.startswith(b"data: {"):
+                    now = time.perf_counter()
+                    events.append(((now - sent) * 1e3, json.loads(line.removeprefix(b"data: "))))
         return events
 
     def _send(self, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:

@@ -65,7 +65,7 @@ async def test_match_gives_every_side_the_same_items(tmp_path: Path) -> None:
     played = await play(context(tmp_path), match(sprat=ours, llama_server=theirs), "Q8_0")
     # 2 clients warm up with 4 items, then come 5 rounds of 3.
     assert ours.items == theirs.items == [*"abcde" * 3, *"abcd"]
-    assert [len(each.rounds) for each in played.figures] == [5]
+    assert {len(each.rounds) for each in played.figures} == {5}
     assert {name: len(each["rate"]) for name, each in played.raw.items()} == {
         "sprat": 5,
         "llama-server": 5,
