@@ -22,6 +22,8 @@ from setuptools import Extension, setup
 PACKAGES = {
     "sprat": "runtime",
     "sprat.cli": "runtime/cli",
+    "sprat.client": "runtime/client",
+    "sprat.codec": "runtime/codec",
     "sprat.demo": "runtime/demo",
     "sprat.engine": "runtime/engine",
     "sprat.model": "runtime/model",

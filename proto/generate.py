@@ -17,8 +17,10 @@ SOURCES = ("v1/sprat.proto",)
 
 def generate(out: Path) -> list[Path]:
     """Generate messages, type stubs and services below ``out/sprat/proto``; return the files."""
+    import grpc_tools
     from grpc_tools import protoc
 
+    standard = Path(grpc_tools.__file__).with_name("_proto")
     with tempfile.TemporaryDirectory() as tmp:
         # protoc derives import names from paths: lay the tree out as it is imported.
         root = Path(tmp)
@@ -29,6 +31,7 @@ def generate(out: Path) -> list[Path]:
                 [
                     "protoc",
                     f"--proto_path={root}",
+                    f"--proto_path={standard}",
                     f"--python_out={out}",
                     f"--pyi_out={out}",
                     f"--grpc_python_out={out}",

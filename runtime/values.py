@@ -2,12 +2,14 @@
 
 Arrays are numpy; times are seconds unless the name says otherwise. Nothing here imports
 from the rest of sprat, so every layer may use it.
+
+Over 500 lines, because what each verb takes and gives stands side by side here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,9 @@ IntArray = npt.NDArray[np.int32]
 Truncation = Literal["refuse", "truncate"]
 Scoring = Literal["constrained", "full"]
 FinishReason = Literal["stop", "length"]
+QuestionKind = Literal["choice", "score", "yes_no"]
+GrammarKind = Literal["json_schema", "regex", "lark"]
+LongInput = Literal["refuse", "chunk"]
 Role = Literal["system", "user", "assistant"]
 
 
@@ -70,6 +75,10 @@ class LabelSet:
     normalize_length : bool
         With ``full`` scoring: compare means over the tokens of a label and its end instead of
         sums, so that long labels lose nothing by their length. Else refused.
+    correct_prior : bool
+        Divide each probability by the one that the label gets without a text, then normalize.
+    adapter : str
+        Name of a LoRA adapter of the model; empty for none.
     """
 
     model: str
@@ -77,6 +86,8 @@ class LabelSet:
     instructions: str = ""
     scoring: Scoring = "constrained"
     normalize_length: bool = False
+    correct_prior: bool = False
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +169,159 @@ class ClassifyResult:
     """Answers in input order; ``None`` where ``errors`` names the index."""
 
     items: tuple[Classification | None, ...]
+    errors: tuple[ItemError, ...]
+    model: str
+    model_version: str
+    task_version: str
+    calibrated: bool
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A target that a request brings itself.
+
+    Attributes
+    ----------
+    name, description : str
+        As in `Label`.
+    target : str
+        Where such texts go; empty: as ``name``.
+    """
+
+    name: str
+    description: str = ""
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSet:
+    """Targets of a request's own; attributes as in `LabelSet`."""
+
+    model: str
+    destinations: tuple[Destination, ...]
+    instructions: str = ""
+    scoring: Scoring = "constrained"
+    normalize_length: bool = False
+    correct_prior: bool = False
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Where one text goes, and why: the classification's label is a destination's name."""
+
+    target: str
+    classification: Classification
+
+
+@dataclass(frozen=True, slots=True)
+class RouteResult:
+    """Targets in input order; ``None`` where ``errors`` names the index."""
+
+    items: tuple[Routing | None, ...]
+    errors: tuple[ItemError, ...]
+    model: str
+    model_version: str
+    task_version: str
+    calibrated: bool
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about a text.
+
+    Attributes
+    ----------
+    name : str
+        How the result calls it, unique in its set.
+    text : str
+        The question.
+    kind : {"choice", "score", "yes_no"}
+        One of 2 to 256 options; one of 2 to 10 levels, low to high; or yes or no.
+    options : tuple of Label
+        Of a choice or score; empty for ``yes_no``.
+    """
+
+    name: str
+    text: str
+    kind: QuestionKind
+    options: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """Questions of a request's own, for a generative model to answer.
+
+    Attributes
+    ----------
+    model : str
+        Name of a generative model.
+    questions : tuple of Question
+        1 to 32.
+    instructions : str
+        What the texts are; empty for a general sentence.
+    correct_prior, adapter
+        As in `LabelSet`.
+    """
+
+    model: str
+    questions: tuple[Question, ...]
+    instructions: str = ""
+    correct_prior: bool = False
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one question.
+
+    Attributes
+    ----------
+    question : str
+        Its name.
+    option : str
+        The most probable option; ``yes`` or ``no`` for a ``yes_no`` question.
+    scores : tuple of LabelScore
+        Every option, in the order of the question.
+    expected_level : float or None
+        Of a ``score`` question: the mean of the levels 0, 1, ... by their probabilities.
+    pruned : float
+        As in `Classification`.
+    """
+
+    question: str
+    option: str
+    scores: tuple[LabelScore, ...]
+    expected_level: float | None = None
+    pruned: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answers about one text.
+
+    Attributes
+    ----------
+    answers : tuple of Answer
+        One for each question, in order.
+    input_tokens : int
+        Tokens that the model read: what the questions share counts once.
+    cached_tokens : int
+        Of these, those that were read before, for another text.
+    """
+
+    answers: tuple[Answer, ...]
+    input_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DecideResult:
+    """Decisions in input order; ``None`` where ``errors`` names the index."""
+
+    items: tuple[Decision | None, ...]
     errors: tuple[ItemError, ...]
     model: str
     model_version: str
@@ -249,6 +413,176 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like.
+
+    Attributes
+    ----------
+    kind : {"json_schema", "regex", "lark"}
+        Language of ``source``.
+    source : str
+        A JSON Schema as JSON; a regular expression of Rust's regex crate, without look-around; or a
+        Lark grammar as llguidance reads them.
+    """
+
+    kind: GrammarKind
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractSpec:
+    """Fields of a request's own, for a generative model to fill.
+
+    Attributes
+    ----------
+    model : str
+        Name of a generative model.
+    schema : str
+        JSON Schema of an object, as JSON.
+    instructions : str
+        What the texts are and what to look for; empty for a general sentence.
+    require_grounding : bool
+        Withhold a value with a string that does not stand in the text (enums and constants may).
+    max_tokens : int
+        Most tokens of one value, from 1.
+    adapter : str
+        As in `LabelSet`.
+    """
+
+    model: str
+    schema: str
+    instructions: str = ""
+    require_grounding: bool = False
+    max_tokens: int = 512
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A leaf of an extracted value: a string, a number, a boolean or null.
+
+    Attributes
+    ----------
+    path : str
+        JSON Pointer (RFC 6901), such as ``/items/0/name``.
+    score : float
+        Probability, in [0, 1], of the leaf by the model's lights, among all that the schema allows.
+    start, end : int or None
+        Characters of the text, from ``start`` to before ``end``, where the leaf stands.
+    grounded : bool
+        Whether a string stands in the text, up to case and white space.
+    """
+
+    path: str
+    score: float
+    start: int | None = None
+    end: int | None = None
+    grounded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What was found in one text.
+
+    Attributes
+    ----------
+    value : dict or None
+        None when it is not complete, or abstained.
+    json : str
+        The same as JSON, as the model wrote it; empty where ``value`` is None.
+    fields : tuple of Field
+        Every leaf, in the order of the value.
+    complete : bool
+        False when the value did not end within ``max_tokens``.
+    abstained : bool
+        A string did not stand in the text, and ``require_grounding`` asked for it.
+    input_tokens, cached_tokens, output_tokens, forced_tokens : int
+        Read; of these, read before for another text; generated; of these, those that the schema
+        left no choice about.
+    chunks : int
+        Parts that the text was cut into; 1 when it was not.
+    """
+
+    value: dict[str, Any] | None
+    json: str
+    fields: tuple[Field, ...]
+    complete: bool = True
+    abstained: bool = False
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    forced_tokens: int = 0
+    chunks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractResult:
+    """Values in input order; ``None`` where ``errors`` names the index."""
+
+    items: tuple[Extraction | None, ...]
+    errors: tuple[ItemError, ...]
+    model: str
+    model_version: str
+    task_version: str
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class TransformSpec:
+    """A rewriting of a request's own, for a generative model.
+
+    Attributes
+    ----------
+    model : str
+        Name of a generative model.
+    prompt : str
+        What to do, with ``{text}`` where the text goes and ``{NAME}`` for each other input; ``{{``
+        and ``}}`` are braces.
+    grammar : Grammar or None
+        None: any text.
+    sampling : Sampling
+        How tokens are chosen.
+    lookup : bool
+        Guess tokens from what the prompt and the answer say already, and check several in one pass;
+        never changes an answer's distribution.
+    adapter : str
+        As in `LabelSet`.
+    """
+
+    model: str
+    prompt: str
+    grammar: Grammar | None = None
+    sampling: Sampling = Sampling()
+    lookup: bool = True
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How probable a token was.
+
+    Attributes
+    ----------
+    token : bytes
+        What it adds to the answer.
+    logprob : float
+        Natural logarithm of its probability by the model, before temperature and filters; under a
+        grammar, among the tokens that it allows.
+    """
+
+    token: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChoice:
+    """A token of an answer, and the most probable ones at its place, best first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a generated answer; the last one carries ``finish_reason`` and the totals.
 
@@ -260,13 +594,29 @@ class Chunk:
         ``stop`` (end token or stop string) or ``length`` (``max_tokens`` or context);
         None before the last chunk.
     prompt_tokens, output_tokens : int
-        So far.
+        Read and generated.
+    sequence : int
+        Which of several answers.
+    logprobs : tuple of TokenChoice
+        Tokens since the last chunk, where they were asked for.
+    complete : bool
+        The answer ended by itself, and satisfies the grammar where there is one.
+    cached_tokens, forced_tokens, drafted_tokens, accepted_tokens : int
+        Of the prompt, read before for another answer; generated without a choice, because of the
+        grammar; guessed from prompt and answer; guessed right.
     """
 
     text: str
     finish_reason: FinishReason | None = None
     prompt_tokens: int = 0
     output_tokens: int = 0
+    sequence: int = 0
+    logprobs: tuple[TokenChoice, ...] = ()
+    complete: bool = False
+    cached_tokens: int = 0
+    forced_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     timings: Timings = field(default_factory=Timings)
     model: str = ""
     model_version: str = ""

@@ -16,7 +16,7 @@ import pytest
 from doubles import WAIT_S, Chooser, Generator, chances, no_leaked_threads, own, until
 
 from sprat.budget import ComputePermits
-from sprat.engine.base import Choice, Chosen, Progress
+from sprat.engine.base import Choice, Chosen, Progress, Start
 from sprat.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -382,7 +382,7 @@ def test_scheduler_choose_shares_the_queue_with_answers(
     submit(scheduler, pick)
     work, events = answer("abc", max_tokens=3)
     with pytest.raises(QueueFull):
-        scheduler.submit(work)
+        scheduler.submit([work])
     chooser.gate.set()
     first.check()
     pick.check()
@@ -403,7 +403,7 @@ def test_scheduler_choose_without_a_chooser_fails_only_choices(
     scheduler = schedule()
     generator.gate.clear()
     work, events = answer("ab", max_tokens=6)
-    scheduler.submit(work)
+    scheduler.submit([work])
     until(lambda: generator.live)
     first = Pick()
     submit(scheduler, first)
@@ -426,7 +426,7 @@ def test_scheduler_choose_makes_no_chooser_without_choices(
     generator.on_chooser = lambda: made.append(None)
     scheduler = schedule()
     work, events = answer("ab", max_tokens=3)
-    scheduler.submit(work)
+    scheduler.submit([work])
     until(lambda: events and events[-1].finish_reason)
     scheduler.close()
     assert not made
@@ -457,7 +457,8 @@ def answer(prompt: str, *, max_tokens: int) -> tuple[GenerateWork, list[Progress
         assert isinstance(event, Progress), event
         events.append(event)
 
-    return GenerateWork(ids(prompt), Sampling(max_tokens=max_tokens), math.inf, on_progress), events
+    start = Start(-1, ids(prompt), Sampling(max_tokens=max_tokens))
+    return GenerateWork(start, math.inf, on_progress), events
 
 
 def test_scheduler_choose_takes_turns_with_answers(
@@ -471,7 +472,7 @@ def test_scheduler_choose_takes_turns_with_answers(
     picks = [Pick(f"{number}") for number in range(5)]
     submit(scheduler, *picks)
     work, events = answer("ab", max_tokens=10)
-    scheduler.submit(work)
+    scheduler.submit([work])
     turns: list[str] = []
     generator.on_step = lambda: turns.append("answer")
     chooser.on_step = lambda: turns.append("choice")
@@ -504,7 +505,7 @@ def test_scheduler_choose_loses_nothing_in_a_storm(
             ended.append(pick)
             if rng.random() < 0.2:
                 generated, events = answer("ab", max_tokens=3)
-                scheduler.submit(generated)
+                scheduler.submit([generated])
                 answers.append(events)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]

@@ -39,8 +39,9 @@ class Answer:
         self.events: list[Progress | SpratError] = []
         self._done = threading.Event()
         self.work = GenerateWork(
-            np.array([ord(c) for c in prompt], np.int32),
-            Sampling(max_tokens=max_tokens),
+            Start(
+                -1, np.array([ord(c) for c in prompt], np.int32), Sampling(max_tokens=max_tokens)
+            ),
             time.monotonic() + deadline_s,
             self._progress,
         )
@@ -101,7 +102,7 @@ def hold(scheduler: GenerateScheduler, generator: Generator) -> Answer:
     """Keep the owner thread in a step until the gate opens."""
     generator.gate.clear()
     answer = Answer("z")
-    scheduler.submit(answer.work)
+    scheduler.submit([answer.work])
     until(lambda: generator.live, "the engine never started")
     return answer
 
@@ -111,7 +112,7 @@ def test_scheduler_generate_streams_an_answer(
 ) -> None:
     scheduler = generate()
     answer = Answer("abc", max_tokens=5)
-    scheduler.submit(answer.work)
+    scheduler.submit([answer.work])
     answer.check("abcab")
     last = answer.events[-1]
     assert isinstance(last, Progress)
@@ -126,7 +127,7 @@ def test_scheduler_generate_runs_answers_side_by_side(
     first = hold(scheduler, generator)
     answers = [Answer(letters, max_tokens=6) for letters in ("ab", "cd", "ef")]
     for answer in answers:
-        scheduler.submit(answer.work)
+        scheduler.submit([answer.work])
     generator.gate.set()
     first.check("zzzz")
     for answer, text in zip(answers, ("ababab", "cdcdcd", "efefef"), strict=True):
@@ -145,8 +146,8 @@ def test_scheduler_generate_starts_in_order_of_arrival(
     large, small = Answer("l" * 30, max_tokens=10), Answer("s", max_tokens=1)
     order: list[str] = []
     generator.on_start = lambda start: order.append(chr(start.prompt[0]))
-    scheduler.submit(large.work)
-    scheduler.submit(small.work)
+    scheduler.submit([large.work])
+    scheduler.submit([small.work])
     generator.gate.set()
     first.check("zzzz")
     large.check("l" * 10)
@@ -166,7 +167,7 @@ def test_scheduler_generate_waits_for_room(generate: MakeGenerator, generator: G
     generator.on_step = on_step
     answers = [Answer("ab", max_tokens=3) for _ in range(7)]
     for answer in answers:
-        scheduler.submit(answer.work)
+        scheduler.submit([answer.work])
     for answer in answers:
         answer.check("aba")
     assert most == 2
@@ -178,8 +179,8 @@ def test_scheduler_generate_refuses_what_never_fits_instead_of_waiting(
     generator.cells = 40
     scheduler = generate()
     impossible, fine = Answer("x" * 30, max_tokens=20), Answer()
-    scheduler.submit(impossible.work)
-    scheduler.submit(fine.work)
+    scheduler.submit([impossible.work])
+    scheduler.submit([fine.work])
     assert "50 tokens do not fit" in impossible.check_error(EngineError).message
     fine.check("abab")
 
@@ -195,8 +196,8 @@ def test_scheduler_generate_start_failure_hits_only_its_answer(
     scheduler = generate()
     first = hold(scheduler, generator)
     bad, good = Answer("x"), Answer("ab")
-    scheduler.submit(bad.work)
-    scheduler.submit(good.work)
+    scheduler.submit([bad.work])
+    scheduler.submit([good.work])
     generator.gate.set()
     first.check("zzzz")
     good.check("abab")
@@ -218,7 +219,7 @@ def test_scheduler_generate_step_failure_ends_the_live_ones_and_it_goes_on(
     first = hold(scheduler, generator)
     others = [Answer("ab"), Answer("cd")]
     for answer in others:
-        scheduler.submit(answer.work)
+        scheduler.submit([answer.work])
     generator.gate.set()
     for answer in [first, *others]:
         error = answer.check_error(EngineError)
@@ -227,7 +228,7 @@ def test_scheduler_generate_step_failure_ends_the_live_ones_and_it_goes_on(
     assert "secret" not in caplog.text
     assert not generator.live
     after = Answer("ef")
-    scheduler.submit(after.work)
+    scheduler.submit([after.work])
     after.check("efef")
 
 
@@ -237,7 +238,7 @@ def test_scheduler_generate_sequence_failure_hits_only_its_answer(
     scheduler = generate()
     first = hold(scheduler, generator)
     broken = Answer("ab")
-    scheduler.submit(broken.work)
+    scheduler.submit([broken.work])
     generator.odd[1] = Progress(1, "", 0, error="no memory slot")
     generator.gate.set()
     first.check("zzzz")
@@ -250,7 +251,7 @@ def test_scheduler_generate_engine_that_breaks_between_steps_leaves_nobody_waiti
     scheduler = generate()
     live = hold(scheduler, generator)
     waiting = Answer("ab")
-    scheduler.submit(waiting.work)
+    scheduler.submit([waiting.work])
 
     def broken(_: Generator, __: int) -> bool:
         raise RuntimeError("secret")
@@ -260,7 +261,7 @@ def test_scheduler_generate_engine_that_breaks_between_steps_leaves_nobody_waiti
     live.check_error(EngineError)
     waiting.check_error(EngineError)
     with pytest.raises(SpratError):
-        scheduler.submit(Answer().work)
+        scheduler.submit([Answer().work])
     until(lambda: generator.closed)
 
 
@@ -271,7 +272,7 @@ def test_scheduler_generate_ignores_progress_of_sequences_that_ended(
     answer = hold(scheduler, generator)
     generator.odd[0] = Progress(77, "ghost", 1)
     other = Answer("ab", max_tokens=2)
-    scheduler.submit(other.work)
+    scheduler.submit([other.work])
     scheduler.cancel(answer.work)
     generator.gate.set()
     other.check("ab")
@@ -283,7 +284,7 @@ def test_scheduler_generate_cancel_while_live_frees_the_engine(
     scheduler = generate()
     answer = hold(scheduler, generator)
     neighbour = Answer("ab", max_tokens=8)
-    scheduler.submit(neighbour.work)
+    scheduler.submit([neighbour.work])
     scheduler.cancel(answer.work)
     generator.gate.set()
     answer.check_error(Cancelled)
@@ -298,8 +299,8 @@ def test_scheduler_generate_cancel_while_waiting_never_starts(
     scheduler = generate()
     first = hold(scheduler, generator)
     dropped, kept = Answer("xy"), Answer("ab")
-    scheduler.submit(dropped.work)
-    scheduler.submit(kept.work)
+    scheduler.submit([dropped.work])
+    scheduler.submit([kept.work])
     scheduler.cancel(dropped.work)
     generator.gate.set()
     dropped.check_error(Cancelled)
@@ -312,12 +313,12 @@ def test_scheduler_generate_cancel_while_waiting_never_starts(
 def test_scheduler_generate_cancel_after_the_end_does_nothing(generate: MakeGenerator) -> None:
     scheduler = generate()
     answer = Answer()
-    scheduler.submit(answer.work)
+    scheduler.submit([answer.work])
     answer.check("abab")
     scheduler.cancel(answer.work)
     scheduler.cancel(answer.work)
     after = Answer()
-    scheduler.submit(after.work)
+    scheduler.submit([after.work])
     after.check("abab")
 
 
@@ -327,7 +328,7 @@ def test_scheduler_generate_deadline_while_waiting(
     scheduler = generate()
     first = hold(scheduler, generator)
     late = Answer("xy", deadline_s=0.01)
-    scheduler.submit(late.work)
+    scheduler.submit([late.work])
     time.sleep(0.012)
     generator.gate.set()
     first.check("zzzz")
@@ -343,8 +344,8 @@ def test_scheduler_generate_deadline_in_the_middle_of_an_answer(
     late = Answer("ab", max_tokens=10_000, deadline_s=0.03)
     generator.cells = 10**6
     neighbour = Answer("cd", max_tokens=30)
-    scheduler.submit(late.work)
-    scheduler.submit(neighbour.work)
+    scheduler.submit([late.work])
+    scheduler.submit([neighbour.work])
     late.check_error(DeadlineExceeded)
     neighbour.check("cd" * 15)
     assert generator.stopped == [0]
@@ -358,15 +359,15 @@ def test_scheduler_generate_refuses_when_full(
     scheduler = generate(capacity=20)
     first = hold(scheduler, generator)
     waiting = Answer("a" * 8, max_tokens=8)
-    scheduler.submit(waiting.work)
+    scheduler.submit([waiting.work])
     with pytest.raises(QueueFull) as caught:
-        scheduler.submit(Answer("ab", max_tokens=4).work)
+        scheduler.submit([Answer("ab", max_tokens=4).work])
     assert caught.value.metadata == {
         "waiting": "16",
         "capacity": "20",
         "retry_after_s": caught.value.metadata["retry_after_s"],
     }
-    scheduler.submit(Answer("ab", max_tokens=2).work)
+    scheduler.submit([Answer("ab", max_tokens=2).work])
     generator.gate.set()
     first.check("zzzz")
     waiting.check("a" * 8)
@@ -380,12 +381,12 @@ def test_scheduler_generate_close_finishes_what_waits_and_runs(
     first = hold(scheduler, generator)
     answers = [Answer("ab") for _ in range(6)]
     for answer in answers:
-        scheduler.submit(answer.work)
+        scheduler.submit([answer.work])
     closing = threading.Thread(target=scheduler.close)
     closing.start()
     until(lambda: scheduler._closed)
     with pytest.raises(NotReady):
-        scheduler.submit(Answer().work)
+        scheduler.submit([Answer().work])
     generator.gate.set()
     closing.join(WAIT_S)
     assert generator.closed
@@ -409,7 +410,7 @@ def test_scheduler_generate_takes_one_permit_beside_other_owners(generator: Gene
     scheduler = GenerateScheduler("g", lambda: generator, permits, capacity=100)
     with permits.hold("encoder"):
         answer = Answer()
-        scheduler.submit(answer.work)
+        scheduler.submit([answer.work])
         answer.check("abab")
     scheduler.close()
     assert set(generator.slices) == {(SLICE_TOKENS, 1)}
@@ -426,7 +427,7 @@ def test_scheduler_generate_many_submitters(generate: MakeGenerator, generator: 
             answer = Answer("".join(coin.choices("abcdef", k=3)), max_tokens=coin.randint(1, 9))
             with lock:
                 made.append(answer)
-            scheduler.submit(answer.work)
+            scheduler.submit([answer.work])
             if coin.random() < 0.2:
                 scheduler.cancel(answer.work)
 
@@ -437,9 +438,9 @@ def test_scheduler_generate_many_submitters(generate: MakeGenerator, generator: 
         thread.join(WAIT_S)
     for answer in made:
         answer.wait()
-        prompt = "".join(map(chr, answer.work.prompt.tolist()))
+        prompt = "".join(map(chr, answer.work.start.prompt.tolist()))
         if isinstance(answer.events[-1], Progress):
-            answer.check((prompt * 3)[: answer.work.sampling.max_tokens])
+            answer.check((prompt * 3)[: answer.work.start.sampling.max_tokens])
         else:
             assert answer.work.cancelled
             answer.check_error(Cancelled)

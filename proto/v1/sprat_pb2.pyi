@@ -1,3 +1,4 @@
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -19,6 +20,19 @@ class Scoring(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCORING_CONSTRAINED: _ClassVar[Scoring]
     SCORING_FULL: _ClassVar[Scoring]
 
+class QuestionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    QUESTION_KIND_UNSPECIFIED: _ClassVar[QuestionKind]
+    QUESTION_KIND_CHOICE: _ClassVar[QuestionKind]
+    QUESTION_KIND_SCORE: _ClassVar[QuestionKind]
+    QUESTION_KIND_YES_NO: _ClassVar[QuestionKind]
+
+class LongInput(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LONG_INPUT_UNSPECIFIED: _ClassVar[LongInput]
+    LONG_INPUT_REFUSE: _ClassVar[LongInput]
+    LONG_INPUT_CHUNK: _ClassVar[LongInput]
+
 class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ROLE_UNSPECIFIED: _ClassVar[Role]
@@ -37,6 +51,13 @@ TRUNCATION_END: Truncation
 SCORING_UNSPECIFIED: Scoring
 SCORING_CONSTRAINED: Scoring
 SCORING_FULL: Scoring
+QUESTION_KIND_UNSPECIFIED: QuestionKind
+QUESTION_KIND_CHOICE: QuestionKind
+QUESTION_KIND_SCORE: QuestionKind
+QUESTION_KIND_YES_NO: QuestionKind
+LONG_INPUT_UNSPECIFIED: LongInput
+LONG_INPUT_REFUSE: LongInput
+LONG_INPUT_CHUNK: LongInput
 ROLE_UNSPECIFIED: Role
 ROLE_SYSTEM: Role
 ROLE_USER: Role
@@ -84,18 +105,22 @@ class Label(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class LabelSet(_message.Message):
-    __slots__ = ("model", "labels", "instructions", "scoring", "normalize_length")
+    __slots__ = ("model", "labels", "instructions", "scoring", "normalize_length", "correct_prior", "adapter")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
     SCORING_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_PRIOR_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     model: str
     labels: _containers.RepeatedCompositeFieldContainer[Label]
     instructions: str
     scoring: Scoring
     normalize_length: bool
-    def __init__(self, model: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., instructions: _Optional[str] = ..., scoring: _Optional[_Union[Scoring, str]] = ..., normalize_length: _Optional[bool] = ...) -> None: ...
+    correct_prior: bool
+    adapter: str
+    def __init__(self, model: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., instructions: _Optional[str] = ..., scoring: _Optional[_Union[Scoring, str]] = ..., normalize_length: _Optional[bool] = ..., correct_prior: _Optional[bool] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
     __slots__ = ("task", "texts", "top_k", "truncation", "partial_results", "label_set")
@@ -161,6 +186,305 @@ class ClassifyResponse(_message.Message):
     timings: Timings
     def __init__(self, results: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
+class Destination(_message.Message):
+    __slots__ = ("name", "description", "target")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    target: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., target: _Optional[str] = ...) -> None: ...
+
+class RouteSet(_message.Message):
+    __slots__ = ("model", "destinations", "instructions", "scoring", "normalize_length", "correct_prior", "adapter")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DESTINATIONS_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    SCORING_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_PRIOR_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    destinations: _containers.RepeatedCompositeFieldContainer[Destination]
+    instructions: str
+    scoring: Scoring
+    normalize_length: bool
+    correct_prior: bool
+    adapter: str
+    def __init__(self, model: _Optional[str] = ..., destinations: _Optional[_Iterable[_Union[Destination, _Mapping]]] = ..., instructions: _Optional[str] = ..., scoring: _Optional[_Union[Scoring, str]] = ..., normalize_length: _Optional[bool] = ..., correct_prior: _Optional[bool] = ..., adapter: _Optional[str] = ...) -> None: ...
+
+class RouteRequest(_message.Message):
+    __slots__ = ("task", "texts", "top_k", "partial_results", "route_set")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_SET_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    top_k: int
+    partial_results: bool
+    route_set: RouteSet
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., partial_results: _Optional[bool] = ..., route_set: _Optional[_Union[RouteSet, _Mapping]] = ...) -> None: ...
+
+class Routing(_message.Message):
+    __slots__ = ("target", "classification")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFICATION_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    classification: Classification
+    def __init__(self, target: _Optional[str] = ..., classification: _Optional[_Union[Classification, _Mapping]] = ...) -> None: ...
+
+class RouteResponse(_message.Message):
+    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[Routing]
+    errors: _containers.RepeatedCompositeFieldContainer[ItemError]
+    model: ModelVersion
+    task_version: str
+    calibrated: bool
+    timings: Timings
+    def __init__(self, results: _Optional[_Iterable[_Union[Routing, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class Question(_message.Message):
+    __slots__ = ("name", "text", "kind", "options")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    text: str
+    kind: QuestionKind
+    options: _containers.RepeatedCompositeFieldContainer[Label]
+    def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ..., kind: _Optional[_Union[QuestionKind, str]] = ..., options: _Optional[_Iterable[_Union[Label, _Mapping]]] = ...) -> None: ...
+
+class QuestionSet(_message.Message):
+    __slots__ = ("model", "questions", "instructions", "correct_prior", "adapter")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_PRIOR_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    questions: _containers.RepeatedCompositeFieldContainer[Question]
+    instructions: str
+    correct_prior: bool
+    adapter: str
+    def __init__(self, model: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., instructions: _Optional[str] = ..., correct_prior: _Optional[bool] = ..., adapter: _Optional[str] = ...) -> None: ...
+
+class DecideRequest(_message.Message):
+    __slots__ = ("task", "texts", "partial_results", "question_set")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_SET_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    partial_results: bool
+    question_set: QuestionSet
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., partial_results: _Optional[bool] = ..., question_set: _Optional[_Union[QuestionSet, _Mapping]] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("question", "option", "scores", "expected_level", "pruned")
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    OPTION_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    PRUNED_FIELD_NUMBER: _ClassVar[int]
+    question: str
+    option: str
+    scores: _containers.RepeatedCompositeFieldContainer[LabelScore]
+    expected_level: float
+    pruned: float
+    def __init__(self, question: _Optional[str] = ..., option: _Optional[str] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., expected_level: _Optional[float] = ..., pruned: _Optional[float] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("answers", "input_tokens", "cached_tokens")
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[Answer]
+    input_tokens: int
+    cached_tokens: int
+    def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., input_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
+
+class DecideResponse(_message.Message):
+    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[Decision]
+    errors: _containers.RepeatedCompositeFieldContainer[ItemError]
+    model: ModelVersion
+    task_version: str
+    calibrated: bool
+    timings: Timings
+    def __init__(self, results: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class ExtractSpec(_message.Message):
+    __slots__ = ("model", "schema", "instructions", "require_grounding", "max_tokens", "adapter")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    REQUIRE_GROUNDING_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    schema: str
+    instructions: str
+    require_grounding: bool
+    max_tokens: int
+    adapter: str
+    def __init__(self, model: _Optional[str] = ..., schema: _Optional[str] = ..., instructions: _Optional[str] = ..., require_grounding: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., adapter: _Optional[str] = ...) -> None: ...
+
+class ExtractRequest(_message.Message):
+    __slots__ = ("task", "texts", "long_input", "partial_results", "spec")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    LONG_INPUT_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    long_input: LongInput
+    partial_results: bool
+    spec: ExtractSpec
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., long_input: _Optional[_Union[LongInput, str]] = ..., partial_results: _Optional[bool] = ..., spec: _Optional[_Union[ExtractSpec, _Mapping]] = ...) -> None: ...
+
+class Field(_message.Message):
+    __slots__ = ("path", "score", "start", "end", "grounded")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    GROUNDED_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    score: float
+    start: int
+    end: int
+    grounded: bool
+    def __init__(self, path: _Optional[str] = ..., score: _Optional[float] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., grounded: _Optional[bool] = ...) -> None: ...
+
+class Extraction(_message.Message):
+    __slots__ = ("value", "json", "fields", "complete", "abstained", "input_tokens", "cached_tokens", "output_tokens", "forced_tokens", "chunks")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    ABSTAINED_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FORCED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    value: _struct_pb2.Struct
+    json: str
+    fields: _containers.RepeatedCompositeFieldContainer[Field]
+    complete: bool
+    abstained: bool
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    forced_tokens: int
+    chunks: int
+    def __init__(self, value: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., json: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[Field, _Mapping]]] = ..., complete: _Optional[bool] = ..., abstained: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., forced_tokens: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...
+
+class ExtractResponse(_message.Message):
+    __slots__ = ("results", "errors", "model", "task_version", "timings")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[Extraction]
+    errors: _containers.RepeatedCompositeFieldContainer[ItemError]
+    model: ModelVersion
+    task_version: str
+    timings: Timings
+    def __init__(self, results: _Optional[_Iterable[_Union[Extraction, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class Grammar(_message.Message):
+    __slots__ = ("json_schema", "regex", "lark")
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    REGEX_FIELD_NUMBER: _ClassVar[int]
+    LARK_FIELD_NUMBER: _ClassVar[int]
+    json_schema: str
+    regex: str
+    lark: str
+    def __init__(self, json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., lark: _Optional[str] = ...) -> None: ...
+
+class TransformSpec(_message.Message):
+    __slots__ = ("model", "prompt", "grammar", "sampling", "lookup", "adapter")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    GRAMMAR_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    LOOKUP_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    prompt: str
+    grammar: Grammar
+    sampling: Sampling
+    lookup: bool
+    adapter: str
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., lookup: _Optional[bool] = ..., adapter: _Optional[str] = ...) -> None: ...
+
+class TransformRequest(_message.Message):
+    __slots__ = ("task", "text", "inputs", "spec")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    text: str
+    inputs: _containers.ScalarMap[str, str]
+    spec: TransformSpec
+    def __init__(self, task: _Optional[str] = ..., text: _Optional[str] = ..., inputs: _Optional[_Mapping[str, str]] = ..., spec: _Optional[_Union[TransformSpec, _Mapping]] = ...) -> None: ...
+
+class TransformResponse(_message.Message):
+    __slots__ = ("text", "finish_reason", "complete", "prompt_tokens", "cached_tokens", "output_tokens", "forced_tokens", "drafted_tokens", "accepted_tokens", "model", "task_version", "timings")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FORCED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DRAFTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    finish_reason: FinishReason
+    complete: bool
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    forced_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    model: ModelVersion
+    task_version: str
+    timings: Timings
+    def __init__(self, text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., complete: _Optional[bool] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., forced_tokens: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
 class EmbedRequest(_message.Message):
     __slots__ = ("model", "texts", "truncation", "partial_results")
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -225,33 +549,61 @@ class Sampling(_message.Message):
     stop: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repeat_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class TokenLogprob(_message.Message):
+    __slots__ = ("token", "logprob")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    token: bytes
+    logprob: float
+    def __init__(self, token: _Optional[bytes] = ..., logprob: _Optional[float] = ...) -> None: ...
+
+class TokenChoice(_message.Message):
+    __slots__ = ("chosen", "top")
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    chosen: TokenLogprob
+    top: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
+    def __init__(self, chosen: _Optional[_Union[TokenLogprob, _Mapping]] = ..., top: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
+
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "prompt", "chat", "sampling")
+    __slots__ = ("model", "prompt", "chat", "sampling", "adapter", "sequences", "logprobs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     CHAT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
     chat: Chat
     sampling: Sampling
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., chat: _Optional[_Union[Chat, _Mapping]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+    adapter: str
+    sequences: int
+    logprobs: int
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., chat: _Optional[_Union[Chat, _Mapping]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., adapter: _Optional[str] = ..., sequences: _Optional[int] = ..., logprobs: _Optional[int] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("text", "finish_reason", "prompt_tokens", "output_tokens", "model", "timings")
+    __slots__ = ("text", "finish_reason", "prompt_tokens", "output_tokens", "model", "timings", "sequence", "logprobs", "cached_tokens")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     text: str
     finish_reason: FinishReason
     prompt_tokens: int
     output_tokens: int
     model: ModelVersion
     timings: Timings
-    def __init__(self, text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    sequence: int
+    logprobs: _containers.RepeatedCompositeFieldContainer[TokenChoice]
+    cached_tokens: int
+    def __init__(self, text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., sequence: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[TokenChoice, _Mapping]]] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class TokenizeRequest(_message.Message):
     __slots__ = ("model", "texts")

@@ -39,6 +39,26 @@ class SpratStub:
                 request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.Route = channel.unary_unary(
+                '/sprat.v1.Sprat/Route',
+                request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteRequest.SerializeToString,
+                response_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteResponse.FromString,
+                _registered_method=True)
+        self.Decide = channel.unary_unary(
+                '/sprat.v1.Sprat/Decide',
+                request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.DecideRequest.SerializeToString,
+                response_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.DecideResponse.FromString,
+                _registered_method=True)
+        self.Extract = channel.unary_unary(
+                '/sprat.v1.Sprat/Extract',
+                request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ExtractRequest.SerializeToString,
+                response_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ExtractResponse.FromString,
+                _registered_method=True)
+        self.Transform = channel.unary_stream(
+                '/sprat.v1.Sprat/Transform',
+                request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.TransformRequest.SerializeToString,
+                response_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.TransformResponse.FromString,
+                _registered_method=True)
         self.Embed = channel.unary_unary(
                 '/sprat.v1.Sprat/Embed',
                 request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.EmbedRequest.SerializeToString,
@@ -71,6 +91,34 @@ class SpratServicer:
 
     def Classify(self, request, context):
         """Assigns each text one label of a task, with scores and, where calibrated, a confidence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Route(self, request, context):
+        """Sends each text to one of several targets: Classify, with a target for each label.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Decide(self, request, context):
+        """Answers several questions about each text with probabilities; generates nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Extract(self, request, context):
+        """Fills the fields of a JSON Schema from each text, and says where in the text they stand.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Transform(self, request, context):
+        """Rewrites a text by a prompt, under a grammar where one is given; streams the text as it is made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,6 +166,26 @@ def add_SpratServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ClassifyRequest.FromString,
                     response_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'Route': grpc.unary_unary_rpc_method_handler(
+                    servicer.Route,
+                    request_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteRequest.FromString,
+                    response_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteResponse.SerializeToString,
+            ),
+            'Decide': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decide,
+                    request_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.DecideRequest.FromString,
+                    response_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.DecideResponse.SerializeToString,
+            ),
+            'Extract': grpc.unary_unary_rpc_method_handler(
+                    servicer.Extract,
+                    request_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ExtractRequest.FromString,
+                    response_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ExtractResponse.SerializeToString,
+            ),
+            'Transform': grpc.unary_stream_rpc_method_handler(
+                    servicer.Transform,
+                    request_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.TransformRequest.FromString,
+                    response_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.TransformResponse.SerializeToString,
             ),
             'Embed': grpc.unary_unary_rpc_method_handler(
                     servicer.Embed,
@@ -172,6 +240,114 @@ class Sprat:
             '/sprat.v1.Sprat/Classify',
             sprat_dot_proto_dot_v1_dot_sprat__pb2.ClassifyRequest.SerializeToString,
             sprat_dot_proto_dot_v1_dot_sprat__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Route(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprat.v1.Sprat/Route',
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteRequest.SerializeToString,
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprat.v1.Sprat/Decide',
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.DecideRequest.SerializeToString,
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.DecideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Extract(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprat.v1.Sprat/Extract',
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.ExtractRequest.SerializeToString,
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.ExtractResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Transform(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sprat.v1.Sprat/Transform',
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.TransformRequest.SerializeToString,
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.TransformResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,7 +12,16 @@ from typing import Protocol
 
 import numpy as np
 
-from sprat.values import FinishReason, FloatArray, IntArray, Message, Sampling, Scoring
+from sprat.values import (
+    FinishReason,
+    FloatArray,
+    Grammar,
+    IntArray,
+    Message,
+    Sampling,
+    Scoring,
+    TokenChoice,
+)
 
 
 class EncoderEngine(Protocol):
@@ -47,6 +56,10 @@ class EncoderEngine(Protocol):
         ...
 
 
+class CompiledGrammar(Protocol):
+    """A grammar as `GenerativeEngine.compile` made it: only that engine looks inside."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """A sequence for `GenerativeEngine.start`.
@@ -57,11 +70,24 @@ class Start:
         The caller's identifier, unique among the live sequences.
     prompt : int32[T]
         Prompt tokens, 1 <= T < context_length.
+    shared : int
+        First tokens of the prompt that other prompts begin with too, in [0, T): they may be decoded
+        once and kept.
+    grammar : CompiledGrammar or None
+        What the answer must look like.
+    lookup : bool
+        Whether tokens may be guessed from prompt and answer, and several checked at a time.
+    logprobs : int or None
+        How many of the most probable tokens to report beside each one; None reports nothing.
     """
 
     sequence: int
     prompt: IntArray
     sampling: Sampling
+    shared: int = 0
+    grammar: CompiledGrammar | None = None
+    lookup: bool = False
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +99,22 @@ class Progress:
     text : str
         New whole code points that no stop string can still cut off; may be empty.
     tokens : int
-        Tokens that were sampled in this step for this sequence (0 or 1).
+        Tokens that the answer grew by, an end token included.
     finish_reason : str or None
         Set on the last progress of a sequence; its cells are free by then.
     error : str or None
         The engine could not go on with this sequence; the others are unharmed.
+    complete : bool
+        With ``finish_reason``: the answer ended by itself, and satisfies the grammar.
+    logprobs : tuple of TokenChoice
+        The tokens, where they were asked for, without an end token. Those that the grammar left no
+        choice about have a logprob of 0.
+    cached : int
+        Prompt tokens that were decoded before, for another sequence; once, with the first progress.
+    forced : int
+        Of ``tokens``, those that the grammar left no choice about.
+    drafted, accepted : int
+        Tokens that were guessed, and those of them that were right.
     """
 
     sequence: int
@@ -85,6 +122,12 @@ class Progress:
     tokens: int
     finish_reason: FinishReason | None = None
     error: str | None = None
+    complete: bool = False
+    logprobs: tuple[TokenChoice, ...] = ()
+    cached: int = 0
+    forced: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +225,8 @@ class ChoiceEngine(Protocol):
 class GenerativeEngine(Protocol):
     """A step machine over many sequences.
 
-    One owner thread calls everything but ``tokenize``, ``token_texts``, ``chat_tokens`` and
-    ``most_choice_tokens``, which any thread may call.
+    One owner thread calls everything but ``tokenize``, ``token_texts``, ``chat_tokens``,
+    ``compile`` and ``most_choice_tokens``, which any thread may call.
     """
 
     context_length: int
@@ -203,6 +246,16 @@ class GenerativeEngine(Protocol):
         """The prompt that the model's own chat template makes of a chat: int32[T].
 
         Special-token text in a message's content is not special.
+        """
+        ...
+
+    def compile(self, grammar: Grammar) -> CompiledGrammar:
+        """Prepare a grammar for `Start`; one that was compiled lately is there already.
+
+        Raises
+        ------
+        InvalidInput
+            It is malformed, allows nothing, or is too large. Field: ``grammar``.
         """
         ...
 

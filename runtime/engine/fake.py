@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sprat.engine.base import Choice, Chosen, Progress, Start
+from sprat.engine.base import Choice, Chosen, CompiledGrammar, Progress, Start
 from sprat.engine.stream import TextStream
-from sprat.errors import EngineError
-from sprat.values import FinishReason, FloatArray, IntArray, Message
+from sprat.errors import EngineError, InvalidInput
+from sprat.values import FinishReason, FloatArray, Grammar, IntArray, Message
 
 BEGIN, END = 256, 257
 """Token ids of `FakeGenerator` beyond the 256 bytes: start of a text, end of an answer."""
@@ -221,6 +221,16 @@ class FakeGenerator:
         """One ``role: content`` line for each message, then ``assistant:``."""
         text = "".join(f"{m.role}: {m.content}\n" for m in messages) + "assistant:"
         return self.tokenize(text, add_special=True, parse_special=False)
+
+    def compile(self, grammar: Grammar) -> CompiledGrammar:
+        """Refuse: it knows no grammars.
+
+        Raises
+        ------
+        InvalidInput
+            Always.
+        """
+        raise InvalidInput("grammar: the fake generator takes none", field="grammar")
 
     def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
         """All of the context, whatever the options."""

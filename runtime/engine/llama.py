@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,13 @@ from sprat.engine import llama_lib
 from sprat.engine.base import Progress, Start
 from sprat.engine.llama_chooser import Chooser, option_cells
 from sprat.engine.llama_context import CELL_BLOCK
+from sprat.engine.llama_draft import MOST_DRAFT, Drafter
+from sprat.engine.llama_grammar import Compiler, LlamaGrammar
 from sprat.engine.llama_lane import BATCH_TOKENS, NO_CELLS, Lane, Row
-from sprat.engine.llama_sampler import Sampler, choose
+from sprat.engine.llama_prefix import Prefixes
+from sprat.engine.llama_sampler import Sampler
+from sprat.engine.llama_sequence import LiveSequence
+from sprat.engine.llama_verify import choose_all
 from sprat.engine.llama_vocab import Vocabulary
 from sprat.engine.stream import TextStream
 from sprat.errors import (
@@ -35,7 +39,7 @@ from sprat.errors import (
     TaskNotSupported,
     UnsupportedModel,
 )
-from sprat.values import FinishReason, IntArray, Message
+from sprat.values import Grammar, IntArray, Message
 
 if TYPE_CHECKING:
     from sprat.engine.chat import ChatTemplate
@@ -49,33 +53,8 @@ DEFAULT_SHARE = 1024
 answer of narrow, high-volume work."""
 
 
-@dataclass(eq=False, slots=True)
-class _Sequence:
-    """A live sequence.
-
-    Attributes
-    ----------
-    number : int
-        The caller's name for it.
-    order : int
-        Later ones have the greater.
-    ids : int32[T]
-        Tokens to decode next: the rest of the prompt, or the last sampled one.
-    position : int
-        Tokens that are decoded.
-    left : int
-        Tokens that may still be sampled.
-    """
-
-    number: int
-    order: int
-    lane: Lane
-    ids: IntArray
-    left: int
-    sampler: Sampler
-    stream: TextStream
-    position: int = 0
-    place: int = -1
+SPARE_PLACES = 2
+"""Prefixes that are kept for prompts that begin alike. Each takes the cells of one sequence."""
 
 
 class LlamaEngine:
@@ -127,9 +106,10 @@ class LlamaEngine:
         if not 1 <= sequence_limit <= most:
             raise EngineError(f"sequence_limit: expected 1 to {most}, got {sequence_limit}")
         self._lanes: list[Lane] = []
-        self._live: dict[int, _Sequence] = {}
-        self._running: deque[_Sequence] = deque()
-        self._filling: deque[_Sequence] = deque()
+        self._prefixes: dict[Lane, Prefixes] = {}
+        self._live: dict[int, LiveSequence] = {}
+        self._running: deque[LiveSequence] = deque()
+        self._filling: deque[LiveSequence] = deque()
         self._started = 0
         self._chooser: Chooser | None = None
         self._choice_cells = choice_cells
@@ -144,11 +124,19 @@ class LlamaEngine:
             self.sequence_limit = sequence_limit
             self._vocabulary = Vocabulary(self._lib, self._model)
             self._template = _chat_template(self._lib, self._model, self._vocabulary)
+            self._compiler = Compiler(self._vocabulary)
             for places, capacity in _shares(self.context_length, sequence_limit, cells):
                 lane = Lane(
-                    self._lib, self._model, places=places, capacity=capacity, threads=threads
+                    self._lib,
+                    self._model,
+                    places=places,
+                    # Copies of long places would cost more memory and time than they save.
+                    spare=SPARE_PLACES if capacity <= DEFAULT_SHARE else 0,
+                    capacity=capacity,
+                    threads=threads,
                 )
                 self._lanes.append(lane)
+                self._prefixes[lane] = Prefixes(lane)
                 lane.warm_up(token=0)
         except BaseException:
             self.close()
@@ -207,6 +195,10 @@ class LlamaEngine:
     def _controls(self, ids: IntArray) -> IntArray:
         return ids[np.isin(ids, self._vocabulary.control_ids)]
 
+    def compile(self, grammar: Grammar) -> LlamaGrammar:
+        """See `sprat.engine.base.GenerativeEngine.compile`."""
+        return self._compiler.compile(grammar)
+
     def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
         """See `sprat.engine.base.GenerativeEngine.most_choice_tokens`."""
         longest = max(map(len, options))
@@ -255,6 +247,11 @@ class LlamaEngine:
         if len(prompt) >= self.context_length:
             raise InputTooLong(field="prompt", tokens=len(prompt), limit=self.context_length - 1)
         self._check_ids(prompt)
+        if not 0 <= start.shared < len(prompt):
+            raise EngineError(f"shared: expected 0 to {len(prompt) - 1}, got {start.shared}")
+        grammar = start.grammar
+        if not (grammar is None or isinstance(grammar, LlamaGrammar)):
+            raise EngineError(f"grammar: was compiled by another engine ({type(grammar).__name__})")
         for name, good in (
             ("max_tokens", sampling.max_tokens >= 1),
             ("temperature", 0 <= sampling.temperature < np.inf),
@@ -271,19 +268,34 @@ class LlamaEngine:
         lane = next((lane for lane in self._lanes if lane.has_room(grown)), None)
         if lane is None:
             raise EngineError(f"no room for a sequence of {grown} tokens")
-        sequence = _Sequence(
+        can_draft = start.lookup and lane.can_roll_back
+        sequence = LiveSequence(
             start.sequence,
             self._started,
             lane,
+            self._vocabulary,
+            prompt,
             prompt,
             left=grown - len(prompt),
-            stream=TextStream(sampling.stop),
             sampler=Sampler(sampling, prompt),
+            stream=TextStream(sampling.stop),
+            matcher=None if grammar is None else grammar.matcher(),
+            drafter=Drafter(prompt) if can_draft else None,
+            logprobs=start.logprobs,
+            shared=start.shared,
         )
         self._started += 1
         lane.enter(sequence)
         self._live[start.sequence] = sequence
         self._filling.append(sequence)
+        self._look_up(sequence)
+
+    def _look_up(self, sequence: LiveSequence) -> None:
+        """Have a sequence take, make or await the prefix that it shares."""
+        found = self._prefixes[sequence.lane].lookup(sequence)
+        sequence.is_making, sequence.is_waiting = found == "make", found == "wait"
+        if found == "taken":
+            sequence.skip_prefix()
 
     def _check_ids(self, ids: IntArray) -> None:
         if len(ids) and not (ids.min() >= 0 and ids.max() < self._vocabulary.size):
@@ -298,10 +310,11 @@ class LlamaEngine:
         if sequence in self._live:
             self._release(self._live[sequence])
 
-    def _release(self, sequence: _Sequence) -> None:
+    def _release(self, sequence: LiveSequence) -> None:
         del self._live[sequence.number]
         queue = self._running if sequence in self._running else self._filling
         queue.remove(sequence)
+        self._prefixes[sequence.lane].left(sequence)
         sequence.lane.leave(sequence)
 
     def step(self, *, max_tokens: int, threads: int) -> list[Progress]:
@@ -314,31 +327,56 @@ class LlamaEngine:
                 progress += self._decode(lane, planned, plan, threads)
         return progress
 
-    def _plan(self, max_tokens: int) -> dict[_Sequence, int]:
-        """Who decodes how many tokens: answers one each, then prompts what they need.
+    def _plan(self, max_tokens: int) -> dict[LiveSequence, int]:
+        """Who decodes how many tokens: what answers grew by, then prompts what they need.
 
         Who was served goes to the end of its queue, so that turns are fair from step to step. A
         prompt gets its slice whole: slices of several prompts would take a pass each.
         """
-        plan: dict[_Sequence, int] = {}
+        plan: dict[LiveSequence, int] = {}
         # A crowd of answers does not keep prompts out.
         answers = max(1, max_tokens - 1) if self._filling else max_tokens
         for queue, room in ((self._running, answers), (self._filling, max_tokens)):
             for _ in range(len(queue)):
-                count = min(len(queue[0].ids), room, max_tokens)
-                if count < 1:
+                sequence = queue[0]
+                room = min(room, max_tokens)
+                count = min(self._wanted(sequence), room)
+                if room < 1:
                     break
-                plan[queue[0]] = count
+                if count and count == len(sequence.ids) and len(self._live) == 1:
+                    # Among others every token of a batch costs more than a guess is worth.
+                    count += sequence.guess(min(room - count, MOST_DRAFT))
+                if count:
+                    plan[sequence] = count
                 room -= count
                 max_tokens -= count
                 queue.rotate(-1)
         return plan
 
+    def _wanted(self, sequence: LiveSequence) -> int:
+        """How many tokens a sequence would decode now; 0 while another one decodes its prefix."""
+        if sequence.is_waiting:
+            self._look_up(sequence)
+        if sequence.is_waiting:
+            return 0
+        if sequence.is_making:
+            return sequence.shared - sequence.position
+        return len(sequence.ids)
+
     def _decode(
-        self, lane: Lane, planned: list[_Sequence], plan: dict[_Sequence, int], threads: int
+        self,
+        lane: Lane,
+        planned: list[LiveSequence],
+        plan: dict[LiveSequence, int],
+        threads: int,
     ) -> Iterable[Progress]:
         rows = [
-            Row(s.place, s.ids[: plan[s]], s.position, output=plan[s] == len(s.ids))
+            Row(
+                s.place,
+                s.ids[: plan[s]],
+                s.position,
+                outputs=1 + len(s.draft) if plan[s] == len(s.ids) else 0,
+            )
             for s in planned
         ]
         status = lane.decode(rows, threads=threads)
@@ -352,42 +390,37 @@ class LlamaEngine:
         for sequence, row in zip(planned, rows, strict=True):
             sequence.position += len(row.ids)
             sequence.ids = sequence.ids[len(row.ids) :]
-        complete = [s for s, row in zip(planned, rows, strict=True) if row.output]
+            if sequence.is_making and sequence.position == sequence.shared:
+                self._prefixes[lane].offer(sequence)
+                sequence.is_making = False
+        complete = [s for s, row in zip(planned, rows, strict=True) if row.outputs]
         if not complete:
             return []
-        tokens = choose([s.sampler for s in complete], lane.logits(len(complete)))
-        return [self._take(s, token) for s, token in zip(complete, tokens, strict=True)]
+        logits_bv = lane.logits(sum(row.outputs for row in rows))
+        stuck = choose_all(complete, logits_bv)
+        return [self._settle(sequence, sequence in stuck) for sequence in complete]
 
-    def _take(self, sequence: _Sequence, token: int | None) -> Progress:
-        """Move a sequence on by the token that was sampled for it."""
-        if token is None:
+    def _settle(self, sequence: LiveSequence, stuck: bool) -> Progress:
+        """Move a sequence on by the tokens that were chosen for it."""
+        if stuck:
             self._release(sequence)
-            error = "the model gave no logits to choose a token by (NaN or infinity)"
+            error = "there is no token to choose: the model's logits are not finite"
+            if sequence.matcher is not None:
+                error += ", or the grammar allows none"
             return Progress(sequence.number, "", 0, error=error)
-        sequence.left -= 1
-        reason: FinishReason | None = None
-        text = ""
-        if self._vocabulary.is_end(token):
-            reason = "stop"
-        else:
-            text = sequence.stream.feed(self._vocabulary.piece(token))
-            if sequence.stream.stopped:
-                reason = "stop"
-            elif not sequence.left:
-                reason = "length"
-        if reason:
+        sequence.settle()
+        if sequence.reason is not None:
             self._release(sequence)
-            return Progress(sequence.number, text + sequence.stream.flush(), 1, reason)
-        sequence.ids = np.array([token], np.int32)
-        if sequence not in self._running:
+        elif sequence not in self._running:
             self._filling.remove(sequence)
             self._running.append(sequence)
-        return Progress(sequence.number, text, 1)
+        return sequence.progress()
 
     def close(self) -> None:
         """See `sprat.engine.base.GenerativeEngine.close`."""
         for sequence in list(self._live.values()):
             self._release(sequence)
+        self._prefixes.clear()
         while self._lanes:
             self._lanes.pop().close()
         if self._chooser is not None:

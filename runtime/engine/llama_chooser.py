@@ -146,6 +146,7 @@ class Chooser:
             model,
             cells=self.cells,
             sequences=SEQUENCES,
+            outputs=SEQUENCES,
             batch_tokens=BATCH_TOKENS,
             is_unified=True,
             threads=threads,

@@ -21,11 +21,12 @@ def make_context(
     *,
     cells: int,
     sequences: int,
+    outputs: int,
     batch_tokens: int,
     is_unified: bool,
     threads: int,
 ) -> Any:
-    """Make a context with room for one row of logits a sequence.
+    """Make a context.
 
     Parameters
     ----------
@@ -36,7 +37,9 @@ def make_context(
     cells : int
         Tokens that all sequences hold together, a multiple of `CELL_BLOCK` for each place.
     sequences : int
-        Most sequences, and most rows of logits of a batch: llama.cpp wants no fewer.
+        Most sequences.
+    outputs : int
+        Most rows of logits of a batch, at least ``sequences``: llama.cpp wants no fewer.
     batch_tokens : int
         Most tokens of a batch.
     is_unified : bool
@@ -52,7 +55,8 @@ def make_context(
     params = lib.llama_context_default_params()
     params.n_ctx = cells
     params.n_batch = params.n_ubatch = batch_tokens
-    params.n_seq_max = params.n_outputs_max = sequences
+    params.n_seq_max = sequences
+    params.n_outputs_max = outputs
     params.n_threads = params.n_threads_batch = threads
     params.flash_attn_type = FLASH_ATTENTION_OFF
     params.kv_unified = is_unified

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sprat.engine.llama_context import CELL_BLOCK, make_context
+from sprat.engine.llama_draft import MOST_DRAFT
 from sprat.errors import EngineError, UnsupportedModel
 from sprat.values import FloatArray, IntArray
 
@@ -41,14 +42,14 @@ class Row:
     ----------
     position : int
         Of the first one in its sequence.
-    output : bool
-        Whether the last one's logits are wanted.
+    outputs : int
+        Of how many tokens, from the last one, the logits are wanted.
     """
 
     place: int
     ids: IntArray
     position: int
-    output: bool
+    outputs: int
 
 
 class Lane:
@@ -70,10 +71,18 @@ class Lane:
         A loaded model, which outlives this object.
     places : int
         Most sequences.
+    spare : int
+        Further places, to keep what `copy` puts there.
     capacity : int
         Most tokens of each.
     threads : int
         Compute threads until `decode` says otherwise.
+
+    Attributes
+    ----------
+    can_roll_back : bool
+        Whether this model forgets tokens at the end of a sequence; some keep a state instead. Known
+        after `warm_up`.
 
     Raises
     ------
@@ -83,9 +92,13 @@ class Lane:
         llama.cpp cannot make the context, mostly for want of memory.
     """
 
-    def __init__(self, lib: Any, model: Any, *, places: int, capacity: int, threads: int) -> None:
+    def __init__(
+        self, lib: Any, model: Any, *, places: int, spare: int, capacity: int, threads: int
+    ) -> None:
         self.places = places
+        self.spare = range(places, places + spare)
         self.capacity = capacity
+        self.can_roll_back = False
         self._lib = lib
         self._threads = threads
         self._vocabulary_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
@@ -93,8 +106,9 @@ class Lane:
         self.context = make_context(
             lib,
             model,
-            cells=places * (-(-capacity // CELL_BLOCK) * CELL_BLOCK),
-            sequences=places,
+            cells=(places + spare) * (-(-capacity // CELL_BLOCK) * CELL_BLOCK),
+            sequences=places + spare,
+            outputs=places + spare + MOST_DRAFT,
             batch_tokens=BATCH_TOKENS,
             is_unified=False,
             threads=threads,
@@ -147,11 +161,28 @@ class Lane:
         last = self._occupants.pop()
         freed = last.place
         if last is not occupant:
-            self._lib.llama_memory_seq_rm(self._memory, occupant.place, -1, -1)
-            self._lib.llama_memory_seq_cp(self._memory, freed, occupant.place, -1, -1)
+            self.copy(freed, occupant.place)
             last.place = occupant.place
             self._occupants[last.place] = last
         self._lib.llama_memory_seq_rm(self._memory, freed, -1, -1)
+
+    def copy(self, source: int, target: int) -> None:
+        """Make a place hold what another one holds, and nothing else.
+
+        Raises
+        ------
+        EngineError
+            A place is not there: it would abort the process.
+        """
+        known = range(self.places + len(self.spare))
+        if source not in known or target not in known:
+            raise EngineError(f"expected places below {len(known)}, got {source} and {target}")
+        self._lib.llama_memory_seq_rm(self._memory, target, -1, -1)
+        self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def roll_back(self, place: int, position: int) -> None:
+        """Forget the tokens of a place from a position on. Only if `can_roll_back`."""
+        self._lib.llama_memory_seq_rm(self._memory, place, position, -1)
 
     def decode(self, rows: Sequence[Row], *, threads: int) -> int:
         """Decode one batch.
@@ -159,7 +190,8 @@ class Lane:
         Parameters
         ----------
         rows : sequence of Row
-            In order of place, at most one for each, and at most `batch_tokens` tokens.
+            In order of place, at most one for each, at most `batch_tokens` tokens and at most
+            ``places + MOST_DRAFT`` outputs.
 
         Returns
         -------
@@ -183,13 +215,21 @@ class Lane:
                 f"expected places in order, each below {len(self._occupants)}, got {places}"
             )
         end = 0
+        outputs = [row.outputs for row in rows]
+        if sum(outputs) > self.places + MOST_DRAFT or any(
+            not 0 <= count <= size for count, size in zip(outputs, sizes, strict=True)
+        ):
+            raise EngineError(
+                f"expected at most {self.places + MOST_DRAFT} outputs of rows of {sizes} tokens, "
+                f"got {outputs}"
+            )
         for row, size in zip(rows, sizes, strict=True):
             span = slice(end, end := end + size)
             self._ids[span] = row.ids
             self._positions[span] = np.arange(row.position, row.position + size)
             self._places[span] = row.place
             self._outputs[span] = 0
-            self._outputs[end - 1] = row.output
+            self._outputs[end - row.outputs : end] = 1
         self._batch.n_tokens = end
         if threads != self._threads:
             self._lib.llama_set_n_threads(self.context, threads, threads)
@@ -197,7 +237,7 @@ class Lane:
         return int(self._lib.llama_decode(self.context, self._batch))
 
     def logits(self, count: int) -> FloatArray:
-        """Logits of the ``count`` rows of the last `decode` that wanted them, in their order.
+        """Logits of the ``count`` outputs of the last `decode`, in their order.
 
         Returns
         -------
@@ -208,7 +248,7 @@ class Lane:
         return np.ctypeslib.as_array(first, (count, self._vocabulary_size))
 
     def warm_up(self, token: int) -> None:
-        """Decode one token and forget it: the first batch reserves buffers and reads the weights.
+        """Decode one token twice and forget it: that reserves buffers and reads the weights.
 
         Raises
         ------
@@ -217,8 +257,11 @@ class Lane:
         """
         occupant = _Nobody()
         self.enter(occupant)
-        row = Row(occupant.place, np.array([token], np.int32), position=0, output=True)
+        row = Row(occupant.place, np.array([token, token], np.int32), position=0, outputs=1)
         status = self.decode([row], threads=self._threads)
+        self.can_roll_back = bool(
+            self._lib.llama_memory_seq_rm(self._memory, occupant.place, 1, -1)
+        )
         self.leave(occupant)
         if status:
             raise EngineError(f"llama.cpp cannot decode with this model (status {status})")

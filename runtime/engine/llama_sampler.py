@@ -52,7 +52,11 @@ class Sampler:
         return self._random.random()
 
 
-def choose(samplers: Sequence[Sampler], logits_bv: FloatArray) -> list[int | None]:
+def choose(
+    samplers: Sequence[Sampler],
+    logits_bv: FloatArray,
+    mask_bw: IntArray | None = None,
+) -> list[int | None]:
     """Choose a token for each sequence.
 
     `sprat.kernels.sample` says in which order the settings apply; the penalty comes first.
@@ -63,16 +67,19 @@ def choose(samplers: Sequence[Sampler], logits_bv: FloatArray) -> list[int | Non
         One for each row.
     logits_bv : float32[B, V]
         Overwritten where there is a penalty.
+    mask_bw : int32[B, W], optional
+        What is allowed, as in `sprat.kernels.mask_logits`. Absent: every token.
 
     Returns
     -------
     list of int or None
-        None for a row that has NaN or +inf, or no finite logit: there is nothing to choose.
+        None for a row whose allowed logits have NaN or +inf, or none that is finite: there is
+        nothing to choose.
     """
     if any(sampler.recent for sampler in samplers):
         _penalize(samplers, logits_bv)
     coins = np.array([sampler.coin() for sampler in samplers])
-    tokens = _sample(samplers, logits_bv, coins)
+    tokens = _sample(samplers, logits_bv, coins, mask_bw)
     for sampler, token in zip(samplers, tokens, strict=True):
         if token is not None:
             sampler.recent.append(token)
@@ -80,7 +87,10 @@ def choose(samplers: Sequence[Sampler], logits_bv: FloatArray) -> list[int | Non
 
 
 def _sample(
-    samplers: Sequence[Sampler], logits_bv: FloatArray, coins_b: npt.NDArray[np.float64]
+    samplers: Sequence[Sampler],
+    logits_bv: FloatArray,
+    coins_b: npt.NDArray[np.float64],
+    mask_bw: IntArray | None,
 ) -> list[int | None]:
     try:
         chosen_b = sample(
@@ -90,16 +100,20 @@ def _sample(
             np.array([sampler.top_k for sampler in samplers], np.int32),
             np.array([sampler.top_p for sampler in samplers], np.float32),
             np.array([sampler.min_p for sampler in samplers], np.float32),
+            mask_bw,
         )
     except ValueError:
         if len(samplers) == 1:
             return [None]
-        rows = range(len(samplers))
+        rows = (slice(row, row + 1) for row in range(len(samplers)))
         return [
             token
             for row in rows
             for token in _sample(
-                samplers[row : row + 1], logits_bv[row : row + 1], coins_b[row : row + 1]
+                samplers[row],
+                logits_bv[row],
+                coins_b[row],
+                None if mask_bw is None else mask_bw[row],
             )
         ]
     return [*chosen_b.tolist()]

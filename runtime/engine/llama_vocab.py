@@ -32,6 +32,8 @@ class Vocabulary:
         Texts of the tokens that begin and end a text; empty where the model has none.
     end_id : int
         The token of ``eos``, which ends an answer; -1 where there is none.
+    end_ids : list of int
+        Every token that ends an answer, that of ``eos`` first.
     control_ids : int32[C]
         Tokens that structure a prompt, such as ``<|im_end|>``. Their text is special only to who
         asks for it (``parse_special``).
@@ -53,6 +55,8 @@ class Vocabulary:
         attributes = lib.llama_vocab_get_attr
         special = [i for i in range(self.size) if attributes(self._vocab, i) & _CONTROL_OR_UNKNOWN]
         self.control_ids = np.array(special, np.int32)
+        ends = [token for token in special if self.is_end(token) and token != self.end_id]
+        self.end_ids = [self.end_id, *ends] if eos >= 0 else ends
         texts = {
             lib.llama_vocab_get_text(self._vocab, i).decode("utf-8", "replace") for i in special
         }
@@ -102,9 +106,13 @@ class Vocabulary:
             piece = self._pieces[token] = self._bytes(token, special=False)
         return piece
 
+    def raw(self, token: int) -> bytes:
+        """The bytes of a token, also of a control token."""
+        return self._bytes(token, special=True)
+
     def text(self, token: int) -> str:
         """A token as text, for people. Invalid UTF-8 becomes U+FFFD."""
-        return self._bytes(token, special=True).decode("utf-8", "replace")
+        return self.raw(token).decode("utf-8", "replace")
 
     def is_end(self, token: int) -> bool:
         """Whether the model ends its answer with this token."""

@@ -11,13 +11,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen, GenerativeEngine, Progress
+from sprat.engine.base import (
+    MOST_OPTION_TOKENS,
+    Choice,
+    Chosen,
+    CompiledGrammar,
+    GenerativeEngine,
+    Progress,
+    Start,
+)
 from sprat.errors import InputTooLong, InvalidInput, SpratError
 from sprat.manifest import ModelManifest
 from sprat.model.common import model_info, note
 from sprat.scheduler import ChoiceWork, ComputePool, GenerateScheduler, GenerateWork, Mailbox
 from sprat.tokenizer import check_text
-from sprat.values import Chunk, IntArray, ItemError, Message, Sampling, Scoring, Timings, Tokenized
+from sprat.values import (
+    Chunk,
+    Grammar,
+    IntArray,
+    ItemError,
+    Message,
+    Sampling,
+    Scoring,
+    Timings,
+    Tokenized,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,19 @@ def _answer(future: asyncio.Future[Chosen], outcome: Chosen | SpratError) -> Non
         future.set_result(outcome)
 
 
+def _post(
+    mailbox: Mailbox,
+    events: asyncio.Queue[tuple[int, Progress | SpratError]],
+    index: int,
+    event: Progress | SpratError,
+) -> None:
+    mailbox.post(events.put_nowait, (index, event))
+
+
+def _reseeded(sampling: Sampling, index: int) -> Sampling:
+    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + index)
+
+
 def _common_length(one: IntArray, other: IntArray) -> int:
     """How many tokens two rows have in common at their start."""
     length = min(len(one), len(other))
@@ -78,60 +109,125 @@ class GenerativeModel:
         self._scheduler = scheduler
         self._pool = pool
 
+    async def compile(self, grammar: Grammar, *, field: str = "grammar") -> CompiledGrammar:
+        """Prepare a grammar for `generate`; one that was compiled lately is there at once.
+
+        Parameters
+        ----------
+        field : str
+            What the request calls it.
+
+        Raises
+        ------
+        InvalidInput
+            It is malformed, allows nothing, or is too large.
+        """
+        try:
+            return await self._pool.run(self.info.name, lambda: self._engine.compile(grammar))
+        except InvalidInput as error:
+            raise InvalidInput(error.message.replace("grammar", field, 1), field=field) from None
+
     async def generate(
         self,
         prompt: str | Sequence[Message],
         sampling: Sampling,
         *,
+        probes: Sequence[Sequence[Message]] = (),
+        grammar: CompiledGrammar | None = None,
+        lookup: bool = False,
+        logprobs: int | None = None,
+        sequences: int = 1,
         deadline: float = math.inf,
         mailbox: Mailbox,
     ) -> AsyncGenerator[Chunk, None]:
         """Continue a raw prompt, or answer a chat in the model's own template.
 
+        Parameters
+        ----------
+        probes : sequence of sequence of Message
+            Two chats about other texts: the tokens with which both begin are those that all chats
+            share. They are read once and kept. Empty: nothing is shared.
+        grammar : CompiledGrammar, optional
+            What the answer must look like, from `compile`.
+        lookup : bool
+            Guess tokens from prompt and answer, and check several in one pass.
+        logprobs : int, optional
+            How many of the most probable tokens to report beside each one; absent: no report.
+        sequences : int
+            Answers to make side by side; a seed grows by 1 from one to the next.
+
         Yields
         ------
         Chunk
-            Pieces of the answer; the last one has ``finish_reason`` and the totals. Closing the
-            iterator early stops the generation within one step.
+            Pieces of the answers; the last one of each has ``finish_reason`` and the totals.
+            Closing the iterator early stops the generation within one step.
 
         Raises
         ------
         InvalidInput, InputTooLong
-            When the prompt cannot be used or leaves no room for an answer.
+            When the prompt cannot be used or leaves no room for an answer, or there are more
+            sequences than the model has places for.
         QueueFull, DeadlineExceeded, NotReady
             When the model cannot take the work on.
         """
         started = time.perf_counter_ns()
-        ids = await self._pool.run(self.info.name, lambda: self._prompt_ids(prompt))
+        most = self._engine.sequence_limit
+        if not 1 <= sequences <= most:
+            raise InvalidInput(
+                f"sequences: expected 1 to {most}, got {sequences}", field="sequences"
+            )
+        ids, shared = await self._pool.run(self.info.name, lambda: self._prompt_ids(prompt, probes))
         limit = self.info.max_tokens - 1
         field = "prompt" if isinstance(prompt, str) else "chat"
         if len(ids) > limit:
             raise InputTooLong(field=field, tokens=len(ids), limit=limit)
         room = self.info.max_tokens - len(ids)
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
-        tokenize_ns = time.perf_counter_ns() - started
-        events: asyncio.Queue[Progress | SpratError] = asyncio.Queue()
-        work = GenerateWork(
+        start = Start(
+            -1,
             ids,
             sampling,
-            deadline,
-            on_progress=lambda event: mailbox.post(events.put_nowait, event),
+            # Answers to one prompt share all of it but the token whose logits each one needs.
+            shared=shared if sequences == 1 else len(ids) - 1,
+            grammar=grammar,
+            lookup=lookup,
+            logprobs=logprobs,
         )
-        self._scheduler.submit(work)
+        tokenize_ns = time.perf_counter_ns() - started
+        events: asyncio.Queue[tuple[int, Progress | SpratError]] = asyncio.Queue()
+        works = [
+            GenerateWork(
+                replace(start, sampling=_reseeded(sampling, index)),
+                deadline,
+                on_progress=functools.partial(_post, mailbox, events, index),
+            )
+            for index in range(sequences)
+        ]
+        self._scheduler.submit(works)
+        unfinished = sequences
         try:
-            while True:
-                event = await events.get()
+            while unfinished:
+                index, event = await events.get()
                 if isinstance(event, SpratError):
                     raise event
                 if event.finish_reason is None:
-                    yield Chunk(event.text)
+                    yield Chunk(event.text, sequence=index, logprobs=event.logprobs)
                     continue
+                unfinished -= 1
+                work = works[index]
                 now = time.perf_counter_ns()
                 yield Chunk(
                     event.text,
                     event.finish_reason,
                     prompt_tokens=len(ids),
                     output_tokens=work.output_tokens,
+                    sequence=index,
+                    logprobs=event.logprobs,
+                    complete=event.complete,
+                    cached_tokens=work.cached_tokens,
+                    forced_tokens=work.forced_tokens,
+                    drafted_tokens=work.drafted_tokens,
+                    accepted_tokens=work.accepted_tokens,
                     timings=Timings(
                         tokenize_ns,
                         work.started_ns - work.submitted_ns,
@@ -141,9 +237,9 @@ class GenerativeModel:
                     model=self.info.name,
                     model_version=self.info.version,
                 )
-                return
         finally:
-            self._scheduler.cancel(work)
+            for work in works:
+                self._scheduler.cancel(work)
 
     async def choose(
         self,
@@ -249,13 +345,21 @@ class GenerativeModel:
             choices.append((index, Choice(ids, kept, rows, scoring, normalize_length)))
         return choices, errors
 
-    def _prompt_ids(self, prompt: str | Sequence[Message]) -> IntArray:
+    def _prompt_ids(
+        self, prompt: str | Sequence[Message], probes: Sequence[Sequence[Message]]
+    ) -> tuple[IntArray, int]:
+        """Tokens of a prompt, and how many of them other prompts begin with too."""
         if isinstance(prompt, str):
             check_text(prompt, field="prompt")
-            return self._engine.tokenize(prompt, add_special=True, parse_special=False)
+            return self._engine.tokenize(prompt, add_special=True, parse_special=False), 0
         for index, message in enumerate(prompt):
             check_text(message.content, field=f"chat.messages[{index}].content")
-        return self._engine.chat_tokens(prompt)
+        ids = self._engine.chat_tokens(prompt)
+        if not probes:
+            return ids, 0
+        first, second = (self._engine.chat_tokens(probe) for probe in probes)
+        shared = _common_length(ids, first[: _common_length(first, second)])
+        return ids, min(shared, len(ids) - 1)
 
     async def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
         """Ids and pieces of texts, whatever their length."""

@@ -6,14 +6,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sprat.budget import ComputePermits
 from sprat.engine.base import ChoiceEngine, GenerativeEngine, Progress, Start
 from sprat.errors import Cancelled, DeadlineExceeded, EngineError, NotReady, QueueFull, SpratError
 from sprat.scheduler.choose import Choices, ChoiceWork
 from sprat.scheduler.loop import as_sprat_error
-from sprat.values import IntArray, Sampling
 
 SLICE_TOKENS = 64
 """Most tokens of one llama.cpp batch: bounds how long permits are held at a stretch."""
@@ -25,29 +24,42 @@ class GenerateWork:
 
     Attributes
     ----------
-    prompt : int32[T]
-        Prompt tokens.
+    start : Start
+        What the engine gets; its number is given when its turn comes.
     deadline : float
         `time.monotonic` value after which nobody wants more; infinity without one.
     on_progress : callable
-        Called on the scheduler thread with each `Progress` that has text or ends the answer, or
-        once with a `SpratError` instead.
+        Called on the scheduler thread with each `Progress` that says anything, or once with a
+        `SpratError` instead.
+    output_tokens, cached_tokens, forced_tokens, drafted_tokens, accepted_tokens : int
+        Sums over the `Progress` so far.
     """
 
-    prompt: IntArray
-    sampling: Sampling
+    start: Start
     deadline: float
     on_progress: Callable[[Progress | SpratError], None]
     submitted_ns: int = 0
     started_ns: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    forced_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     cancelled: bool = False
     sequence: int = -1
 
     @property
     def tokens(self) -> int:
         """Most tokens that prompt and answer take together."""
-        return len(self.prompt) + self.sampling.max_tokens
+        return len(self.start.prompt) + self.start.sampling.max_tokens
+
+    def count(self, progress: Progress) -> None:
+        """Add to the sums."""
+        self.output_tokens += progress.tokens
+        self.cached_tokens += progress.cached
+        self.forced_tokens += progress.forced
+        self.drafted_tokens += progress.drafted
+        self.accepted_tokens += progress.accepted
 
 
 class GenerateScheduler:
@@ -99,8 +111,8 @@ class GenerateScheduler:
         assert self._engine is not None
         return self._engine
 
-    def submit(self, work: GenerateWork) -> None:
-        """Queue an answer.
+    def submit(self, works: Sequence[GenerateWork]) -> None:
+        """Queue answers: all, or none where it raises.
 
         Raises
         ------
@@ -109,10 +121,11 @@ class GenerateScheduler:
         EngineError
             When the engine broke and was given up.
         """
-        work.submitted_ns = time.perf_counter_ns()
+        for work in works:
+            work.submitted_ns = time.perf_counter_ns()
         with self._changed:
-            self._check_room(work.tokens)
-            self._waiting.append(work)
+            self._check_room(sum(work.tokens for work in works))
+            self._waiting.extend(works)
             self._changed.notify()
 
     def submit_choices(self, works: Sequence[ChoiceWork]) -> None:
@@ -241,7 +254,7 @@ class GenerateScheduler:
             self._next_sequence += 1
             work.started_ns = time.perf_counter_ns()
             try:
-                engine.start(Start(work.sequence, work.prompt, work.sampling))
+                engine.start(replace(work.start, sequence=work.sequence))
             except Exception as error:
                 failed.append((work, as_sprat_error(self.name, error)))
             else:
@@ -263,10 +276,10 @@ class GenerateScheduler:
             live = self._live.get(item.sequence)
             if live is None:
                 continue
-            live.output_tokens += item.tokens
+            live.count(item)
             if item.error is not None:
                 live.on_progress(EngineError(f"model {self.name}: {item.error}"))
-            elif item.text or item.finish_reason:
+            elif item.text or item.finish_reason or item.logprobs:
                 live.on_progress(item)
             if item.error is not None or item.finish_reason:
                 del self._live[item.sequence]

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf import text_format
+from google.protobuf import struct_pb2, text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -173,7 +173,7 @@ def _add_reflection(server: grpc.aio.Server) -> None:
     """Reflection under both names; the package knows the older one only, the protocol is one."""
     names = (SERVICE_NAME, HEALTH_NAME, *REFLECTION_NAMES)
     pool = DescriptorPool()
-    for module in (sprat_pb2, health_pb2, reflection_pb2):
+    for module in (struct_pb2, sprat_pb2, health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     older = FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(older)

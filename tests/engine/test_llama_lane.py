@@ -46,7 +46,7 @@ def lane(engine: LlamaEngine) -> Iterator[Lane]:
 
 
 def row(place: int = 0, count: int = 1, token: int = 20) -> Row:
-    return Row(place, np.full(count, token, np.int32), position=0, output=True)
+    return Row(place, np.full(count, token, np.int32), position=0, outputs=1)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,12 @@ def test_llama_logits_come_in_the_order_of_the_rows_that_want_them(engine: Llama
         lane.enter(guest)
     sizes = [3, 70, 1, 2, 40]
     rows = [
-        Row(place, np.arange(20, 20 + size, dtype=np.int32) * (place + 1), 0, output=place != 2)
+        Row(
+            place,
+            np.arange(20, 20 + size, dtype=np.int32) * (place + 1),
+            0,
+            outputs=int(place != 2),
+        )
         for place, size in enumerate(sizes)
     ]
     assert lane.decode(rows, threads=2) == 0

@@ -1,0 +1,224 @@
+"""The client that blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from sprat import codec
+from sprat.client.channel import (
+    DEFAULT_TIMEOUT_S,
+    OPTIONS,
+    OVERALL,
+    bearer,
+    credentials,
+    not_ready,
+    socket_address,
+    to_error,
+)
+from sprat.errors import NotReady
+from sprat.proto.v1 import sprat_pb2 as pb
+from sprat.proto.v1.sprat_pb2_grpc import SpratStub
+from sprat.values import (
+    Chunk,
+    ClassifyResult,
+    EmbedResult,
+    LabelSet,
+    Message,
+    ModelInfo,
+    Sampling,
+    TaskInfo,
+    TokenizeResult,
+    Truncation,
+)
+
+
+class Client:
+    """A blocking client. Safe to share between threads; close it or use it as a context manager.
+
+    Parameters
+    ----------
+    target : str, optional
+        ``unix:PATH`` or ``HOST:PORT``; absent: the default Unix socket of this user.
+    token : str, optional
+        Bearer token.
+    tls_ca : Path, optional
+        PEM file of the authority that signed the server's certificate; turns TLS on.
+    tls_certificate, tls_key : Path, optional
+        PEM files of this client, where the server asks for them (mTLS).
+    timeout_s : float or None
+        Deadline of every unary call, in seconds; None waits for ever.
+
+    Examples
+    --------
+    >>> with Client() as client:  # doctest: +SKIP
+    ...     client.classify("tickets", ["Where is my parcel?"]).items[0].label
+    'shipping'
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        token: str | None = None,
+        tls_ca: Path | None = None,
+        tls_certificate: Path | None = None,
+        tls_key: Path | None = None,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        secured = credentials(tls_ca, tls_certificate, tls_key)
+        address = socket_address(target)
+        self._channel = (
+            grpc.insecure_channel(address, OPTIONS)
+            if secured is None
+            else grpc.secure_channel(address, secured, OPTIONS)
+        )
+        self._stub: Any = SpratStub(self._channel)  # type: ignore[no-untyped-call]
+        self._metadata = bearer(token)
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def wait_until_ready(self, timeout_s: float = 30.0) -> None:
+        """Return when the server is there and every model is loaded.
+
+        Raises
+        ------
+        NotReady
+            When that takes longer than ``timeout_s`` seconds, or the server stops before.
+        """
+        health: Any = health_pb2_grpc.HealthStub(self._channel)
+        watch = health.Watch(OVERALL, timeout=timeout_s, wait_for_ready=True)
+        try:
+            for answer in watch:
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+        except grpc.RpcError as error:
+            raise not_ready(error, timeout_s) from None
+        finally:
+            watch.cancel()
+        raise NotReady("the server stopped before it was ready")
+
+    def classify(
+        self,
+        task: str,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+    ) -> ClassifyResult:
+        """Give each text one label of a task.
+
+        Parameters
+        ----------
+        task : str
+            Name of a classify task.
+        texts : sequence of str
+            From 1 to the server's limit.
+        top_k : int, optional
+            How many scores a text gets, from 1; absent: all labels.
+        truncation : {"refuse", "truncate"}
+            What happens to a text of more tokens than the model takes.
+        partial : bool
+            Answer the good texts when some are bad, and list those in ``errors``.
+
+        Raises
+        ------
+        InvalidInput, InputTooLong, NotFound, QueueFull, NotReady, DeadlineExceeded
+            See `sprat.errors`.
+        """
+        request = codec.classify_request(task, texts, top_k, truncation, partial)
+        return codec.classify_result(self._call(self._stub.Classify, request))
+
+    def choose(
+        self,
+        labels: LabelSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+    ) -> ClassifyResult:
+        """Give each text one of a request's own labels, with a generative model.
+
+        Scores are the model's own and not calibrated. Texts are never truncated. Parameters and
+        errors as in `classify`.
+        """
+        request = codec.choose_request(labels, texts, top_k, partial)
+        return codec.classify_result(self._call(self._stub.Classify, request))
+
+    def embed(
+        self,
+        model: str,
+        texts: Sequence[str],
+        *,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+    ) -> EmbedResult:
+        """L2-normalized sentence vectors, float32[N, D]. Parameters and errors as in `classify`."""
+        request = codec.embed_request(model, texts, truncation, partial)
+        return codec.embed_result(self._call(self._stub.Embed, request))
+
+    def generate(
+        self,
+        model: str,
+        prompt: str | Sequence[Message],
+        sampling: Sampling = Sampling(),
+        *,
+        timeout_s: float | None = None,
+    ) -> Iterator[Chunk]:
+        """Stream the continuation of a raw prompt, or the answer to a chat.
+
+        Closing the iterator stops the generation on the server.
+
+        Parameters
+        ----------
+        timeout_s : float, optional
+            Deadline of the whole answer, in seconds; absent: none.
+        """
+        request = codec.generate_request(model, prompt, sampling)
+        call = self._stub.Generate(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            for response in call:
+                yield codec.chunk(response)
+        except grpc.RpcError as error:
+            raise to_error(error) from None
+        finally:
+            call.cancel()
+
+    def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
+        """How a model cuts texts into tokens."""
+        request = codec.tokenize_request(model, texts)
+        return codec.tokenize_result(self._call(self._stub.Tokenize, request))
+
+    def list_tasks(self) -> tuple[TaskInfo, ...]:
+        """Every task of the server, sorted by name."""
+        return codec.task_infos(self._call(self._stub.ListTasks, pb.ListTasksRequest()))
+
+    def list_models(self) -> tuple[ModelInfo, ...]:
+        """Every loaded model, sorted by name."""
+        return codec.model_infos(self._call(self._stub.ListModels, pb.ListModelsRequest()))
+
+    def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise to_error(error) from None

@@ -1,0 +1,45 @@
+"""Between proto messages and values, both ways: one module a verb. Nothing else knows both."""
+
+from sprat.codec.classify import (
+    choose_request,
+    classify_request,
+    classify_response,
+    classify_result,
+    label_set,
+)
+from sprat.codec.common import truncation
+from sprat.codec.embed import embed_request, embed_response, embed_result
+from sprat.codec.generate import chunk, generate_request, generate_response, prompt, sampling
+from sprat.codec.listing import (
+    list_models_response,
+    list_tasks_response,
+    model_infos,
+    task_infos,
+    tokenize_request,
+    tokenize_response,
+    tokenize_result,
+)
+
+__all__ = [
+    "choose_request",
+    "chunk",
+    "classify_request",
+    "classify_response",
+    "classify_result",
+    "embed_request",
+    "embed_response",
+    "embed_result",
+    "generate_request",
+    "generate_response",
+    "label_set",
+    "list_models_response",
+    "list_tasks_response",
+    "model_infos",
+    "prompt",
+    "sampling",
+    "task_infos",
+    "tokenize_request",
+    "tokenize_response",
+    "tokenize_result",
+    "truncation",
+]

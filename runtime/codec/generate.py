@@ -1,0 +1,116 @@
+"""Generate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sprat.codec.common import checked, checked_all, set_number, timings, timings_message
+from sprat.errors import InvalidInput
+from sprat.proto.v1 import sprat_pb2 as pb
+from sprat.values import Chunk, FinishReason, Message, Role, Sampling
+
+_ROLE_NUMBERS: dict[Role, pb.Role] = {
+    "system": pb.ROLE_SYSTEM,
+    "user": pb.ROLE_USER,
+    "assistant": pb.ROLE_ASSISTANT,
+}
+_ROLES: dict[int, Role] = {int(number): role for role, number in _ROLE_NUMBERS.items()}
+_FINISH_REASON_NUMBERS: dict[FinishReason, pb.FinishReason] = {
+    "stop": pb.FINISH_REASON_STOP,
+    "length": pb.FINISH_REASON_LENGTH,
+}
+_FINISH_REASONS: dict[int, FinishReason] = {
+    int(number): reason for reason, number in _FINISH_REASON_NUMBERS.items()
+}
+_SAMPLING_NUMBERS = (
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "seed",
+)
+
+
+def prompt(request: pb.GenerateRequest) -> str | list[Message]:
+    """The raw prompt or the chat of a request.
+
+    Raises
+    ------
+    InvalidInput
+        When neither is set, or a role is none of the enum's.
+    """
+    kind = request.WhichOneof("input")
+    if kind is None:
+        raise InvalidInput("input: expected prompt or chat, got neither", field="input")
+    if kind == "prompt":
+        return str(request.prompt)
+    messages = []
+    for index, message in enumerate(request.chat.messages):
+        role = _ROLES.get(message.role)
+        if role is None:
+            field = f"chat.messages[{index}].role"
+            raise InvalidInput(
+                f"{field}: expected ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT, got {message.role}",
+                field=field,
+            )
+        messages.append(Message(role, message.content))
+    return messages
+
+
+def sampling(request: pb.GenerateRequest) -> Sampling:
+    """Sampling parameters; what is absent keeps the default of `Sampling`."""
+    message = request.sampling
+    given = {name: getattr(message, name) for name in _SAMPLING_NUMBERS if message.HasField(name)}
+    return Sampling(**given, stop=tuple(message.stop))
+
+
+def generate_request(
+    model: str, given: str | Sequence[Message], parameters: Sampling
+) -> pb.GenerateRequest:
+    """A generate call as a message."""
+    stop = checked_all(parameters.stop, "sampling.stop")
+    request = pb.GenerateRequest(model=checked(model, "model"), sampling=pb.Sampling(stop=stop))
+    for name in _SAMPLING_NUMBERS:
+        set_number(request.sampling, name, getattr(parameters, name), f"sampling.{name}")
+    if isinstance(given, str):
+        request.prompt = checked(given, "prompt")
+        return request
+    request.chat.SetInParent()
+    for index, message in enumerate(given):
+        where = f"chat.messages[{index}]"
+        role = _ROLE_NUMBERS.get(message.role)
+        if role is None:
+            known = ", ".join(_ROLE_NUMBERS)
+            raise InvalidInput(f"{where}.role: expected one of {known}", field=f"{where}.role")
+        content = checked(message.content, f"{where}.content")
+        request.chat.messages.append(pb.Message(role=role, content=content))
+    return request
+
+
+def generate_response(chunk: Chunk) -> pb.GenerateResponse:
+    """A `Chunk` as a message; the totals only on the last one."""
+    if chunk.finish_reason is None:
+        return pb.GenerateResponse(text=chunk.text)
+    return pb.GenerateResponse(
+        text=chunk.text,
+        finish_reason=_FINISH_REASON_NUMBERS[chunk.finish_reason],
+        prompt_tokens=chunk.prompt_tokens,
+        output_tokens=chunk.output_tokens,
+        model=pb.ModelVersion(name=chunk.model, version=chunk.model_version),
+        timings=timings_message(chunk.timings),
+    )
+
+
+def chunk(response: pb.GenerateResponse) -> Chunk:
+    """A message as a `Chunk`."""
+    return Chunk(
+        text=response.text,
+        finish_reason=_FINISH_REASONS.get(response.finish_reason),
+        prompt_tokens=response.prompt_tokens,
+        output_tokens=response.output_tokens,
+        timings=timings(response.timings),
+        model=response.model.name,
+        model_version=response.model.version,
+    )

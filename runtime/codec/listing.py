@@ -1,0 +1,111 @@
+"""Tokenize, and the lists of what is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sprat.codec.common import checked, checked_all, timings, timings_message
+from sprat.proto.v1 import sprat_pb2 as pb
+from sprat.values import ModelInfo, TaskInfo, Tokenized, TokenizeResult
+
+
+def tokenize_request(model: str, texts: Sequence[str]) -> pb.TokenizeRequest:
+    """A tokenize call as a message."""
+    return pb.TokenizeRequest(model=checked(model, "model"), texts=checked_all(texts, "texts"))
+
+
+def tokenize_response(result: TokenizeResult) -> pb.TokenizeResponse:
+    """A `TokenizeResult` as a message."""
+    return pb.TokenizeResponse(
+        results=[pb.Tokens(ids=item.ids, pieces=item.tokens) for item in result.items],
+        max_tokens=result.max_tokens,
+        model=pb.ModelVersion(name=result.model, version=result.model_version),
+        timings=timings_message(result.timings),
+    )
+
+
+def tokenize_result(response: pb.TokenizeResponse) -> TokenizeResult:
+    """A message as a `TokenizeResult`."""
+    return TokenizeResult(
+        items=tuple(Tokenized(tuple(t.ids), tuple(t.pieces)) for t in response.results),
+        max_tokens=response.max_tokens,
+        model=response.model.name,
+        model_version=response.model.version,
+        timings=timings(response.timings),
+    )
+
+
+def list_tasks_response(tasks: Iterable[TaskInfo]) -> pb.ListTasksResponse:
+    """Tasks as a message."""
+    return pb.ListTasksResponse(
+        tasks=[
+            pb.Task(
+                name=t.name,
+                kind=t.kind,
+                labels=t.labels,
+                models=[pb.ModelVersion(name=n, version=v) for n, v in t.models],
+                calibrated=t.calibrated,
+                accept_at=t.accept_at,
+                version=t.version,
+            )
+            for t in tasks
+        ]
+    )
+
+
+def task_infos(response: pb.ListTasksResponse) -> tuple[TaskInfo, ...]:
+    """A message as values."""
+    return tuple(
+        TaskInfo(
+            name=t.name,
+            kind=t.kind,
+            labels=tuple(t.labels),
+            models=tuple((m.name, m.version) for m in t.models),
+            calibrated=t.calibrated,
+            accept_at=t.accept_at,
+            version=t.version,
+        )
+        for t in response.tasks
+    )
+
+
+def list_models_response(models: Iterable[ModelInfo]) -> pb.ListModelsResponse:
+    """Models as a message."""
+    return pb.ListModelsResponse(
+        models=[
+            pb.Model(
+                name=m.name,
+                kind=m.kind,
+                engine=m.engine,
+                version=m.version,
+                architecture=m.architecture,
+                quantization=m.quantization,
+                tokenizer=m.tokenizer,
+                max_tokens=m.max_tokens,
+                dimension=m.dimension,
+                licence=m.licence,
+                size_bytes=m.size_bytes,
+            )
+            for m in models
+        ]
+    )
+
+
+def model_infos(response: pb.ListModelsResponse) -> tuple[ModelInfo, ...]:
+    """A message as values."""
+    return tuple(
+        ModelInfo(
+            name=m.name,
+            kind="encoder" if m.kind == "encoder" else "generative",
+            engine=m.engine,
+            version=m.version,
+            architecture=m.architecture,
+            quantization=m.quantization,
+            tokenizer=m.tokenizer,
+            max_tokens=m.max_tokens,
+            dimension=m.dimension,
+            licence=m.licence,
+            size_bytes=m.size_bytes,
+        )
+        for m in response.models
+    )
