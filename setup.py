@@ -30,6 +30,7 @@ PACKAGES = {
     "sprat.scheduler": "runtime/scheduler",
     "sprat.server": "runtime/server",
     "sprat.tasks": "runtime/tasks",
+    "sprat.text": "runtime/text",
     "sprat.train": "runtime/train",
     "sprat.kernels": "kernels",
     "sprat.kernels.reference": "kernels/reference",

@@ -9,7 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sprat.values import Label, LabelSet, Message, Sampling
+from sprat.values import (
+    ExtractSpec,
+    Grammar,
+    Label,
+    LabelSet,
+    Message,
+    Sampling,
+    TransformSpec,
+)
 
 if TYPE_CHECKING:
     from sprat.client import AsyncClient, Client
@@ -19,11 +27,14 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
     "Client",
+    "ExtractSpec",
+    "Grammar",
     "Label",
     "LabelSet",
     "Message",
     "Runtime",
     "Sampling",
+    "TransformSpec",
     "__version__",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from types import TracebackType
 
 from sprat.config import Config
@@ -15,12 +15,16 @@ from sprat.values import (
     Chunk,
     ClassifyResult,
     EmbedResult,
+    ExtractResult,
+    ExtractSpec,
     LabelSet,
+    LongInput,
     Message,
     ModelInfo,
     Sampling,
     TaskInfo,
     TokenizeResult,
+    TransformSpec,
     Truncation,
 )
 
@@ -117,6 +121,31 @@ class Runtime:
         """See `sprat.client.Client.choose`."""
         return self._loop.run(self._service.choose(labels, texts, top_k=top_k, partial=partial))
 
+    def extract(
+        self,
+        spec: ExtractSpec,
+        texts: Sequence[str],
+        *,
+        long_input: LongInput = "refuse",
+        partial: bool = False,
+    ) -> ExtractResult:
+        """See `sprat.client.Client.extract`."""
+        return self._loop.run(
+            self._service.extract(spec, texts, long_input=long_input, partial=partial)
+        )
+
+    def transform(
+        self,
+        spec: TransformSpec,
+        text: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[Chunk]:
+        """See `sprat.client.Client.transform`."""
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        return self._stream(self._service.transform(spec, text, inputs=inputs, deadline=deadline))
+
     def embed(
         self,
         model: str,
@@ -140,7 +169,9 @@ class Runtime:
     ) -> Iterator[Chunk]:
         """See `sprat.client.Client.generate`."""
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        stream = self._service.generate(model, prompt, sampling, deadline=deadline)
+        return self._stream(self._service.generate(model, prompt, sampling, deadline=deadline))
+
+    def _stream(self, stream: AsyncGenerator[Chunk, None]) -> Iterator[Chunk]:
         try:
             while (chunk := self._loop.run(_next(stream))) is not None:
                 yield chunk

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from sprat.budget import ComputePermits, CpuBudget, detect
 from sprat.config import Config, LimitsConfig
@@ -15,18 +15,22 @@ from sprat.model import require_encoder, require_generative
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.store import Store
-from sprat.tasks import choose, embed, generate
+from sprat.tasks import choose, embed, extract, generate, transform
 from sprat.values import (
     Chunk,
     ClassifyResult,
     EmbedResult,
+    ExtractResult,
+    ExtractSpec,
     LabelSet,
+    LongInput,
     Message,
     ModelInfo,
     Sampling,
     TaskInfo,
     Timings,
     TokenizeResult,
+    TransformSpec,
     Truncation,
 )
 
@@ -128,6 +132,49 @@ class Service:
             partial=partial,
             deadline=deadline,
             mailbox=self._mailbox,
+        )
+
+    async def extract(
+        self,
+        spec: ExtractSpec,
+        texts: Sequence[str],
+        *,
+        long_input: LongInput = "refuse",
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> ExtractResult:
+        """Extract the fields of a schema from texts. See `sprat.tasks.extract.run`."""
+        found = require_generative(self.registry.model(spec.model), "extract")
+        self._check_texts(texts)
+        self._check_size(spec.instructions, "instructions")
+        return await extract.run(
+            found,
+            texts,
+            spec,
+            long_input=long_input,
+            partial=partial,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
+
+    def transform(
+        self,
+        spec: TransformSpec,
+        text: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        deadline: float = math.inf,
+    ) -> AsyncGenerator[Chunk, None]:
+        """Stream a rewritten text. See `sprat.tasks.transform.run`."""
+        found = require_generative(self.registry.model(spec.model), "transform")
+        self._check_size(spec.prompt, "prompt")
+        self._check_size(text, "text")
+        for value in (inputs or {}).values():
+            self._check_size(value, "inputs")
+        if spec.grammar is not None:
+            self._check_size(spec.grammar.source, "grammar")
+        return transform.run(
+            found, text, spec, inputs=inputs, deadline=deadline, mailbox=self._mailbox
         )
 
     async def embed(

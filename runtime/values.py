@@ -438,7 +438,8 @@ class ExtractSpec:
     model : str
         Name of a generative model.
     schema : str
-        JSON Schema of an object, as JSON.
+        JSON Schema of an object, as JSON. Objects that list properties and say nothing of others
+        have no others: see `sprat.text.schema.Schema`.
     instructions : str
         What the texts are and what to look for; empty for a general sentence.
     require_grounding : bool
@@ -489,11 +490,12 @@ class Extraction:
     value : dict or None
         None when it is not complete, or abstained.
     json : str
-        The same as JSON, as the model wrote it; empty where ``value`` is None.
+        The same as JSON without white space; empty where ``value`` is None.
     fields : tuple of Field
-        Every leaf, in the order of the value.
+        Every leaf, in the order of the value; also of one that was withheld.
     complete : bool
-        False when the value did not end within ``max_tokens``.
+        False when the value did not end within ``max_tokens``, is nested more than 30 deep, or has
+        a number beyond the range of float64.
     abstained : bool
         A string did not stand in the text, and ``require_grounding`` asked for it.
     input_tokens, cached_tokens, output_tokens, forced_tokens : int

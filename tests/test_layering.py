@@ -86,7 +86,7 @@ RULES: dict[str, Only | Within] = {
         (
             "sprat.kernels.*",
             "sprat.tokenizer",
-            "sprat.text",
+            "sprat.text.*",
             "sprat.batching",
             "sprat.bundle",
             "sprat.engine.*",

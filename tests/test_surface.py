@@ -17,7 +17,10 @@ from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.proto.v1 import sprat_pb2_grpc
 from sprat.server import servicer
 
-VERBS = ("classify", "choose", "embed", "generate", "tokenize", "list_tasks", "list_models")
+VERBS = (
+    *("classify", "choose", "extract", "transform", "embed", "generate"),
+    *("tokenize", "list_tasks", "list_models"),
+)
 
 
 # -- names -----------------------------------------------------------------------------------
@@ -28,11 +31,14 @@ def test_surface_public_names_are_these() -> None:
     assert set(sprat.__all__) == {
         "AsyncClient",
         "Client",
+        "ExtractSpec",
+        "Grammar",
         "Label",
         "LabelSet",
         "Message",
         "Runtime",
         "Sampling",
+        "TransformSpec",
         "__version__",
     }
     for name in sprat.__all__:

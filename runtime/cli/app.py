@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sprat import __version__
-from sprat.cli import bulk, doctor, learn, serving, store_commands, use
+from sprat.cli import bulk, doctor, extract, learn, serving, store_commands, transform, use
 from sprat.errors import SpratError
 
 app = typer.Typer(
@@ -67,6 +67,8 @@ app.command(rich_help_panel="Serving")(serving.serve)
 app.command(rich_help_panel="Serving")(serving.token)
 app.command(rich_help_panel="Serving")(serving.bench)
 app.command(rich_help_panel="Use")(use.classify)
+app.command(rich_help_panel="Use")(extract.extract)
+app.command(rich_help_panel="Use")(transform.transform)
 app.command(rich_help_panel="Use")(use.embed)
 app.command(rich_help_panel="Use")(use.generate)
 app.command("run", rich_help_panel="Use")(bulk.run)

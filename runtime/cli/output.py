@@ -7,9 +7,12 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from sprat.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 Server = Annotated[
@@ -116,6 +119,22 @@ def progress(description: str, *, total: float | None = None, unit: str = "") ->
 def megabytes(size: int) -> str:
     """Bytes for people."""
     return f"{size / 1e6:.0f} MB"
+
+
+def read_file(path: Path, option: str) -> str:
+    """The text of a file that an option names.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(option, f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(option, f"{path} is not UTF-8 (byte {error.start})") from None
 
 
 def read_texts(given: Sequence[str] | None, what: str = "texts") -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,12 +29,16 @@ from sprat.values import (
     Chunk,
     ClassifyResult,
     EmbedResult,
+    ExtractResult,
+    ExtractSpec,
     LabelSet,
+    LongInput,
     Message,
     ModelInfo,
     Sampling,
     TaskInfo,
     TokenizeResult,
+    TransformSpec,
     Truncation,
 )
 
@@ -119,6 +123,37 @@ class AsyncClient:
         """See `Client.choose`."""
         request = codec.choose_request(labels, texts, top_k, partial)
         return codec.classify_result(await self._call(self._stub.Classify, request))
+
+    async def extract(
+        self,
+        spec: ExtractSpec,
+        texts: Sequence[str],
+        *,
+        long_input: LongInput = "refuse",
+        partial: bool = False,
+    ) -> ExtractResult:
+        """See `Client.extract`."""
+        request = codec.extract_request(spec, texts, long_input, partial)
+        return codec.extract_result(await self._call(self._stub.Extract, request))
+
+    async def transform(
+        self,
+        spec: TransformSpec,
+        text: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Chunk]:
+        """See `Client.transform`."""
+        request = codec.transform_request(spec, text, inputs)
+        call = self._stub.Transform(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            async for response in call:
+                yield codec.transform_chunk(response)
+        except grpc.aio.AioRpcError as error:
+            raise to_error(error) from None
+        finally:
+            call.cancel()
 
     async def embed(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,12 +28,16 @@ from sprat.values import (
     Chunk,
     ClassifyResult,
     EmbedResult,
+    ExtractResult,
+    ExtractSpec,
     LabelSet,
+    LongInput,
     Message,
     ModelInfo,
     Sampling,
     TaskInfo,
     TokenizeResult,
+    TransformSpec,
     Truncation,
 )
 
@@ -164,6 +168,64 @@ class Client:
         """
         request = codec.choose_request(labels, texts, top_k, partial)
         return codec.classify_result(self._call(self._stub.Classify, request))
+
+    def extract(
+        self,
+        spec: ExtractSpec,
+        texts: Sequence[str],
+        *,
+        long_input: LongInput = "refuse",
+        partial: bool = False,
+    ) -> ExtractResult:
+        """Fill the fields of a JSON Schema from each text, and say where in the text they stand.
+
+        Scores are the model's own and not calibrated. Errors as in `classify`.
+
+        Parameters
+        ----------
+        spec : ExtractSpec
+            Model, schema and what else there is to say.
+        texts : sequence of str
+            From 1 to the server's limit.
+        long_input : {"refuse", "chunk"}
+            What happens to a text of more tokens than the model takes beside schema and answer:
+            with ``chunk``, values of overlapping parts are merged.
+        partial : bool
+            Answer the good texts when some are bad, and list those in ``errors``.
+        """
+        request = codec.extract_request(spec, texts, long_input, partial)
+        return codec.extract_result(self._call(self._stub.Extract, request))
+
+    def transform(
+        self,
+        spec: TransformSpec,
+        text: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[Chunk]:
+        """Stream a text as a prompt rewrites it. The last chunk says whether it is complete.
+
+        Closing the iterator stops the generation on the server.
+
+        Parameters
+        ----------
+        spec : TransformSpec
+            Model, prompt, grammar and how tokens are chosen.
+        inputs : mapping of str to str, optional
+            Values of the prompt's placeholders other than ``{text}``.
+        timeout_s : float, optional
+            Deadline of the whole answer, in seconds; absent: none.
+        """
+        request = codec.transform_request(spec, text, inputs)
+        call = self._stub.Transform(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            for response in call:
+                yield codec.transform_chunk(response)
+        except grpc.RpcError as error:
+            raise to_error(error) from None
+        finally:
+            call.cancel()
 
     def embed(
         self,

@@ -17,7 +17,7 @@ from sprat.store import home
 
 DEFAULT_TIMEOUT_S = 60.0
 
-_RETRIED = ("Classify", "Embed", "Tokenize", "ListTasks", "ListModels")
+_RETRIED = ("Classify", "Extract", "Embed", "Tokenize", "ListTasks", "ListModels")
 SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [

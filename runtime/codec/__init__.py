@@ -9,6 +9,13 @@ from sprat.codec.classify import (
 )
 from sprat.codec.common import truncation
 from sprat.codec.embed import embed_request, embed_response, embed_result
+from sprat.codec.extract import (
+    extract_request,
+    extract_response,
+    extract_result,
+    extract_spec,
+    long_input,
+)
 from sprat.codec.generate import chunk, generate_request, generate_response, prompt, sampling
 from sprat.codec.listing import (
     list_models_response,
@@ -18,6 +25,12 @@ from sprat.codec.listing import (
     tokenize_request,
     tokenize_response,
     tokenize_result,
+)
+from sprat.codec.transform import (
+    transform_chunk,
+    transform_request,
+    transform_response,
+    transform_spec,
 )
 
 __all__ = [
@@ -29,11 +42,16 @@ __all__ = [
     "embed_request",
     "embed_response",
     "embed_result",
+    "extract_request",
+    "extract_response",
+    "extract_result",
+    "extract_spec",
     "generate_request",
     "generate_response",
     "label_set",
     "list_models_response",
     "list_tasks_response",
+    "long_input",
     "model_infos",
     "prompt",
     "sampling",
@@ -41,5 +59,9 @@ __all__ = [
     "tokenize_request",
     "tokenize_response",
     "tokenize_result",
+    "transform_chunk",
+    "transform_request",
+    "transform_response",
+    "transform_spec",
     "truncation",
 ]

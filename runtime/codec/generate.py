@@ -15,12 +15,12 @@ _ROLE_NUMBERS: dict[Role, pb.Role] = {
     "assistant": pb.ROLE_ASSISTANT,
 }
 _ROLES: dict[int, Role] = {int(number): role for role, number in _ROLE_NUMBERS.items()}
-_FINISH_REASON_NUMBERS: dict[FinishReason, pb.FinishReason] = {
+FINISH_REASON_NUMBERS: dict[FinishReason, pb.FinishReason] = {
     "stop": pb.FINISH_REASON_STOP,
     "length": pb.FINISH_REASON_LENGTH,
 }
-_FINISH_REASONS: dict[int, FinishReason] = {
-    int(number): reason for reason, number in _FINISH_REASON_NUMBERS.items()
+FINISH_REASONS: dict[int, FinishReason] = {
+    int(number): reason for reason, number in FINISH_REASON_NUMBERS.items()
 }
 _SAMPLING_NUMBERS = (
     "max_tokens",
@@ -59,21 +59,28 @@ def prompt(request: pb.GenerateRequest) -> str | list[Message]:
     return messages
 
 
-def sampling(request: pb.GenerateRequest) -> Sampling:
+def sampling(request: pb.GenerateRequest | pb.TransformSpec) -> Sampling:
     """Sampling parameters; what is absent keeps the default of `Sampling`."""
     message = request.sampling
     given = {name: getattr(message, name) for name in _SAMPLING_NUMBERS if message.HasField(name)}
     return Sampling(**given, stop=tuple(message.stop))
 
 
+def sampling_message(parameters: Sampling) -> pb.Sampling:
+    """Sampling parameters as a message."""
+    message = pb.Sampling(stop=checked_all(parameters.stop, "sampling.stop"))
+    for name in _SAMPLING_NUMBERS:
+        set_number(message, name, getattr(parameters, name), f"sampling.{name}")
+    return message
+
+
 def generate_request(
     model: str, given: str | Sequence[Message], parameters: Sampling
 ) -> pb.GenerateRequest:
     """A generate call as a message."""
-    stop = checked_all(parameters.stop, "sampling.stop")
-    request = pb.GenerateRequest(model=checked(model, "model"), sampling=pb.Sampling(stop=stop))
-    for name in _SAMPLING_NUMBERS:
-        set_number(request.sampling, name, getattr(parameters, name), f"sampling.{name}")
+    request = pb.GenerateRequest(
+        model=checked(model, "model"), sampling=sampling_message(parameters)
+    )
     if isinstance(given, str):
         request.prompt = checked(given, "prompt")
         return request
@@ -95,7 +102,7 @@ def generate_response(chunk: Chunk) -> pb.GenerateResponse:
         return pb.GenerateResponse(text=chunk.text)
     return pb.GenerateResponse(
         text=chunk.text,
-        finish_reason=_FINISH_REASON_NUMBERS[chunk.finish_reason],
+        finish_reason=FINISH_REASON_NUMBERS[chunk.finish_reason],
         prompt_tokens=chunk.prompt_tokens,
         output_tokens=chunk.output_tokens,
         model=pb.ModelVersion(name=chunk.model, version=chunk.model_version),
@@ -107,7 +114,7 @@ def chunk(response: pb.GenerateResponse) -> Chunk:
     """A message as a `Chunk`."""
     return Chunk(
         text=response.text,
-        finish_reason=_FINISH_REASONS.get(response.finish_reason),
+        finish_reason=FINISH_REASONS.get(response.finish_reason),
         prompt_tokens=response.prompt_tokens,
         output_tokens=response.output_tokens,
         timings=timings(response.timings),

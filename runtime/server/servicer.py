@@ -14,7 +14,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from sprat import codec
-from sprat.errors import InvalidInput, NotReady, QueueFull
+from sprat.errors import InvalidInput, NotReady, QueueFull, TaskNotSupported
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.server import status
 from sprat.service import Service
@@ -57,6 +57,46 @@ async def _choose(service: Service, request: pb.ClassifyRequest, deadline: float
     )
 
 
+async def _extract(service: Service, request: pb.ExtractRequest, deadline: float) -> Message:
+    _expect_spec(service, request)
+    return codec.extract_response(
+        await service.extract(
+            codec.extract_spec(request.spec),
+            list(request.texts),
+            long_input=codec.long_input(request.long_input),
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
+async def _transform(
+    service: Service, request: pb.TransformRequest, deadline: float
+) -> AsyncGenerator[Message, None]:
+    _expect_spec(service, request)
+    chunks = service.transform(
+        codec.transform_spec(request.spec),
+        request.text,
+        inputs=dict(request.inputs),
+        deadline=deadline,
+    )
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield codec.transform_response(chunk)
+
+
+def _expect_spec(service: Service, request: pb.ExtractRequest | pb.TransformRequest) -> None:
+    """Refuse what brings no spec of its own: there are no bundles of these kinds."""
+    if request.HasField("spec"):
+        if request.task:
+            raise InvalidInput("task: expected none beside spec", field="task")
+        return
+    if not request.task:
+        raise InvalidInput("spec: expected one, or a task", field="spec")
+    kind = service.registry.task(request.task).info.kind
+    raise TaskNotSupported(f"task {request.task} is of kind {kind}", metadata={"kind": kind})
+
+
 async def _embed(service: Service, request: pb.EmbedRequest, deadline: float) -> Message:
     return codec.embed_response(
         await service.embed(
@@ -94,12 +134,14 @@ async def _list_models(service: Service, _: pb.ListModelsRequest, __: float) -> 
 
 UNARY: dict[str, tuple[type[Message], Unary]] = {
     "Classify": (pb.ClassifyRequest, _classify),
+    "Extract": (pb.ExtractRequest, _extract),
     "Embed": (pb.EmbedRequest, _embed),
     "Tokenize": (pb.TokenizeRequest, _tokenize),
     "ListTasks": (pb.ListTasksRequest, _list_tasks),
     "ListModels": (pb.ListModelsRequest, _list_models),
 }
 STREAM: dict[str, tuple[type[Message], Stream]] = {
+    "Transform": (pb.TransformRequest, _transform),
     "Generate": (pb.GenerateRequest, _generate),
 }
 

@@ -13,7 +13,7 @@ from sprat.store import Store
 
 COMMANDS = (
     *("pull", "models", "remove", "train", "eval", "serve", "token", "bench"),
-    *("classify", "embed", "generate", "run", "doctor"),
+    *("classify", "extract", "transform", "embed", "generate", "run", "doctor"),
 )
 
 

@@ -1,0 +1,63 @@
+"""Cutting a text that is too long for a model into parts that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sprat.kernels import chunk
+from sprat.values import IntArray
+
+_MOST_LETTERS = 64
+"""How far ahead a token is looked for: more than any token has letters."""
+
+
+def cut(text: str, tokens: Sequence[str], room: int, overlap: int) -> list[tuple[int, int]]:
+    """Parts of a text, of whole sentences and words where it goes: see `sprat.kernels.chunk`.
+
+    Parameters
+    ----------
+    tokens : sequence of str
+        Every token of the text as text. Tokens that stand for no whole characters are spread evenly
+        over those that no other token stands for.
+    room : int
+        Most tokens of a part, from 1.
+    overlap : int
+        Most tokens that neighbours share, in [0, room - 1].
+
+    Returns
+    -------
+    list of (int, int)
+        Characters of the text, from the start of each part to before its end.
+    """
+    characters = chunk(text, _spans(text, tokens), room, overlap)[1]
+    return [(start, end) for start, end in characters.tolist()]
+
+
+def _spans(text: str, tokens: Sequence[str]) -> IntArray:
+    """Characters of each token."""
+    spans = np.zeros((len(tokens), 2), np.int32)
+    at = lost = 0
+    for index, token in enumerate(tokens):
+        start = -1
+        if token and "\ufffd" not in token:
+            start = text.find(token, at, at + lost * _MOST_LETTERS + len(token))
+            if start < 0 and token[0] == " ":  # put in front of a text by some tokenizers
+                start = text.find(token[1:], at, at + lost * _MOST_LETTERS + len(token))
+                token = token[1:]
+        if start < 0:
+            lost += 1
+            continue
+        _spread(spans[index - lost : index], at, start)
+        at = start + len(token)
+        spans[index] = start, at
+        lost = 0
+    _spread(spans[len(tokens) - lost :], at, len(text))
+    return spans
+
+
+def _spread(spans: IntArray, start: int, end: int) -> None:
+    edges = np.linspace(start, end, len(spans) + 1).astype(np.int32)
+    spans[:, 0] = edges[:-1]
+    spans[:, 1] = edges[1:]
