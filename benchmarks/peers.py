@@ -17,7 +17,9 @@ from sprat.benchmarks.peers_answers import ANSWER_TOKENS, STREAMS, answers
 from sprat.benchmarks.peers_arena import Arena
 from sprat.benchmarks.peers_choices import CLIENTS, classify, interleaved
 from sprat.benchmarks.peers_engine import PROMPT_TOKENS, engine
+from sprat.benchmarks.peers_extract import extract
 from sprat.benchmarks.peers_match import COLUMNS
+from sprat.benchmarks.peers_rewrite import invent, rewrite
 from sprat.benchmarks.peers_servers import python_server_lacks
 from sprat.budget import detect
 from sprat.engine import llama_lib
@@ -25,7 +27,7 @@ from sprat.errors import SetupError
 from sprat.pull import pull
 from sprat.store import Store
 
-MATCHES = (classify, interleaved, answers, engine)
+MATCHES = (classify, interleaved, extract, answers, rewrite, invent, engine)
 
 
 def run(context: Context) -> Outcome:

@@ -74,6 +74,22 @@ def grammar(options: Sequence[str]) -> str:
     return "root ::= " + " | ".join(json.dumps(each, ensure_ascii=False) for each in options)
 
 
+def fits_schema(text: str) -> bool:
+    """Whether an answer is a value that `SCHEMA` allows."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    return (
+        isinstance(value, dict)
+        and value.keys() == FIELDS.keys()
+        and all(value[name] in FIELDS[name]["enum"] for name in ("product", "mood"))
+        and isinstance(value["urgent"], bool)
+        and isinstance(value["subject"], str)
+        and len(value["subject"]) <= FIELDS["subject"]["maxLength"]
+    )
+
+
 def chat(system: str, text: str) -> list[dict[str, str]]:
     """A chat as servers of other makes take it."""
     return [{"role": "system", "content": system}, {"role": "user", "content": text}]
