@@ -138,9 +138,12 @@ class HttpServer:
             )
             self._connections.append(self._thread.connection)
         connection: http.client.HTTPConnection = self._thread.connection
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", path, json.dumps(body), headers)
-        response = connection.getresponse()
+        try:
+            response = _ask(connection, path, body)
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+            # A server closes what was idle for some seconds, as between its rounds.
+            connection.close()
+            response = _ask(connection, path, body)
         if response.status != http.client.OK:
             reason = response.read()[:300].decode("utf-8", "replace")
             raise SetupError(f"{path} answered {response.status}: {reason}")
@@ -297,6 +300,13 @@ class PythonServer(HttpServer):
             "response_format": {"type": "json_object", "schema": schema},
         }
         return _chat_answer(await self.post("/v1/chat/completions", body))
+
+
+def _ask(
+    connection: http.client.HTTPConnection, path: str, body: dict[str, Any]
+) -> http.client.HTTPResponse:
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    return connection.getresponse()
 
 
 def _chat_answer(body: dict[str, Any]) -> Answer:

@@ -22,7 +22,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/bad":
+        if self.path == "/leave":
+            self.answer(200, b"{}")
+            # Without a word in its answer: as a server closes what was idle for long.
+            self.close_connection = True
+        elif self.path == "/bad":
             self.answer(400, b"no such field")
         elif body.get("stream"):
             events = "".join(f"data: {json.dumps({'content': part})}\n\n" for part in body["parts"])
@@ -65,6 +69,12 @@ async def test_peers_servers_stream_events_with_their_times(server: Program) -> 
     assert times == sorted(times)
     assert times[0] > 0
     assert await server.post("/ask", {}) == {"path": "/ask"}
+
+
+async def test_peers_servers_connect_again_when_a_connection_was_closed(server: Program) -> None:
+    for _ in range(2):
+        await server.post("/leave", {})
+        assert await server.post("/ask", {}) == {"path": "/ask"}
 
 
 async def test_peers_servers_say_what_was_refused(server: Program) -> None:
