@@ -59,7 +59,7 @@ _VERSIONS = (2, 3)
 _ALIGNMENT = 32
 _MAX_DIMENSIONS = 4
 
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 6, 8, 9
 # struct codes of the scalar types of metadata.
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 
@@ -74,6 +74,8 @@ class Tensor:
         Such as ``blk.0.attn_q.weight``.
     type : str
         Of its weights; a name of `TYPES`.
+    shape : tuple of int
+        Of a matrix: the length of its rows, then their number.
     weights : int
         How many it has.
     size : int
@@ -82,6 +84,7 @@ class Tensor:
 
     name: str
     type: str
+    shape: tuple[int, ...]
     weights: int
     size: int
 
@@ -112,6 +115,7 @@ class Header:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.metadata: dict[str, str | int | float | bool | None] = {}
+        self._kinds: dict[str, int] = {}
         try:
             with path.open("rb") as self._stream:
                 self._left = self._size = os.fstat(self._stream.fileno()).st_size
@@ -130,6 +134,19 @@ class Header:
         value = self.metadata.get(key, default)
         if not isinstance(value, str):
             raise CorruptFile(str(self._path), f"{key}: expected a string, found {value!r}")
+        return value
+
+    def float32(self, key: str) -> float:
+        """A number of the metadata; llama.cpp aborts where it reads one of another type.
+
+        Raises
+        ------
+        CorruptFile
+            It is missing, or no float32.
+        """
+        value = self.metadata.get(key)
+        if self._kinds.get(key) != _FLOAT32 or not isinstance(value, float):
+            raise CorruptFile(str(self._path), f"{key}: expected a float32, found {value!r}")
         return value
 
     def _read(self) -> list[Tensor]:
@@ -169,6 +186,7 @@ class Header:
         key, kind = self._text(), self._number("I")
         if key in self.metadata:
             raise CorruptFile(str(self._path), f"holds {key} twice")
+        self._kinds[key] = kind
         if kind == _STRING:
             self.metadata[key] = self._text()
         elif kind in _SCALARS:
@@ -230,4 +248,4 @@ class Header:
                 str(self._path), f"tensor {name}: shape {shape} cannot be {type_name}"
             )
         weights = prod(shape)
-        return Tensor(name, type_name, weights, weights // block * size), offset
+        return Tensor(name, type_name, tuple(shape), weights, weights // block * size), offset

@@ -10,11 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sprat.values import (
+    Destination,
     ExtractSpec,
     Grammar,
     Label,
     LabelSet,
     Message,
+    Question,
+    QuestionSet,
+    RouteSet,
     Sampling,
     TransformSpec,
 )
@@ -27,11 +31,15 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
     "Client",
+    "Destination",
     "ExtractSpec",
     "Grammar",
     "Label",
     "LabelSet",
     "Message",
+    "Question",
+    "QuestionSet",
+    "RouteSet",
     "Runtime",
     "Sampling",
     "TransformSpec",

@@ -13,9 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from sprat.errors import ConfigError
+from sprat.task_config import FOLDER, KINDS, MODEL_TASKS, AnyTaskConfig, Section, TaskConfig
+from sprat.values import Sampling
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,11 +28,7 @@ else:
 ENVIRONMENT_PREFIX = "SPRAT_"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """Where and how the server listens."""
 
     listen: Annotated[
@@ -74,7 +73,7 @@ class ServerConfig(_Section):
         return self
 
 
-class ComputeConfig(_Section):
+class ComputeConfig(Section):
     """The CPU budget and the queues in front of it."""
 
     threads: Annotated[
@@ -86,7 +85,7 @@ class ComputeConfig(_Section):
     )
 
 
-class LimitsConfig(_Section):
+class LimitsConfig(Section):
     """What one request may ask for."""
 
     max_texts: Annotated[int, Field(ge=1, description="texts in one call")] = 1024
@@ -95,7 +94,7 @@ class LimitsConfig(_Section):
     )
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """A model to load, by its name in the store."""
 
     context_length: Annotated[
@@ -124,26 +123,37 @@ class ModelConfig(_Section):
             "smollm2-135m; absent: context_length, and 1024 for each further sequence",
         ),
     ] = None
+    adapters: Annotated[
+        tuple[str, ...],
+        Field(
+            description="LoRA adapters in the store to load with it (generative); in the "
+            "environment separated by commas"
+        ),
+    ] = ()
+
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("adapters")
+    @classmethod
+    def _adapters_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("expected different names, found one twice")
+        return value
 
 
-class TaskConfig(_Section):
-    """A task to serve."""
-
-    bundle: Annotated[str, Field(description="name of a bundle in the store, or a path")]
-    accept_at: Annotated[
-        float | None,
-        Field(ge=0, le=1, description="abstain below this confidence; absent: as in the bundle"),
-    ] = None
-
-
-class Config(_Section):
+class Config(Section):
     """The whole configuration."""
 
     server: ServerConfig = ServerConfig()
     compute: ComputeConfig = ComputeConfig()
     limits: LimitsConfig = LimitsConfig()
-    models: dict[str, ModelConfig] = {}
-    tasks: dict[str, TaskConfig] = {}
+    models: dict[str, ModelConfig] = Field(default_factory=dict)
+    tasks: dict[str, AnyTaskConfig] = Field(default_factory=dict)
 
     def with_served(self, *, models: Iterable[str], bundles: Mapping[str, str]) -> Config:
         """Return this configuration with more models, and more bundles by task name."""
@@ -190,10 +200,11 @@ def load(
         if value is not None:
             _set(document, dotted, value)
     try:
-        return Config.model_validate(document)
+        folder = Path() if path is None else path.parent
+        return Config.model_validate(document, context={FOLDER: folder})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        raise ConfigError(_dotted(first["loc"]), _message(first)) from None
+        raise ConfigError(_dotted(_location(first)), _message(first)) from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -226,6 +237,15 @@ def _set(document: dict[str, Any], dotted: str, value: Any) -> None:
     node[last] = value
 
 
+def _location(error: Any) -> tuple[int | str, ...]:
+    """Where a value stands in the document."""
+    place: tuple[int | str, ...] = error["loc"]
+    if error["type"] == "task_kind":
+        return (*place, "kind")
+    # Behind the name of a task, pydantic puts which kind of task it took it for.
+    return place[:2] + place[3:] if place[:1] == ("tasks",) else place
+
+
 def _dotted(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
@@ -251,13 +271,28 @@ def reference() -> list[tuple[str, str, str]]:
         ("models.NAME", ModelConfig),
         ("tasks.NAME", TaskConfig),
     ):
+        rows += [
+            (f"{prefix}.{info.alias or name}", *_described(info))
+            for name, info in section.model_fields.items()
+        ]
+    kinds = ", ".join(f"`{kind}`" for kind in KINDS)
+    rows.append(("tasks.NAME.kind", "", f"{kinds}: asks a generative model; absent: a bundle"))
+    shared: dict[tuple[str, str, str], list[str]] = {}
+    for kind, section in zip(KINDS, MODEL_TASKS, strict=True):
         for name, info in section.model_fields.items():
-            default = "required" if info.is_required() else _as_toml(info.default)
-            meaning = info.description or ""
-            bounds = [_bound(each) for each in info.metadata]
-            meaning += "".join(f"; {bound}" for bound in bounds if bound)
-            rows.append((f"{prefix}.{name}", default, meaning))
+            if name != "kind":
+                shared.setdefault((info.alias or name, *_described(info)), []).append(kind)
+    for (name, default, meaning), users in shared.items():
+        who = "" if len(users) == len(KINDS) else f"{', '.join(users)}: "
+        rows.append((f"tasks.NAME.{name}", default, f"{who}{meaning}"))
     return rows
+
+
+def _described(info: FieldInfo) -> tuple[str, str]:
+    """A setting's default, and what it means."""
+    default = "required" if info.is_required() else _as_toml(info.default)
+    bounds = [_bound(each) for each in info.metadata]
+    return default, (info.description or "") + "".join(f"; {bound}" for bound in bounds if bound)
 
 
 def _as_toml(value: Any) -> str:
@@ -265,6 +300,10 @@ def _as_toml(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Sampling):
+        return "{}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_as_toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else f"{value}"
 
 

@@ -13,7 +13,8 @@ The tree, with the gRPC status that `server.status` answers for each branch::
     ├── DeadlineExceeded            DEADLINE_EXCEEDED     not enough time left to answer
     ├── Cancelled                   CANCELLED             the caller gave up
     ├── CorruptFile                 DATA_LOSS             digest mismatch, cut or malformed file
-    │   └── StaleBundle             DATA_LOSS             made with another model than the one here
+    │   ├── StaleBundle             DATA_LOSS             made with another model than the one here
+    │   └── StaleAdapter            DATA_LOSS             made for another model than the one here
     ├── Unauthenticated             UNAUTHENTICATED       no or wrong credentials
     ├── PermissionDenied            PERMISSION_DENIED     credentials do not allow this
     └── SetupError                  FAILED_PRECONDITION   something here is missing or wrong
@@ -128,7 +129,7 @@ class NotFound(SpratError):
     Parameters
     ----------
     kind : str
-        ``task``, ``model``, ``bundle`` or ``version``.
+        ``task``, ``model``, ``bundle``, ``adapter`` or ``version``.
     name : str
         The name that was asked for.
     known : sequence of str, optional
@@ -236,6 +237,12 @@ class StaleBundle(CorruptFile):
     """A bundle that was made with another model than the one in the store."""
 
     reason = "STALE_BUNDLE"
+
+
+class StaleAdapter(CorruptFile):
+    """An adapter that was made for another model than the one in the store."""
+
+    reason = "STALE_ADAPTER"
 
 
 class Unauthenticated(SpratError):

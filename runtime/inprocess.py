@@ -14,6 +14,7 @@ from sprat.store import Store
 from sprat.values import (
     Chunk,
     ClassifyResult,
+    DecideResult,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -21,6 +22,9 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    QuestionSet,
+    RouteResult,
+    RouteSet,
     Sampling,
     TaskInfo,
     TokenizeResult,
@@ -121,9 +125,26 @@ class Runtime:
         """See `sprat.client.Client.choose`."""
         return self._loop.run(self._service.choose(labels, texts, top_k=top_k, partial=partial))
 
+    def route(
+        self,
+        routes: str | RouteSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+    ) -> RouteResult:
+        """See `sprat.client.Client.route`."""
+        return self._loop.run(self._service.route(routes, texts, top_k=top_k, partial=partial))
+
+    def decide(
+        self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
+    ) -> DecideResult:
+        """See `sprat.client.Client.decide`."""
+        return self._loop.run(self._service.decide(questions, texts, partial=partial))
+
     def extract(
         self,
-        spec: ExtractSpec,
+        spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
         long_input: LongInput = "refuse",
@@ -136,7 +157,7 @@ class Runtime:
 
     def transform(
         self,
-        spec: TransformSpec,
+        spec: str | TransformSpec,
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,
@@ -165,11 +186,24 @@ class Runtime:
         prompt: str | Sequence[Message],
         sampling: Sampling = Sampling(),
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Chunk]:
         """See `sprat.client.Client.generate`."""
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        return self._stream(self._service.generate(model, prompt, sampling, deadline=deadline))
+        return self._stream(
+            self._service.generate(
+                model,
+                prompt,
+                sampling,
+                adapter=adapter,
+                sequences=sequences,
+                logprobs=logprobs,
+                deadline=deadline,
+            )
+        )
 
     def _stream(self, stream: AsyncGenerator[Chunk, None]) -> Iterator[Chunk]:
         try:

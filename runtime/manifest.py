@@ -1,6 +1,6 @@
-"""The two documents that sprat writes beside weights: what a model is, what a bundle is.
+"""The documents that sprat writes beside weights: what a model, a bundle or an adapter is.
 
-Both list every file with its size and sha256; `verify` checks them. A manifest is JSON, read
+All of them list every file with its size and sha256; `verify` checks them. A manifest is JSON, read
 strictly: an unknown or missing field is an error that names it.
 """
 
@@ -18,6 +18,7 @@ from sprat.errors import CorruptFile
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 MODEL_MANIFEST = "model.json"
 BUNDLE_MANIFEST = "bundle.json"
+ADAPTER_MANIFEST = "adapter.json"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -108,7 +109,7 @@ class ModelManifest(_Document):
 
 
 class ModelRef(_Document):
-    """A model that a bundle was made with."""
+    """A model that a bundle or an adapter was made with."""
 
     name: Name
     digest: Sha256
@@ -179,6 +180,47 @@ class BundleManifest(_Document):
             *(repr(self.accept_at), *self.labels),
         )
         return digest_of(self.files, extra="\0".join(answers))[:12]
+
+
+class AdapterManifest(_Document):
+    """What an adapter is. Written as ``adapter.json`` in its folder.
+
+    Attributes
+    ----------
+    base : ModelRef
+        The model that it was made for; it is never used on another.
+    weights : str
+        The GGUF file that the engine opens, below the adapter's folder.
+    rank : int
+        Of its largest pair of matrices.
+    alpha : float
+        Each product of a pair is multiplied by ``alpha / rank`` and added to the base's matrix.
+    licence : str
+        Its own licence, as an SPDX identifier where there is one.
+    source : str
+        Where the file came from, for people.
+    """
+
+    format: Literal[1] = 1
+    name: Name
+    kind: Literal["lora"]
+    base: ModelRef
+    weights: str
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0, allow_inf_nan=False)
+    licence: str
+    source: str
+    files: tuple[FileEntry, ...]
+
+    @property
+    def version(self) -> str:
+        """The first 12 hex digits of the digest over its files and its base."""
+        return digest_of(self.files, extra=self.base.digest)[:12]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(f.size for f in self.files)
 
 
 Document = TypeVar("Document", bound=_Document)

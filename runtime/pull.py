@@ -19,7 +19,7 @@ from sprat.errors import (
 )
 from sprat.manifest import FileEntry, ModelManifest, sha256_file, verify
 from sprat.progress import Progress, Silent
-from sprat.store import Store
+from sprat.store import Store, as_name
 
 _HUB_SPEC = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
 
@@ -173,13 +173,7 @@ def _understand(spec: str, name: str | None, quantization: str | None) -> _Reque
             raise NotFound("catalog entry, file or folder", spec, tuple(CATALOG))
         last = source.path.stem if source.path.suffix == ".gguf" else source.path.name
     suffix = f"-{quantization}" if quantization not in (None, "int8") else ""
-    return _Request(name or f"{_as_name(last)}{suffix}", quantization, (source,))
-
-
-def _as_name(text: str) -> str:
-    """The last part of a path or repository as a name in the store."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", text.rpartition("/")[2].lower()).strip("._-")
-    return name[:48].rstrip("._-") or "model"
+    return _Request(name or f"{as_name(last)}{suffix}", quantization, (source,))
 
 
 def _same(there: ModelManifest, request: _Request) -> ModelManifest:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 
+from sprat import adapter as adapters
 from sprat import model as models
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
 from sprat.config import Config, ModelConfig
-from sprat.errors import NotFound
-from sprat.model import Model
+from sprat.errors import ConfigError, NotFound
+from sprat.model import GenerativeModel, Model
 from sprat.scheduler import ComputePool
 from sprat.store import Store
+from sprat.task_config import ModelTaskConfig, TaskConfig
+from sprat.tasks import named
 from sprat.tasks.classify import ClassifyTask
+from sprat.tasks.named import NamedTask
 
 log = logging.getLogger(__name__)
+
+Task = ClassifyTask | NamedTask
 
 
 class Registry:
@@ -26,7 +32,7 @@ class Registry:
         By name, sorted.
     """
 
-    def __init__(self, loaded: dict[str, Model], tasks: dict[str, ClassifyTask]) -> None:
+    def __init__(self, loaded: dict[str, Model], tasks: dict[str, Task]) -> None:
         self.models = dict(sorted(loaded.items()))
         self.tasks = dict(sorted(tasks.items()))
 
@@ -36,39 +42,57 @@ class Registry:
     ) -> Registry:
         """Load everything that the configuration names, verified, from the store.
 
-        A task brings the model of its bundle along.
+        A task brings its model along, or that of its bundle; and its adapter.
 
         Raises
         ------
-        NotFound, CorruptFile, StaleBundle, EngineError
+        NotFound, CorruptFile, StaleBundle, StaleAdapter, EngineError
             When something is missing or cannot be used; what was loaded is released.
+        ConfigError, TaskNotSupported
+            For a task that its model cannot do.
         """
         loaded: dict[str, Model] = {}
 
         def load_model(name: str) -> Model:
             if name not in loaded:
                 manifest, folder = store.model(name, check=True)
+                settings = config.models.get(name, ModelConfig())
+                wanted = dict.fromkeys((*settings.adapters, *_adapters_of_tasks(config, name)))
+                found = adapters.resolve(wanted, store, base=manifest)
                 log.info("loading model %s (%s, %s)", name, manifest.engine, manifest.quantization)
                 loaded[name] = models.load(
                     manifest,
                     folder,
-                    config.models.get(name, ModelConfig()),
+                    settings,
+                    adapters=found,
                     permits=permits,
                     pool=pool,
                     queue_tokens=config.compute.queue_tokens,
                 )
             return loaded[name]
 
+        def load_task(name: str, task: TaskConfig | ModelTaskConfig) -> Task:
+            if isinstance(task, TaskConfig):
+                bundle_manifest, folder = store.bundle(task.bundle)
+                base_manifest, _ = store.model(bundle_manifest.base.name)
+                bundle = Bundle.load(folder, base=base_manifest)
+                encoder = models.require_encoder(load_model(base_manifest.name), "classify")
+                return ClassifyTask(name, bundle, encoder, accept_at=task.accept_at)
+            model = load_model(task.model)
+            if not isinstance(model, GenerativeModel):
+                raise ConfigError(
+                    f"tasks.{name}.model",
+                    f"expected a generative model, but {task.model} is an {model.info.kind}",
+                )
+            version = store.adapter(task.adapter)[0].version if task.adapter else ""
+            return named.load(name, task.spec(), model, adapter_version=version)
+
         tasks = {}
         try:
             for name in config.models:
                 load_model(name)
             for name, task in config.tasks.items():
-                bundle_manifest, folder = store.bundle(task.bundle)
-                base_manifest, _ = store.model(bundle_manifest.base.name)
-                bundle = Bundle.load(folder, base=base_manifest)
-                encoder = models.require_encoder(load_model(base_manifest.name), "classify")
-                tasks[name] = ClassifyTask(name, bundle, encoder, accept_at=task.accept_at)
+                tasks[name] = load_task(name, task)
         except BaseException:
             for each in loaded.values():
                 each.close()
@@ -88,7 +112,7 @@ class Registry:
         except KeyError:
             raise NotFound("model", name, tuple(self.models)) from None
 
-    def task(self, name: str) -> ClassifyTask:
+    def task(self, name: str) -> Task:
         """A task.
 
         Raises
@@ -105,3 +129,12 @@ class Registry:
         """Finish what waits and release every model."""
         for each in self.models.values():
             each.close()
+
+
+def _adapters_of_tasks(config: Config, model: str) -> list[str]:
+    """The adapters that tasks name for a model."""
+    return [
+        task.adapter
+        for task in config.tasks.values()
+        if not isinstance(task, TaskConfig) and task.model == model and task.adapter
+    ]

@@ -7,18 +7,23 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TypeVar
 
 from sprat.budget import ComputePermits, CpuBudget, detect
 from sprat.config import Config, LimitsConfig
-from sprat.errors import InvalidInput
+from sprat.errors import InvalidInput, TaskNotSupported
 from sprat.model import require_encoder, require_generative
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.store import Store
-from sprat.tasks import choose, embed, extract, generate, transform
+from sprat.tasks import choose, decide, embed, extract, generate, route, transform
+from sprat.tasks.named import VERBS, NamedTask, Spec
 from sprat.values import (
     Chunk,
     ClassifyResult,
+    DecideResult,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -26,6 +31,9 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    QuestionSet,
+    RouteResult,
+    RouteSet,
     Sampling,
     TaskInfo,
     Timings,
@@ -35,6 +43,8 @@ from sprat.values import (
 )
 
 log = logging.getLogger(__name__)
+
+_Spec = TypeVar("_Spec", bound=Spec)
 
 
 class Service:
@@ -95,8 +105,22 @@ class Service:
         partial: bool = False,
         deadline: float = math.inf,
     ) -> ClassifyResult:
-        """Classify texts by a task. See `sprat.tasks.classify.ClassifyTask.run`."""
+        """Classify texts by a task.
+
+        See `sprat.tasks.classify.ClassifyTask.run`, and `choose` for the task of a generative
+        model.
+        """
         found = self.registry.task(task)
+        if isinstance(found, NamedTask):
+            result = await self.choose(
+                self._spec(task, LabelSet)[0],
+                texts,
+                top_k=top_k,
+                truncation=truncation,
+                partial=partial,
+                deadline=deadline,
+            )
+            return replace(result, task_version=found.info.version)
         self._check_texts(texts)
         return await found.run(
             texts,
@@ -134,20 +158,51 @@ class Service:
             mailbox=self._mailbox,
         )
 
+    async def route(
+        self,
+        routes: str | RouteSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> RouteResult:
+        """Say where texts go, by a task or targets of the request's own.
+
+        See `sprat.tasks.route.run`.
+        """
+        routes, version = self._spec(routes, RouteSet)
+        found = require_generative(self.registry.model(routes.model), "route")
+        self._check_texts(texts)
+        self._check_size(routes.instructions, "instructions")
+        for index, each in enumerate(routes.destinations):
+            self._check_size(each.name + each.description + each.target, f"destinations[{index}]")
+        result = await route.run(
+            found,
+            texts,
+            routes,
+            top_k=top_k,
+            partial=partial,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
+        return replace(result, task_version=version)
+
     async def extract(
         self,
-        spec: ExtractSpec,
+        spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
         long_input: LongInput = "refuse",
         partial: bool = False,
         deadline: float = math.inf,
     ) -> ExtractResult:
-        """Extract the fields of a schema from texts. See `sprat.tasks.extract.run`."""
+        """Extract the fields of a task or a schema from texts. See `sprat.tasks.extract.run`."""
+        spec, version = self._spec(spec, ExtractSpec)
         found = require_generative(self.registry.model(spec.model), "extract")
         self._check_texts(texts)
         self._check_size(spec.instructions, "instructions")
-        return await extract.run(
+        result = await extract.run(
             found,
             texts,
             spec,
@@ -156,16 +211,18 @@ class Service:
             deadline=deadline,
             mailbox=self._mailbox,
         )
+        return replace(result, task_version=version)
 
     def transform(
         self,
-        spec: TransformSpec,
+        spec: str | TransformSpec,
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,
         deadline: float = math.inf,
     ) -> AsyncGenerator[Chunk, None]:
-        """Stream a rewritten text. See `sprat.tasks.transform.run`."""
+        """Stream a text as a task or a prompt rewrites it. See `sprat.tasks.transform.run`."""
+        spec, version = self._spec(spec, TransformSpec)
         found = require_generative(self.registry.model(spec.model), "transform")
         self._check_size(spec.prompt, "prompt")
         self._check_size(text, "text")
@@ -173,8 +230,59 @@ class Service:
             self._check_size(value, "inputs")
         if spec.grammar is not None:
             self._check_size(spec.grammar.source, "grammar")
-        return transform.run(
+        chunks = transform.run(
             found, text, spec, inputs=inputs, deadline=deadline, mailbox=self._mailbox
+        )
+        return _versioned(chunks, version) if version else chunks
+
+    async def decide(
+        self,
+        questions: str | QuestionSet,
+        texts: Sequence[str],
+        *,
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> DecideResult:
+        """Answer questions of a task, or the request's own, about texts.
+
+        See `sprat.tasks.decide.run`.
+        """
+        questions, version = self._spec(questions, QuestionSet)
+        found = require_generative(self.registry.model(questions.model), "decide")
+        self._check_texts(texts)
+        self._check_size(questions.instructions, "instructions")
+        for index, question in enumerate(questions.questions):
+            self._check_size(question.name + question.text, f"questions[{index}]")
+            for number, option in enumerate(question.options):
+                field = f"questions[{index}].options[{number}]"
+                self._check_size(option.name + option.description, field)
+        result = await decide.run(
+            found,
+            texts,
+            questions,
+            partial=partial,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
+        return replace(result, task_version=version)
+
+    def _spec(self, given: str | _Spec, wanted: type[_Spec]) -> tuple[_Spec, str]:
+        """What is asked, and the version of the task; none where a request brings it itself.
+
+        Raises
+        ------
+        NotFound, TaskNotSupported
+            When there is no such task, or it is of another kind.
+        """
+        if not isinstance(given, str):
+            return given, ""
+        task = self.registry.task(given)
+        if isinstance(task, NamedTask) and isinstance(task.spec, wanted):
+            return task.spec, task.info.version
+        kind = task.info.kind
+        raise TaskNotSupported(
+            f"task {given} is a task of kind {kind}, and cannot {VERBS[wanted]}",
+            metadata={"task": given, "kind": kind},
         )
 
     async def embed(
@@ -204,6 +312,9 @@ class Service:
         prompt: str | Sequence[Message],
         sampling: Sampling,
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         deadline: float = math.inf,
     ) -> AsyncGenerator[Chunk, None]:
         """Stream an answer of a generative model. See `sprat.tasks.generate.run`."""
@@ -213,7 +324,16 @@ class Service:
         else:
             for index, message in enumerate(prompt):
                 self._check_size(message.content, f"chat.messages[{index}].content")
-        return generate.run(found, prompt, sampling, deadline=deadline, mailbox=self._mailbox)
+        return generate.run(
+            found,
+            prompt,
+            sampling,
+            adapter=adapter,
+            sequences=sequences,
+            logprobs=logprobs,
+            deadline=deadline,
+            mailbox=self._mailbox,
+        )
 
     async def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
         """Show how a model cuts texts into tokens."""
@@ -252,6 +372,15 @@ class Service:
         # A character takes at most four bytes: short texts need no encoding to be measured.
         if 4 * len(text) > limit and (size := len(text.encode("utf-8", "replace"))) > limit:
             raise InvalidInput(f"{field}: {size} bytes, at most {limit} are accepted", field=field)
+
+
+async def _versioned(
+    chunks: AsyncGenerator[Chunk, None], version: str
+) -> AsyncGenerator[Chunk, None]:
+    """The same chunks; the last one says which version of the task answered."""
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield replace(chunk, task_version=version) if chunk.finish_reason else chunk
 
 
 def _warn(budget: CpuBudget) -> None:

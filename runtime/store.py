@@ -1,9 +1,11 @@
-"""The store: verified models and bundles on this machine.
+"""The store: verified models, bundles and adapters on this machine.
 
 ::
 
     SPRAT_HOME/
-        models/<name>/model.json ...    bundles/<name>/bundle.json ...
+        models/<name>/model.json ...
+        bundles/<name>/bundle.json ...
+        adapters/<name>/adapter.json ...
         tmp/         folders under construction, or on their way out
         downloads/   parts of interrupted downloads, by name; kept for a week to be resumed
         locks/       one lock a name, held by whoever changes it
@@ -21,7 +23,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +33,11 @@ import platformdirs
 
 from sprat.errors import CorruptFile, InvalidInput, NotFound, StoreError
 from sprat.manifest import (
+    ADAPTER_MANIFEST,
     BUNDLE_MANIFEST,
     MODEL_MANIFEST,
     NAME_PATTERN,
+    AdapterManifest,
     BundleManifest,
     ModelManifest,
     read,
@@ -43,12 +47,12 @@ from sprat.manifest import (
 DOWNLOADS_KEPT_S = 7 * 24 * 3600
 """How long the parts of an interrupted download wait to be resumed."""
 
-Manifest = TypeVar("Manifest", ModelManifest, BundleManifest)
+Manifest = TypeVar("Manifest", ModelManifest, BundleManifest, AdapterManifest)
 
 
 @dataclass(frozen=True, slots=True)
 class _Shelf(Generic[Manifest]):
-    """One of the two kinds of things in a store."""
+    """One of the kinds of things in a store."""
 
     kind: str
     folder: str
@@ -58,6 +62,8 @@ class _Shelf(Generic[Manifest]):
 
 _MODELS = _Shelf("model", "models", MODEL_MANIFEST, ModelManifest)
 _BUNDLES = _Shelf("bundle", "bundles", BUNDLE_MANIFEST, BundleManifest)
+_ADAPTERS = _Shelf("adapter", "adapters", ADAPTER_MANIFEST, AdapterManifest)
+_KINDS = {"models": "a model", "bundles": "a bundle", "adapters": "an adapter"}
 
 
 def home() -> Path:
@@ -65,8 +71,14 @@ def home() -> Path:
     return Path(os.environ.get("SPRAT_HOME") or platformdirs.user_data_path("sprat"))
 
 
+def as_name(text: str) -> str:
+    """The last part of a path or repository as a name in the store."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.rpartition("/")[2].lower()).strip("._-")
+    return name[:48].rstrip("._-") or "model"
+
+
 class Store:
-    """Models and bundles by name. A name belongs to one of them, never to both.
+    """Models, bundles and adapters by name. A name belongs to one of them only.
 
     Parameters
     ----------
@@ -129,13 +141,37 @@ class Store:
             verify(folder, manifest.files)
         return manifest, folder
 
+    def adapter(self, name: str, *, check: bool = False) -> tuple[AdapterManifest, Path]:
+        """An adapter and its folder.
+
+        Parameters
+        ----------
+        check : bool
+            Verify the sha256 of every file.
+
+        Raises
+        ------
+        NotFound
+            With the names that are here.
+        CorruptFile
+            The manifest, or with ``check`` a file, is not what it should be.
+        """
+        manifest, folder = self._get(_ADAPTERS, name)
+        if check:
+            verify(folder, manifest.files)
+        return manifest, folder
+
     def models(self) -> list[tuple[ModelManifest, Path]]:
         """Every model with its folder, sorted by name."""
-        return [self._get(_MODELS, name) for name in self._names(_MODELS)]
+        return [self._get(_MODELS, name) for name in self._names(_MODELS.folder)]
 
     def bundles(self) -> list[tuple[BundleManifest, Path]]:
         """Every bundle with its folder, sorted by name."""
-        return [self._get(_BUNDLES, name) for name in self._names(_BUNDLES)]
+        return [self._get(_BUNDLES, name) for name in self._names(_BUNDLES.folder)]
+
+    def adapters(self) -> list[tuple[AdapterManifest, Path]]:
+        """Every adapter with its folder, sorted by name."""
+        return [self._get(_ADAPTERS, name) for name in self._names(_ADAPTERS.folder)]
 
     def add_model(
         self,
@@ -160,7 +196,7 @@ class Store:
         Raises
         ------
         StoreError
-            The store cannot be written, or the name belongs to a bundle.
+            The store cannot be written, or the name belongs to a bundle or an adapter.
         """
         return self._add(_MODELS, name, build, replace=replace, keep=True, on_wait=on_wait)
 
@@ -177,10 +213,28 @@ class Store:
         Raises
         ------
         StoreError
-            The store cannot be written, the name belongs to a model, or the bundle is there
-            already and ``replace`` is not set.
+            The store cannot be written, the name belongs to a model or an adapter, or the bundle
+            is there already and ``replace`` is not set.
         """
         return self._add(_BUNDLES, name, build, replace=replace, keep=False, on_wait=lambda: None)
+
+    def add_adapter(
+        self, name: str, build: Callable[[Path], object], *, replace: bool = False
+    ) -> tuple[AdapterManifest, Path]:
+        """Add an adapter: all of it, or nothing.
+
+        Parameters
+        ----------
+        build : callable
+            Writes the adapter's file and its ``adapter.json`` into the empty folder it is given.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be written, the name belongs to a model or a bundle, or the adapter is
+            there already and ``replace`` is not set.
+        """
+        return self._add(_ADAPTERS, name, build, replace=replace, keep=False, on_wait=lambda: None)
 
     def remove(self, name: str) -> None:
         """Remove a model or a bundle. A server that has it loaded goes on with it.
@@ -192,12 +246,27 @@ class Store:
         StoreError
             The store cannot be written.
         """
+        self._remove("model or bundle", name, (_MODELS.folder, _BUNDLES.folder))
+
+    def remove_adapter(self, name: str) -> None:
+        """Remove an adapter. A server that has it loaded goes on with it.
+
+        Raises
+        ------
+        NotFound
+            With the names that are here.
+        StoreError
+            The store cannot be written.
+        """
+        self._remove("adapter", name, (_ADAPTERS.folder,))
+
+    def _remove(self, kind: str, name: str, folders: Sequence[str]) -> None:
         _check_name(name)
-        models, bundles = self._names(_MODELS), self._names(_BUNDLES)
-        if name not in models + bundles:
-            raise NotFound("model or bundle", name, models + bundles)
+        known = tuple(known for folder in folders for known in self._names(folder))
+        if name not in known:
+            raise NotFound(kind, name, known)
         with self._changing(name, lambda: None):
-            for folder in (_MODELS.folder, _BUNDLES.folder):
+            for folder in folders:
                 target = self.root / folder / name
                 if target.is_dir():
                     trash = self._scratch(name)
@@ -228,9 +297,9 @@ class Store:
                 metadata={"needed_bytes": str(size), "free_bytes": str(free)},
             )
 
-    def _names(self, shelf: _Shelf[Manifest]) -> tuple[str, ...]:
+    def _names(self, folder: str) -> tuple[str, ...]:
         try:
-            entries = [e for e in (self.root / shelf.folder).iterdir() if e.is_dir()]
+            entries = [e for e in (self.root / folder).iterdir() if e.is_dir()]
         except FileNotFoundError:
             return ()
         except OSError as error:
@@ -245,7 +314,7 @@ class Store:
         except OSError as error:
             raise self._failure(error) from error
         if not there:
-            raise NotFound(shelf.kind, name, self._names(shelf))
+            raise NotFound(shelf.kind, name, self._names(shelf.folder))
         return self._read(shelf, name, folder), folder
 
     def _read(self, shelf: _Shelf[Manifest], name: str, folder: Path) -> Manifest:
@@ -267,12 +336,11 @@ class Store:
         on_wait: Callable[[], None],
     ) -> tuple[Manifest, Path]:
         _check_name(name)
-        other: _Shelf[ModelManifest] | _Shelf[BundleManifest]
-        other = _BUNDLES if shelf.kind == "model" else _MODELS
         target = self.root / shelf.folder / name
         with self._changing(name, on_wait):
-            if (self.root / other.folder / name).exists():
-                raise StoreError(f"{name} is the name of a {other.kind}; choose another")
+            for folder, kind in _KINDS.items():
+                if folder != shelf.folder and (self.root / folder / name).exists():
+                    raise StoreError(f"{name} is the name of {kind}; choose another")
             if target.exists() and not replace:
                 if keep:
                     return self._get(shelf, name)
@@ -363,7 +431,7 @@ class Store:
     def _clear(self, entry: Path, name: str, suffix: str) -> None:
         # The old folder of a replacement that was killed before the new one took its place.
         home_shelf = self.root / suffix / name
-        if suffix in (_MODELS.folder, _BUNDLES.folder) and not home_shelf.exists():
+        if suffix in _KINDS and not home_shelf.exists():
             entry.rename(home_shelf)
         else:
             shutil.rmtree(entry, ignore_errors=True)

@@ -622,6 +622,7 @@ class Chunk:
     timings: Timings = field(default_factory=Timings)
     model: str = ""
     model_version: str = ""
+    task_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -661,12 +662,15 @@ class TaskInfo:
 
     Attributes
     ----------
+    labels : tuple of str
+        What it may answer; of a decide task, the names of its questions; else empty.
     models : tuple of (str, str)
         Name and version of the model of each tier.
     accept_at : float
         Least confidence of an answer; 0 never abstains.
     version : str
-        First 12 hex digits of the digest over the task's bundle.
+        First 12 hex digits of the digest over the task's bundle, or over what it asks and the
+        versions of model and adapter.
     """
 
     name: str

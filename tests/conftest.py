@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+import hypothesis
 import pytest
 from servers import ENCODER, GENERATOR, TASK, Server, sprat, start_server
 
@@ -15,6 +16,10 @@ from sprat.pull import pull
 from sprat.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# How long an example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("sprat", deadline=None)
+hypothesis.settings.load_profile("sprat")
 
 
 def pytest_configure() -> None:

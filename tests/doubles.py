@@ -22,7 +22,8 @@ from tokenizers.processors import TemplateProcessing
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
 from sprat.config import LimitsConfig
-from sprat.engine.base import Choice, Chosen, Progress, Start
+from sprat.engine.base import Choice, Chosen, CompiledGrammar, Progress, Start
+from sprat.errors import InvalidInput
 from sprat.manifest import BundleManifest, FileEntry, ModelManifest
 from sprat.model import EncoderModel, GenerativeModel
 from sprat.registry import Registry
@@ -30,7 +31,7 @@ from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
 from sprat.service import Service
 from sprat.tasks.classify import ClassifyTask
 from sprat.tokenizer import Tokenizer
-from sprat.values import FinishReason, FloatArray, IntArray, Message
+from sprat.values import FinishReason, FloatArray, Grammar, IntArray, Message
 
 WAIT_S = 10.0
 """Bound of every wait in a test; only failures take this long."""
@@ -166,6 +167,8 @@ class Chooser:
 
     def has_room(self, choice: Choice) -> bool:
         self._check_owner()
+        if any(other.adapter != choice.adapter for other, _ in self.live.values()):
+            return False
         return len(self.live) < self.places and len(choice.prompt) <= self.cells
 
     def start(self, number: int, choice: Choice) -> None:
@@ -264,6 +267,7 @@ class Generator:
     odd: dict[int, Progress] = field(default_factory=dict)
     choices: Chooser = field(default_factory=Chooser)
     on_chooser: Callable[[], object] | None = None
+    adapters: frozenset[str] = frozenset({"red", "blue"})
     closed: bool = False
     owner: int | None = None
 
@@ -284,6 +288,9 @@ class Generator:
             parse_special=False,
         )
 
+    def compile(self, grammar: Grammar) -> CompiledGrammar:
+        raise InvalidInput("grammar: no good", field="grammar")
+
     def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
         return self.context_length - max(map(len, options))
 
@@ -293,8 +300,10 @@ class Generator:
             self.on_chooser()
         return self.choices
 
-    def has_room(self, tokens: int) -> bool:
+    def has_room(self, tokens: int, adapter: str = "") -> bool:
         self._check_owner()
+        if any(other.start.adapter != adapter for other in self.live.values()):
+            return False
         taken = sum(len(s.start.prompt) + s.start.sampling.max_tokens for s in self.live.values())
         return len(self.live) < self.sequence_limit and taken + tokens <= self.cells
 
@@ -304,6 +313,7 @@ class Generator:
         assert 1 <= len(start.prompt) < self.context_length
         if self.on_start:
             self.on_start(start)
+        assert self.has_room(1, start.adapter), "another adapter is in use"
         self.started.append(start.sequence)
         self.live[start.sequence] = Live(start)
 

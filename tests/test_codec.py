@@ -246,6 +246,8 @@ label_sets = st.builds(
     instructions=texts,
     scoring=st.sampled_from(["constrained", "full"]),
     normalize_length=st.booleans(),
+    correct_prior=st.booleans(),
+    adapter=texts,
 )
 
 

@@ -155,6 +155,30 @@ def test_config_tls_files_come_in_pairs(given: dict[str, str], missing: str) -> 
     assert error.message == f"server: {missing}"
 
 
+def test_config_adapters_are_a_list_or_separated_by_commas(tmp_path: Path) -> None:
+    path = toml(tmp_path, '[models.m]\nadapters = ["a", "b"]\n')
+    assert config.load(path, environment={}).models["m"].adapters == ("a", "b")
+    made = config.load(path, environment={"SPRAT_MODELS__M__ADAPTERS": "c, d"})
+    assert made.models["m"].adapters == ("c", "d")
+    assert (
+        config.load(path, environment={"SPRAT_MODELS__M__ADAPTERS": ""}).models["m"].adapters == ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "said"),
+    [
+        ('["a", "a"]', "models.m.adapters", "expected different names"),
+        ('["a", 1]', "models.m.adapters[1]", "valid string"),
+        ("1", "models.m.adapters", "valid tuple"),
+    ],
+)
+def test_config_adapters_that_cannot_be(tmp_path: Path, value: str, path: str, said: str) -> None:
+    error = refused(toml(tmp_path, f"[models.m]\nadapters = {value}\n"))
+    assert error.path == path
+    assert said in error.message
+
+
 def test_config_tls_files_may_come_from_different_sources(tmp_path: Path) -> None:
     made = config.load(
         toml(tmp_path, "[server]\ntls_certificate = 'c.pem'\n"),

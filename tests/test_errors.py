@@ -25,6 +25,7 @@ SAMPLES: list[SpratError] = [
     errors.Cancelled("the caller gave up"),
     errors.CorruptFile("/m/model.bin", "cut"),
     errors.StaleBundle("/b/bundle.json", "made with another model"),
+    errors.StaleAdapter("/a", "made for another model"),
     errors.Unauthenticated("unknown token"),
     errors.PermissionDenied("not yours"),
     errors.SetupError("something is missing"),

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from sprat import manifest
 from sprat.errors import CorruptFile
-from sprat.manifest import BundleManifest, FileEntry, ModelManifest, ModelRef, digest_of
+from sprat.manifest import (
+    AdapterManifest,
+    BundleManifest,
+    FileEntry,
+    ModelManifest,
+    ModelRef,
+    digest_of,
+)
 
 HEX = "0123456789abcdef"
 digests = st.text(HEX, min_size=64, max_size=64)
@@ -64,6 +71,21 @@ def bundle(**changes: Any) -> BundleManifest:
     return BundleManifest(**{**fields, **changes})
 
 
+def adapter(**changes: Any) -> AdapterManifest:
+    fields: dict[str, Any] = {
+        "name": "polite",
+        "kind": "lora",
+        "base": {"name": "smollm2-135m", "digest": "c" * 64},
+        "weights": "adapter.gguf",
+        "rank": 8,
+        "alpha": 16.0,
+        "licence": "MIT",
+        "source": "a file",
+        "files": (entry("adapter.gguf", "d", 3),),
+    }
+    return AdapterManifest(**{**fields, **changes})
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "int8").mkdir()
@@ -75,7 +97,9 @@ def folder(tmp_path: Path) -> Path:
 # -- reading and writing ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("document", [model(), bundle()], ids=["model", "bundle"])
+@pytest.mark.parametrize(
+    "document", [model(), bundle(), adapter()], ids=["model", "bundle", "adapter"]
+)
 def test_manifest_round_trips(tmp_path: Path, document: Any) -> None:
     path = tmp_path / "document.json"
     manifest.write(path, document)
@@ -243,6 +267,17 @@ def test_manifest_bundle_version_changes_with_all_that_answers_depend_on() -> No
         bundle(files=(entry("head.safetensors", "e", 3),)).version,
     }
     assert len(versions) == 7
+
+
+def test_manifest_adapter_version_changes_with_its_file_and_its_base() -> None:
+    versions = {
+        adapter().version,
+        adapter(base=ModelRef(name="smollm2-135m", digest="f" * 64)).version,
+        adapter(files=(entry("adapter.gguf", "e", 3),)).version,
+    }
+    assert len(versions) == 3
+    assert adapter(licence="ISC").version in versions
+    assert adapter().size_bytes == 3
 
 
 # -- files -----------------------------------------------------------------------------------

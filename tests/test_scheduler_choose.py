@@ -43,7 +43,7 @@ class Pick:
         self.outcomes: list[Chosen | SpratError] = []
         self._done = threading.Event()
         choice = Choice(ids(shared + text), len(shared), (ids("a"), ids("b")))
-        self.work = ChoiceWork(choice, time.monotonic() + deadline_s, self._take)
+        self.work = ChoiceWork(choice, len(text), time.monotonic() + deadline_s, self._take)
 
     def _take(self, outcome: Chosen | SpratError) -> None:
         assert not self._done.is_set(), "an outcome came after the end"

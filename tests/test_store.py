@@ -113,6 +113,7 @@ def test_store_home_is_sprat_home_or_the_users_data_folder(
 def test_store_reading_an_absent_store_makes_nothing(store: Store) -> None:
     assert store.models() == []
     assert store.bundles() == []
+    assert store.adapters() == []
     with pytest.raises(NotFound):
         store.model("m")
     with pytest.raises(NotFound):
@@ -184,7 +185,10 @@ def test_store_refuses_what_is_no_name(store: Store, name: str) -> None:
         lambda: store.model(name),
         lambda: store.add_model(name, unexpected),
         lambda: store.add_bundle(name, unexpected),
+        lambda: store.adapter(name),
+        lambda: store.add_adapter(name, unexpected),
         lambda: store.remove(name),
+        lambda: store.remove_adapter(name),
     ):
         with pytest.raises(InvalidInput, match="cannot be a name"):
             call()

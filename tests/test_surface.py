@@ -18,7 +18,7 @@ from sprat.proto.v1 import sprat_pb2_grpc
 from sprat.server import servicer
 
 VERBS = (
-    *("classify", "choose", "extract", "transform", "embed", "generate"),
+    *("classify", "choose", "route", "decide", "extract", "transform", "embed", "generate"),
     *("tokenize", "list_tasks", "list_models"),
 )
 
@@ -31,11 +31,15 @@ def test_surface_public_names_are_these() -> None:
     assert set(sprat.__all__) == {
         "AsyncClient",
         "Client",
+        "Destination",
         "ExtractSpec",
         "Grammar",
         "Label",
         "LabelSet",
         "Message",
+        "Question",
+        "QuestionSet",
+        "RouteSet",
         "Runtime",
         "Sampling",
         "TransformSpec",
@@ -126,7 +130,7 @@ def test_surface_every_rpc_is_wired() -> None:
 
 SOURCE = Path(pb.__file__).with_name("sprat.proto").read_text()
 DECLARATION = re.compile(
-    r"^ +(?:optional |repeated )?[\w.]+ (\w+) = \d+;(.*)$|^ +([A-Z_]+) = \d+;(.*)$"
+    r"^ +(?:optional |repeated )?(?:[\w.]+|map<.*>) (\w+) = \d+;(.*)$|^ +([A-Z_]+) = \d+;(.*)$"
 )
 
 

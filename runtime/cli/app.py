@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from sprat import __version__
-from sprat.cli import bulk, doctor, extract, learn, serving, store_commands, transform, use
+from sprat.cli import (
+    adapters,
+    bulk,
+    decide,
+    doctor,
+    extract,
+    learn,
+    serving,
+    store_commands,
+    transform,
+    use,
+)
 from sprat.errors import SpratError
 
 app = typer.Typer(
@@ -61,12 +72,14 @@ def _root(
 app.command(rich_help_panel="Models")(store_commands.pull)
 app.command(rich_help_panel="Models")(store_commands.models)
 app.command(rich_help_panel="Models")(store_commands.remove)
+app.add_typer(adapters.app, name="adapters", rich_help_panel="Models")
 app.command(rich_help_panel="Training")(learn.train)
 app.command("eval", rich_help_panel="Training")(learn.evaluate)
 app.command(rich_help_panel="Serving")(serving.serve)
 app.command(rich_help_panel="Serving")(serving.token)
 app.command(rich_help_panel="Serving")(serving.bench)
 app.command(rich_help_panel="Use")(use.classify)
+app.command(rich_help_panel="Use")(decide.decide)
 app.command(rich_help_panel="Use")(extract.extract)
 app.command(rich_help_panel="Use")(transform.transform)
 app.command(rich_help_panel="Use")(use.embed)

@@ -117,14 +117,15 @@ def _store(verify: bool) -> Iterator[Finding]:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     try:
-        models, bundles = store.models(), store.bundles()
+        models, bundles, adapters = store.models(), store.bundles(), store.adapters()
     except SpratError as error:
         yield Finding("store", "problem", error.message)
         return
     yield Finding(
         "store",
         "ok",
-        f"{store.root}: {len(models)} models, {len(bundles)} bundles, {megabytes(free)} free",
+        f"{store.root}: {len(models)} models, {len(bundles)} bundles, {len(adapters)} adapters, "
+        f"{megabytes(free)} free",
     )
     for manifest, _ in models:
         yield _check(
@@ -140,4 +141,13 @@ def _store(verify: bool) -> Iterator[Finding]:
             yield _check(
                 part,
                 lambda name=bundle.name: f"on {store.bundle(name, check=verify)[0].base.name}",  # type: ignore[misc]
+            )
+    for adapter, _ in adapters:
+        part = f"adapter {adapter.name}"
+        if adapter.base.digest not in known:
+            yield Finding(part, "problem", f"made for another {adapter.base.name}; add it again")
+        else:
+            yield _check(
+                part,
+                lambda name=adapter.name: f"for {store.adapter(name, check=verify)[0].base.name}",  # type: ignore[misc]
             )

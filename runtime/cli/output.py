@@ -118,7 +118,7 @@ def progress(description: str, *, total: float | None = None, unit: str = "") ->
 
 def megabytes(size: int) -> str:
     """Bytes for people."""
-    return f"{size / 1e6:.0f} MB"
+    return f"{size / 1e6:.{0 if size >= 10e6 else 1}f} MB"
 
 
 def read_file(path: Path, option: str) -> str:

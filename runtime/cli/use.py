@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -21,7 +21,16 @@ from sprat.cli.output import (
     read_texts,
 )
 from sprat.errors import InvalidInput
-from sprat.values import ClassifyResult, Label, LabelSet, Message, Sampling
+from sprat.values import (
+    Chunk,
+    ClassifyResult,
+    Label,
+    LabelSet,
+    Message,
+    Sampling,
+    TokenChoice,
+    TokenLogprob,
+)
 
 Texts = Annotated[
     list[str] | None, typer.Argument(help="Texts. Absent: one a line on stdin.", show_default=False)
@@ -162,6 +171,21 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option("--stop", help="End before this string; may be repeated.")
     ] = None,
+    adapter: Annotated[
+        str, typer.Option("--adapter", help="A LoRA adapter of the model; see `sprat adapters`.")
+    ] = "",
+    sequences: Annotated[
+        int, typer.Option("--sequences", "-n", min=1, help="Answers to make side by side.")
+    ] = 1,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            min=0,
+            max=20,
+            help="With --json: the log-probability of each token, and of so many best ones.",
+        ),
+    ] = None,
     server: Server = None,
     token: Token = None,
     tls_ca: TlsCa = None,
@@ -177,14 +201,52 @@ def generate(
         given = [Message("user", text)]
         if system is not None:
             given.insert(0, Message("system", system))
-    pieces = []
+    if logprobs is not None and not as_json:
+        raise InvalidInput("--logprobs: expected --json beside it", field="logprobs")
+    answers = [_Answer() for _ in range(sequences)]
     with connect(server, models=[model], token=token, tls_ca=tls_ca) as verbs:
-        for chunk in verbs.generate(model, given, sampling):
-            pieces.append(chunk.text)
-            if not as_json:
+        chunks = verbs.generate(
+            model, given, sampling, adapter=adapter, sequences=sequences, logprobs=logprobs
+        )
+        for chunk in chunks:
+            answers[chunk.sequence].add(chunk)
+            if not as_json and sequences == 1:
                 typer.echo(chunk.text, nl=False)
                 sys.stdout.flush()
     if as_json:
-        print_json({**asdict(chunk), "text": "".join(pieces)})
-    else:
+        documents = [answer.document() for answer in answers]
+        print_json(documents[0] if sequences == 1 else documents)
+    elif sequences == 1:
         typer.echo()
+    else:
+        for index, answer in enumerate(answers):
+            typer.echo(f"--- {index}\n{answer.text}")
+
+
+class _Answer:
+    """One answer as its chunks come."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._logprobs: list[TokenChoice] = []
+        self._last = Chunk("")
+
+    def add(self, chunk: Chunk) -> None:
+        self.text += chunk.text
+        self._logprobs += chunk.logprobs
+        self._last = chunk
+
+    def document(self) -> dict[str, Any]:
+        """All of it, for programs. A token's bytes are text, invalid UTF-8 as U+FFFD."""
+        return {
+            **asdict(self._last),
+            "text": self.text,
+            "logprobs": [
+                {**_token(choice.chosen), "top": [_token(each) for each in choice.top]}
+                for choice in self._logprobs
+            ],
+        }
+
+
+def _token(value: TokenLogprob) -> dict[str, Any]:
+    return {"token": value.token.decode("utf-8", "replace"), "logprob": value.logprob}

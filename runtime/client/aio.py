@@ -28,6 +28,7 @@ from sprat.proto.v1.sprat_pb2_grpc import SpratStub
 from sprat.values import (
     Chunk,
     ClassifyResult,
+    DecideResult,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -35,6 +36,9 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    QuestionSet,
+    RouteResult,
+    RouteSet,
     Sampling,
     TaskInfo,
     TokenizeResult,
@@ -124,9 +128,28 @@ class AsyncClient:
         request = codec.choose_request(labels, texts, top_k, partial)
         return codec.classify_result(await self._call(self._stub.Classify, request))
 
+    async def route(
+        self,
+        routes: str | RouteSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+    ) -> RouteResult:
+        """See `Client.route`."""
+        request = codec.route_request(routes, texts, top_k, partial)
+        return codec.route_result(await self._call(self._stub.Route, request))
+
+    async def decide(
+        self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
+    ) -> DecideResult:
+        """See `Client.decide`."""
+        request = codec.decide_request(questions, texts, partial)
+        return codec.decide_result(await self._call(self._stub.Decide, request))
+
     async def extract(
         self,
-        spec: ExtractSpec,
+        spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
         long_input: LongInput = "refuse",
@@ -138,7 +161,7 @@ class AsyncClient:
 
     async def transform(
         self,
-        spec: TransformSpec,
+        spec: str | TransformSpec,
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,
@@ -173,10 +196,13 @@ class AsyncClient:
         prompt: str | Sequence[Message],
         sampling: Sampling = Sampling(),
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncIterator[Chunk]:
         """See `Client.generate`."""
-        request = codec.generate_request(model, prompt, sampling)
+        request = codec.generate_request(model, prompt, sampling, adapter, sequences, logprobs)
         call = self._stub.Generate(request, timeout=timeout_s, metadata=self._metadata)
         try:
             async for response in call:

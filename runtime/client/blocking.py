@@ -27,6 +27,7 @@ from sprat.proto.v1.sprat_pb2_grpc import SpratStub
 from sprat.values import (
     Chunk,
     ClassifyResult,
+    DecideResult,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -34,6 +35,9 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    QuestionSet,
+    RouteResult,
+    RouteSet,
     Sampling,
     TaskInfo,
     TokenizeResult,
@@ -169,9 +173,36 @@ class Client:
         request = codec.choose_request(labels, texts, top_k, partial)
         return codec.classify_result(self._call(self._stub.Classify, request))
 
+    def route(
+        self,
+        routes: str | RouteSet,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        partial: bool = False,
+    ) -> RouteResult:
+        """Say where each text goes, by a route task of the server or targets of the request's own.
+
+        As `choose`, with a target for each label; an empty one means its name.
+        """
+        request = codec.route_request(routes, texts, top_k, partial)
+        return codec.route_result(self._call(self._stub.Route, request))
+
+    def decide(
+        self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
+    ) -> DecideResult:
+        """Answer several questions about each text, with a generative model that writes nothing.
+
+        The questions are those of a decide task of the server, or the request's own.
+        Scores are the model's own and not calibrated. Texts are never truncated. Parameters and
+        errors as in `classify`.
+        """
+        request = codec.decide_request(questions, texts, partial)
+        return codec.decide_result(self._call(self._stub.Decide, request))
+
     def extract(
         self,
-        spec: ExtractSpec,
+        spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
         long_input: LongInput = "refuse",
@@ -183,8 +214,8 @@ class Client:
 
         Parameters
         ----------
-        spec : ExtractSpec
-            Model, schema and what else there is to say.
+        spec : str or ExtractSpec
+            Name of an extract task of the server; or model, schema and what else there is to say.
         texts : sequence of str
             From 1 to the server's limit.
         long_input : {"refuse", "chunk"}
@@ -198,7 +229,7 @@ class Client:
 
     def transform(
         self,
-        spec: TransformSpec,
+        spec: str | TransformSpec,
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,
@@ -210,8 +241,9 @@ class Client:
 
         Parameters
         ----------
-        spec : TransformSpec
-            Model, prompt, grammar and how tokens are chosen.
+        spec : str or TransformSpec
+            Name of a transform task of the server; or model, prompt, grammar and how tokens are
+            chosen.
         inputs : mapping of str to str, optional
             Values of the prompt's placeholders other than ``{text}``.
         timeout_s : float, optional
@@ -245,6 +277,9 @@ class Client:
         prompt: str | Sequence[Message],
         sampling: Sampling = Sampling(),
         *,
+        adapter: str = "",
+        sequences: int = 1,
+        logprobs: int | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Chunk]:
         """Stream the continuation of a raw prompt, or the answer to a chat.
@@ -253,10 +288,18 @@ class Client:
 
         Parameters
         ----------
+        adapter : str
+            Name of a LoRA adapter of the model; empty for none.
+        sequences : int
+            Answers to make side by side, from 1; each chunk says which one it belongs to, and each
+            answer has a last chunk. A seed grows by 1 from one to the next.
+        logprobs : int, optional
+            Report the log-probability of each token, and so many of the best ones at its place, 0
+            to 20; absent: no report.
         timeout_s : float, optional
             Deadline of the whole answer, in seconds; absent: none.
         """
-        request = codec.generate_request(model, prompt, sampling)
+        request = codec.generate_request(model, prompt, sampling, adapter, sequences, logprobs)
         call = self._stub.Generate(request, timeout=timeout_s, metadata=self._metadata)
         try:
             for response in call:

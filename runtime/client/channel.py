@@ -17,7 +17,10 @@ from sprat.store import home
 
 DEFAULT_TIMEOUT_S = 60.0
 
-_RETRIED = ("Classify", "Extract", "Embed", "Tokenize", "ListTasks", "ListModels")
+_RETRIED = (
+    *("Classify", "Route", "Decide", "Extract", "Embed"),
+    *("Tokenize", "ListTasks", "ListModels"),
+)
 SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [

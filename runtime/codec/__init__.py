@@ -8,6 +8,7 @@ from sprat.codec.classify import (
     label_set,
 )
 from sprat.codec.common import truncation
+from sprat.codec.decide import decide_request, decide_response, decide_result, question_set
 from sprat.codec.embed import embed_request, embed_response, embed_result
 from sprat.codec.extract import (
     extract_request,
@@ -26,6 +27,7 @@ from sprat.codec.listing import (
     tokenize_response,
     tokenize_result,
 )
+from sprat.codec.route import route_request, route_response, route_result, route_set
 from sprat.codec.transform import (
     transform_chunk,
     transform_request,
@@ -39,6 +41,9 @@ __all__ = [
     "classify_request",
     "classify_response",
     "classify_result",
+    "decide_request",
+    "decide_response",
+    "decide_result",
     "embed_request",
     "embed_response",
     "embed_result",
@@ -54,6 +59,11 @@ __all__ = [
     "long_input",
     "model_infos",
     "prompt",
+    "question_set",
+    "route_request",
+    "route_response",
+    "route_result",
+    "route_set",
     "sampling",
     "task_infos",
     "tokenize_request",

@@ -45,17 +45,31 @@ def label_set(message: pb.LabelSet) -> LabelSet:
     InvalidInput
         For a number that the enum of scorings does not have.
     """
-    if message.scoring not in _SCORINGS:
-        raise InvalidInput(
-            f"label_set.scoring: unknown value {message.scoring}", field="label_set.scoring"
-        )
     return LabelSet(
         model=message.model,
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         instructions=message.instructions,
-        scoring=_SCORINGS[message.scoring],
+        scoring=scoring(message.scoring, "label_set.scoring"),
         normalize_length=message.normalize_length,
+        correct_prior=message.correct_prior,
+        adapter=message.adapter,
     )
+
+
+def scoring(value: int, field: str) -> Scoring:
+    """The scoring that a request asks for; InvalidInput for a number that the enum has not."""
+    if value not in _SCORINGS:
+        raise InvalidInput(f"{field}: unknown value {value}", field=field)
+    return _SCORINGS[value]
+
+
+def scoring_number(scoring: Scoring) -> pb.Scoring:
+    """The number of a scoring on the wire."""
+    if scoring not in _SCORING_NUMBERS:
+        raise InvalidInput(
+            f"scoring: expected constrained or full, got {scoring!r}", field="scoring"
+        )
+    return _SCORING_NUMBERS[scoring]
 
 
 def classify_response(result: ClassifyResult) -> pb.ClassifyResponse:
@@ -70,21 +84,25 @@ def classify_response(result: ClassifyResult) -> pb.ClassifyResponse:
     )
     for item in result.items:
         made = message.results.add()
-        if item is None:
-            continue
-        made.label = item.label
-        if item.confidence is not None:
-            made.confidence = item.confidence
-        made.abstained = item.abstained
-        made.tier = item.tier
-        made.escalated = item.escalated
-        made.input_tokens = item.input_tokens
-        made.dropped_tokens = item.dropped_tokens
-        made.cached_tokens = item.cached_tokens
-        made.pruned = item.pruned
-        for score in item.scores:
-            made.scores.add(label=score.label, score=score.score)
+        if item is not None:
+            fill_classification(made, item)
     return message
+
+
+def fill_classification(made: pb.Classification, item: Classification) -> None:
+    """Put an answer into an empty message."""
+    made.label = item.label
+    if item.confidence is not None:
+        made.confidence = item.confidence
+    made.abstained = item.abstained
+    made.tier = item.tier
+    made.escalated = item.escalated
+    made.input_tokens = item.input_tokens
+    made.dropped_tokens = item.dropped_tokens
+    made.cached_tokens = item.cached_tokens
+    made.pruned = item.pruned
+    for score in item.scores:
+        made.scores.add(label=score.label, score=score.score)
 
 
 def classify_request(
@@ -105,15 +123,13 @@ def choose_request(
     labels: LabelSet, texts: Sequence[str], top_k: int | None, partial: bool
 ) -> pb.ClassifyRequest:
     """A classify call with labels of its own as a message."""
-    if labels.scoring not in _SCORING_NUMBERS:
-        raise InvalidInput(
-            f"scoring: expected constrained or full, got {labels.scoring!r}", field="scoring"
-        )
     made = pb.LabelSet(
         model=checked(labels.model, "model"),
         instructions=checked(labels.instructions, "instructions"),
-        scoring=_SCORING_NUMBERS[labels.scoring],
+        scoring=scoring_number(labels.scoring),
         normalize_length=labels.normalize_length,
+        correct_prior=labels.correct_prior,
+        adapter=checked(labels.adapter, "adapter"),
     )
     for index, label in enumerate(labels.labels):
         field = f"labels[{index}]"
@@ -132,20 +148,7 @@ def classify_result(response: pb.ClassifyResponse) -> ClassifyResult:
     failed = {error.index for error in response.errors}
     return ClassifyResult(
         items=tuple(
-            None
-            if index in failed
-            else Classification(
-                label=item.label,
-                confidence=item.confidence if item.HasField("confidence") else None,
-                scores=tuple(LabelScore(s.label, s.score) for s in item.scores),
-                abstained=item.abstained,
-                tier=item.tier,
-                escalated=item.escalated,
-                input_tokens=item.input_tokens,
-                dropped_tokens=item.dropped_tokens,
-                cached_tokens=item.cached_tokens,
-                pruned=item.pruned,
-            )
+            None if index in failed else classification(item)
             for index, item in enumerate(response.results)
         ),
         errors=item_errors(response.errors),
@@ -154,4 +157,20 @@ def classify_result(response: pb.ClassifyResponse) -> ClassifyResult:
         task_version=response.task_version,
         calibrated=response.calibrated,
         timings=timings(response.timings),
+    )
+
+
+def classification(message: pb.Classification) -> Classification:
+    """A message as a `Classification`."""
+    return Classification(
+        label=message.label,
+        confidence=message.confidence if message.HasField("confidence") else None,
+        scores=tuple(LabelScore(s.label, s.score) for s in message.scores),
+        abstained=message.abstained,
+        tier=message.tier,
+        escalated=message.escalated,
+        input_tokens=message.input_tokens,
+        dropped_tokens=message.dropped_tokens,
+        cached_tokens=message.cached_tokens,
+        pruned=message.pruned,
     )

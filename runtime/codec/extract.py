@@ -59,13 +59,26 @@ def extract_spec(message: pb.ExtractSpec) -> ExtractSpec:
 
 
 def extract_request(
-    spec: ExtractSpec, texts: Sequence[str], policy: LongInput, partial: bool
+    spec: str | ExtractSpec, texts: Sequence[str], policy: LongInput, partial: bool
 ) -> pb.ExtractRequest:
     """An extract call as a message."""
     if policy not in _LONG_INPUT_NUMBERS:
         raise InvalidInput(
             f"long_input: expected refuse or chunk, got {policy!r}", field="long_input"
         )
+    request = pb.ExtractRequest(
+        texts=checked_all(texts, "texts"),
+        long_input=_LONG_INPUT_NUMBERS[policy],
+        partial_results=partial,
+    )
+    if isinstance(spec, str):
+        request.task = checked(spec, "task")
+    else:
+        request.spec.CopyFrom(_spec_message(spec))
+    return request
+
+
+def _spec_message(spec: ExtractSpec) -> pb.ExtractSpec:
     made = pb.ExtractSpec(
         model=checked(spec.model, "model"),
         schema=checked(spec.schema, "schema"),
@@ -74,12 +87,7 @@ def extract_request(
         adapter=checked(spec.adapter, "adapter"),
     )
     set_number(made, "max_tokens", spec.max_tokens, "max_tokens")
-    return pb.ExtractRequest(
-        texts=checked_all(texts, "texts"),
-        long_input=_LONG_INPUT_NUMBERS[policy],
-        partial_results=partial,
-        spec=made,
-    )
+    return made
 
 
 def extract_response(result: ExtractResult) -> pb.ExtractResponse:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sprat.codec.common import checked, checked_all, set_number, timings, timings_message
 from sprat.errors import InvalidInput
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import Chunk, FinishReason, Message, Role, Sampling
+from sprat.values import Chunk, FinishReason, Message, Role, Sampling, TokenChoice, TokenLogprob
 
 _ROLE_NUMBERS: dict[Role, pb.Role] = {
     "system": pb.ROLE_SYSTEM,
@@ -75,12 +75,21 @@ def sampling_message(parameters: Sampling) -> pb.Sampling:
 
 
 def generate_request(
-    model: str, given: str | Sequence[Message], parameters: Sampling
+    model: str,
+    given: str | Sequence[Message],
+    parameters: Sampling,
+    adapter: str = "",
+    sequences: int = 1,
+    logprobs: int | None = None,
 ) -> pb.GenerateRequest:
     """A generate call as a message."""
     request = pb.GenerateRequest(
-        model=checked(model, "model"), sampling=sampling_message(parameters)
+        model=checked(model, "model"),
+        sampling=sampling_message(parameters),
+        adapter=checked(adapter, "adapter"),
     )
+    set_number(request, "sequences", sequences, "sequences")
+    set_number(request, "logprobs", logprobs, "logprobs")
     if isinstance(given, str):
         request.prompt = checked(given, "prompt")
         return request
@@ -98,16 +107,31 @@ def generate_request(
 
 def generate_response(chunk: Chunk) -> pb.GenerateResponse:
     """A `Chunk` as a message; the totals only on the last one."""
+    logprobs = [
+        pb.TokenChoice(chosen=_logprob(each.chosen), top=map(_logprob, each.top))
+        for each in chunk.logprobs
+    ]
     if chunk.finish_reason is None:
-        return pb.GenerateResponse(text=chunk.text)
+        return pb.GenerateResponse(text=chunk.text, sequence=chunk.sequence, logprobs=logprobs)
     return pb.GenerateResponse(
         text=chunk.text,
+        sequence=chunk.sequence,
+        logprobs=logprobs,
+        cached_tokens=chunk.cached_tokens,
         finish_reason=FINISH_REASON_NUMBERS[chunk.finish_reason],
         prompt_tokens=chunk.prompt_tokens,
         output_tokens=chunk.output_tokens,
         model=pb.ModelVersion(name=chunk.model, version=chunk.model_version),
         timings=timings_message(chunk.timings),
     )
+
+
+def _logprob(value: TokenLogprob) -> pb.TokenLogprob:
+    return pb.TokenLogprob(token=value.token, logprob=value.logprob)
+
+
+def _read_logprob(message: pb.TokenLogprob) -> TokenLogprob:
+    return TokenLogprob(message.token, message.logprob)
 
 
 def chunk(response: pb.GenerateResponse) -> Chunk:
@@ -117,6 +141,12 @@ def chunk(response: pb.GenerateResponse) -> Chunk:
         finish_reason=FINISH_REASONS.get(response.finish_reason),
         prompt_tokens=response.prompt_tokens,
         output_tokens=response.output_tokens,
+        sequence=response.sequence,
+        logprobs=tuple(
+            TokenChoice(_read_logprob(each.chosen), tuple(map(_read_logprob, each.top)))
+            for each in response.logprobs
+        ),
+        cached_tokens=response.cached_tokens,
         timings=timings(response.timings),
         model=response.model.name,
         model_version=response.model.version,

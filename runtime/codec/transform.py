@@ -44,9 +44,24 @@ def transform_spec(message: pb.TransformSpec) -> TransformSpec:
 
 
 def transform_request(
-    spec: TransformSpec, text: str, inputs: Mapping[str, str] | None
+    spec: str | TransformSpec, text: str, inputs: Mapping[str, str] | None
 ) -> pb.TransformRequest:
     """A transform call as a message."""
+    request = pb.TransformRequest(
+        text=checked(text, "text"),
+        inputs={
+            checked(name, "inputs"): checked(value, "inputs")
+            for name, value in (inputs or {}).items()
+        },
+    )
+    if isinstance(spec, str):
+        request.task = checked(spec, "task")
+    else:
+        request.spec.CopyFrom(_spec_message(spec))
+    return request
+
+
+def _spec_message(spec: TransformSpec) -> pb.TransformSpec:
     made = pb.TransformSpec(
         model=checked(spec.model, "model"),
         prompt=checked(spec.prompt, "prompt"),
@@ -61,14 +76,7 @@ def transform_request(
                 field="grammar",
             )
         setattr(made.grammar, spec.grammar.kind, checked(spec.grammar.source, "grammar"))
-    return pb.TransformRequest(
-        text=checked(text, "text"),
-        inputs={
-            checked(name, "inputs"): checked(value, "inputs")
-            for name, value in (inputs or {}).items()
-        },
-        spec=made,
-    )
+    return made
 
 
 def transform_response(chunk: Chunk) -> pb.TransformResponse:
@@ -86,6 +94,7 @@ def transform_response(chunk: Chunk) -> pb.TransformResponse:
         drafted_tokens=chunk.drafted_tokens,
         accepted_tokens=chunk.accepted_tokens,
         model=pb.ModelVersion(name=chunk.model, version=chunk.model_version),
+        task_version=chunk.task_version,
         timings=timings_message(chunk.timings),
     )
 
@@ -105,4 +114,5 @@ def transform_chunk(response: pb.TransformResponse) -> Chunk:
         timings=timings(response.timings),
         model=response.model.name,
         model_version=response.model.version,
+        task_version=response.task_version,
     )

@@ -79,6 +79,8 @@ class Start:
         Whether tokens may be guessed from prompt and answer, and several checked at a time.
     logprobs : int or None
         How many of the most probable tokens to report beside each one; None reports nothing.
+    adapter : str
+        Name of the LoRA adapter to work under; empty for none.
     """
 
     sequence: int
@@ -88,6 +90,7 @@ class Start:
     grammar: CompiledGrammar | None = None
     lookup: bool = False
     logprobs: int | None = None
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,13 @@ class Choice:
         See `sprat.engine.label_trie.LabelTrie`.
     normalize_length : bool
         With ``full`` scoring: compare means over tokens instead of sums.
+    common : int
+        0, or the first tokens of the prompt, in (shared, T), that other choices about the same text
+        begin with too: they are decoded once, and forgotten with the last live one of these.
+    is_pruned : bool
+        Whether improbable options may stay untold apart, see `Chosen.pruned`.
+    adapter : str
+        Name of the LoRA adapter to work under; empty for none.
     """
 
     prompt: IntArray
@@ -154,6 +164,9 @@ class Choice:
     options: tuple[IntArray, ...]
     scoring: Scoring = "constrained"
     normalize_length: bool = False
+    common: int = 0
+    is_pruned: bool = True
+    adapter: str = ""
 
 
 MOST_OPTION_TOKENS = 32
@@ -173,7 +186,7 @@ class Chosen:
     pruned : float
         Probability on options that were not told apart, in [0, 1].
     cached_tokens : int
-        Prompt tokens that were decoded before, for another request.
+        Of the prompt's ``shared`` tokens, those that were decoded before, for another request.
     decoded_tokens : int
         Tokens that were decoded for this request.
     error : str or None
@@ -192,7 +205,7 @@ class ChoiceEngine(Protocol):
     """Prompts and options in, probabilities out. The owner's thread alone calls it."""
 
     def has_room(self, choice: Choice) -> bool:
-        """Whether `start` would take it now."""
+        """Whether `start` would take it now: not while others are live under another adapter."""
         ...
 
     def start(self, number: int, choice: Choice) -> None:
@@ -233,6 +246,8 @@ class GenerativeEngine(Protocol):
     """Most tokens, prompt and answer together, of one sequence."""
     sequence_limit: int
     """Most live sequences."""
+    adapters: frozenset[str]
+    """Names of the LoRA adapters that sequences and choices can work under."""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> IntArray:
         """Tokens of a text: int32[T]. Special-token text is only special if asked."""
@@ -273,8 +288,11 @@ class GenerativeEngine(Protocol):
         """
         ...
 
-    def has_room(self, tokens: int) -> bool:
-        """Whether a sequence that may grow to ``tokens`` can start now."""
+    def has_room(self, tokens: int, adapter: str = "") -> bool:
+        """Whether a sequence that may grow to ``tokens`` can start now.
+
+        Not while others are live under another adapter.
+        """
         ...
 
     def start(self, start: Start) -> None:

@@ -190,6 +190,7 @@ class FakeGenerator:
     ) -> None:
         self.context_length = context_length
         self.sequence_limit = sequence_limit
+        self.adapters: frozenset[str] = frozenset()
         self.steps = 0
         self.closed = False
         self._answer = answer
@@ -240,7 +241,7 @@ class FakeGenerator:
         """The one chooser of this engine."""
         return self._chooser
 
-    def has_room(self, tokens: int) -> bool:
+    def has_room(self, tokens: int, adapter: str = "") -> bool:
         """Whether a sequence is free and ``tokens`` fit into the context."""
         return len(self._live) < self.sequence_limit and tokens <= self.context_length
 

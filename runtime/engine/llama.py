@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from sprat.engine import llama_lib
 from sprat.engine.base import Progress, Start
+from sprat.engine.llama_adapter import Adapter, find_adapter
 from sprat.engine.llama_chooser import Chooser, option_cells
 from sprat.engine.llama_context import CELL_BLOCK
 from sprat.engine.llama_draft import MOST_DRAFT, Drafter
@@ -36,6 +37,7 @@ from sprat.errors import (
     EngineError,
     InputTooLong,
     InvalidInput,
+    SpratError,
     TaskNotSupported,
     UnsupportedModel,
 )
@@ -79,6 +81,8 @@ class LlamaEngine:
         Tokens that all choices hold at most, as for ``cells``; taken at the first choice.
     threads : int
         Compute threads until `step` says otherwise.
+    adapters : mapping of str to Path, optional
+        GGUF files of LoRA adapters for this model, by name. Sequences of one adapter run at a time.
 
     Raises
     ------
@@ -100,6 +104,7 @@ class LlamaEngine:
         cells: int | None = None,
         choice_cells: int = 4096,
         threads: int,
+        adapters: Mapping[str, Path] | None = None,
     ) -> None:
         self._lib = llama_lib.load()
         most = self._lib.llama_max_parallel_sequences()
@@ -115,7 +120,11 @@ class LlamaEngine:
         self._choice_cells = choice_cells
         self._threads = threads
         self._model = _load_model(self._lib, path)
+        self._adapters: dict[str, Adapter] = {}
         try:
+            self.adapters = frozenset(adapters or ())
+            for name, file in (adapters or {}).items():
+                self._adapters[name] = Adapter(self._lib, self._model, file)
             trained = int(self._lib.llama_model_n_ctx_train(self._model))
             wanted = DEFAULT_CONTEXT if context_length is None else context_length
             self.context_length = min(trained, wanted)
@@ -214,18 +223,35 @@ class LlamaEngine:
                 self._lib,
                 self._model,
                 cells=self._choice_cells,
-                end=self._vocabulary.end_id,
+                end=self._turn_end(),
                 vocabulary_size=self._vocabulary.size,
                 threads=self._threads,
+                adapters=self._adapters,
             )
         return self._chooser
+
+    def _turn_end(self) -> int:
+        """The token with which the chat template ends an answer; EOS where it says none."""
+        answered = [Message("user", "x"), Message("assistant", "x"), Message("user", "x")]
+        try:
+            asked, whole = self.chat_tokens(answered[:1]), self.chat_tokens(answered)
+        except SpratError:
+            return self._vocabulary.end_id
+        if not np.array_equal(whole[: len(asked)], asked):
+            return self._vocabulary.end_id
+        ends = (token for token in whole[len(asked) :].tolist() if self._vocabulary.is_end(token))
+        return next(ends, self._vocabulary.end_id)
 
     def busy(self) -> bool:
         """See `sprat.engine.base.GenerativeEngine.busy`."""
         return bool(self._live)
 
-    def has_room(self, tokens: int) -> bool:
+    def has_room(self, tokens: int, adapter: str = "") -> bool:
         """See `sprat.engine.base.GenerativeEngine.has_room`."""
+        # All live sequences work under the same one.
+        others = next(iter(self._live.values()), None)
+        if others is not None and others.adapter != adapter:
+            return False
         return any(lane.has_room(tokens) for lane in self._lanes)
 
     def start(self, start: Start) -> None:
@@ -265,9 +291,10 @@ class LlamaEngine:
                     f"{name} is out of range: {getattr(sampling, name)}", field=f"sampling.{name}"
                 )
         grown = min(len(prompt) + sampling.max_tokens, self.context_length)
-        lane = next((lane for lane in self._lanes if lane.has_room(grown)), None)
-        if lane is None:
+        if not self.has_room(grown, start.adapter):
             raise EngineError(f"no room for a sequence of {grown} tokens")
+        lane = next(lane for lane in self._lanes if lane.has_room(grown))
+        lane.use(find_adapter(self._adapters, start.adapter))
         can_draft = start.lookup and lane.can_roll_back
         sequence = LiveSequence(
             start.sequence,
@@ -283,6 +310,7 @@ class LlamaEngine:
             drafter=Drafter(prompt) if can_draft else None,
             logprobs=start.logprobs,
             shared=start.shared,
+            adapter=start.adapter,
         )
         self._started += 1
         lane.enter(sequence)
@@ -402,13 +430,16 @@ class LlamaEngine:
 
     def _settle(self, sequence: LiveSequence, stuck: bool) -> Progress:
         """Move a sequence on by the tokens that were chosen for it."""
+        if not stuck:
+            sequence.settle()
+        if sequence.matcher is not None and sequence.matcher.has_failed:
+            stuck = True
         if stuck:
             self._release(sequence)
             error = "there is no token to choose: the model's logits are not finite"
             if sequence.matcher is not None:
-                error += ", or the grammar allows none"
+                error += ", or the grammar became too complex"
             return Progress(sequence.number, "", 0, error=error)
-        sequence.settle()
         if sequence.reason is not None:
             self._release(sequence)
         elif sequence not in self._running:
@@ -426,6 +457,8 @@ class LlamaEngine:
         if self._chooser is not None:
             self._chooser.close()
             self._chooser = None
+        while self._adapters:
+            self._adapters.popitem()[1].close()
         if self._model:
             self._lib.llama_model_free(self._model)
             self._model = None

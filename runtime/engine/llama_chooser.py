@@ -1,16 +1,16 @@
 """A llama.cpp context that says how probable options are after a prompt; generates nothing.
 
-What the prompts of a task have in common is decoded once, kept, and forked for each request: in a
-context whose sequences share their cells (``kv_unified``) a fork costs microseconds. Every cell in
-use costs attention to all, which is why few of these prefixes are kept, and why answers are
-generated in a context of another kind (`sprat.engine.llama_lane`).
+What prompts have in common is decoded once and forked (`sprat.engine.llama_prefixes`): in a context
+whose sequences share their cells (``kv_unified``) that costs microseconds. Every cell in use costs
+attention to all, which is why few prefixes are kept, and why answers are generated in a context of
+another kind (`sprat.engine.llama_lane`).
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,10 @@ import numpy as np
 
 from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen
 from sprat.engine.label_trie import ROOT, LabelTrie, combine
+from sprat.engine.llama_adapter import Adapter, apply, find_adapter
 from sprat.engine.llama_context import CELL_BLOCK, make_context
 from sprat.engine.llama_lane import MOST_THREADS
+from sprat.engine.llama_prefixes import Prefix, Prefixes
 from sprat.errors import EngineError, UnsupportedModel
 from sprat.kernels import score_trie
 from sprat.values import FloatArray, IntArray
@@ -34,23 +36,16 @@ for a vocabulary of 49,152."""
 PREFIXES = 3
 """Most prefixes that are kept. Each costs attention to every request."""
 
+TEXTS = 8
+"""Most texts side by side about which there may be several requests."""
+
 CHOICES = 16
 """Most requests side by side."""
 
 PRUNED_BELOW = 1e-3
 """Options that share a first part are not told apart where all of them together are less probable
-(``constrained`` scoring only). `Chosen.pruned` says what that left open."""
-
-
-@dataclass(slots=True, eq=False)
-class _Prefix:
-    """Tokens that were decoded once, in a sequence of their own."""
-
-    ids: IntArray
-    sequence: int
-    done: int = 0
-    users: int = 0
-    last_used: int = 0
+(``constrained`` scoring only, and where `Choice.is_pruned` allows it). `Chosen.pruned` says what
+that left open."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,9 +55,9 @@ class _Live:
     number: int
     choice: Choice
     trie: LabelTrie
-    prefix: _Prefix | None
+    prefix: Prefix | None
     sequence: int
-    cached: int = 0
+    missed: int = 0
     done: int = 0
     forked: bool = False
     decoded: int = 0
@@ -82,7 +77,7 @@ class _Batch:
     positions: list[int] = field(default_factory=list)
     sequences: list[tuple[int, ...]] = field(default_factory=list)
     outputs: list[tuple[_Live, int] | None] = field(default_factory=list)
-    prefixes: list[tuple[_Prefix, int]] = field(default_factory=list)
+    prefixes: list[tuple[Prefix, int]] = field(default_factory=list)
     forks: list[int] = field(default_factory=list)
     output_count: int = 0
 
@@ -121,6 +116,8 @@ class Chooser:
         Number of logits.
     threads : int
         Compute threads until `step` says otherwise.
+    adapters : mapping of str to Adapter
+        By name. Requests under one adapter are live at a time.
 
     Raises
     ------
@@ -132,7 +129,15 @@ class Chooser:
     """
 
     def __init__(
-        self, lib: Any, model: Any, *, cells: int, end: int, vocabulary_size: int, threads: int
+        self,
+        lib: Any,
+        model: Any,
+        *,
+        cells: int,
+        end: int,
+        vocabulary_size: int,
+        threads: int,
+        adapters: Mapping[str, Adapter],
     ) -> None:
         if end < 0:
             raise EngineError("the model has no token that ends an answer")
@@ -141,6 +146,8 @@ class Chooser:
         self._end = end
         self._size = vocabulary_size
         self._threads = threads
+        self._adapters = adapters
+        self._adapter = ""
         self._context = make_context(
             lib,
             model,
@@ -155,11 +162,15 @@ class Chooser:
         if not self._memory or lib.llama_n_ctx_seq(self._context) < self.cells:
             self.close()
             raise UnsupportedModel("expected a model with a cache of past tokens, found none")
-        self._prefixes: dict[bytes, _Prefix] = {}
+        first_choice = PREFIXES + TEXTS
+        self._prefixes = Prefixes(
+            kept=list(range(PREFIXES)),
+            texts=list(range(PREFIXES, first_choice)),
+            forget=self._forget,
+        )
         self._live: dict[int, _Live] = {}
-        self._free_prefixes = list(range(PREFIXES))
-        self._free_sequences = list(range(PREFIXES, PREFIXES + CHOICES))
-        self._first_fork = PREFIXES + CHOICES
+        self._free_sequences = list(range(first_choice, first_choice + CHOICES))
+        self._first_fork = first_choice + CHOICES
         self._steps = 0
 
     @property
@@ -168,26 +179,19 @@ class Chooser:
         return bool(self._live)
 
     def has_room(self, choice: Choice) -> bool:
-        """Whether `start` would take it now; kept prefixes that nobody uses make way."""
-        key = _key(choice)
-        can_keep = (
-            not choice.shared
-            or key in self._prefixes
-            or bool(self._free_prefixes)
-            or any(not prefix.users for prefix in self._prefixes.values())
-        )
+        """Whether `start` would take it now; prefixes that nobody uses make way."""
+        if self._live and choice.adapter != self._adapter:
+            return False
         fits = self._cells_needed(choice) <= self.cells
-        return bool(self._free_sequences) and can_keep and fits
+        return bool(self._free_sequences) and self._prefixes.has_places(choice) and fits
 
     def _cells_needed(self, choice: Choice) -> int:
         """Most cells that the live requests and this one take, without prefixes of nobody's."""
         choices = [choice, *(live.choice for live in self._live.values())]
-        prompts = sum(len(each.prompt) - each.shared for each in choices)
-        prefixes = {at: len(prefix.ids) for at, prefix in self._prefixes.items() if prefix.users}
-        prefixes[_key(choice)] = choice.shared
+        prompts = sum(len(each.prompt) - max(each.shared, each.common) for each in choices)
         # Those of options come and go batch by batch.
         options = min(BATCH_TOKENS, sum(option_cells(each.options) for each in choices))
-        return prompts + sum(prefixes.values()) + options
+        return prompts + self._prefixes.cells(choice) + options
 
     def start(self, number: int, choice: Choice) -> None:
         """Take a request on.
@@ -211,8 +215,11 @@ class Chooser:
         trie = LabelTrie(choice.options, end=self._end, scoring=choice.scoring)
         if not self.has_room(choice):
             raise EngineError(f"no room for a prompt of {len(choice.prompt)} tokens")
-        self._make_room(choice)
-        prefix = self._prefix(choice)
+        if choice.adapter != self._adapter:
+            apply(self._lib, self._context, find_adapter(self._adapters, choice.adapter))
+            self._adapter = choice.adapter
+        room = self.cells - self._cells_needed(choice)
+        prefix = self._prefixes.enter(choice, room=room, now=self._steps)
         self._live[number] = _Live(number, choice, trie, prefix, self._free_sequences.pop())
 
     def _check(self, choice: Choice) -> None:
@@ -221,6 +228,11 @@ class Chooser:
             raise EngineError(
                 f"expected a prompt of more than the {choice.shared} tokens that it shares, "
                 f"got {len(choice.prompt)}"
+            )
+        if choice.common and not choice.shared < choice.common < len(choice.prompt):
+            raise EngineError(
+                f"expected more common tokens than the {choice.shared} that are shared and fewer "
+                f"than the {len(choice.prompt)} of the prompt, got {choice.common}"
             )
         longest = max(map(len, choice.options), default=0)
         if not 1 <= longest <= MOST_OPTION_TOKENS:
@@ -233,40 +245,14 @@ class Chooser:
                     f"expected token ids from 0 to {self._size - 1}, got {ids.min()} to {ids.max()}"
                 )
 
-    def _make_room(self, choice: Choice) -> None:
-        """Give up prefixes that nobody uses, as many as this request needs to be gone."""
-        key = _key(choice)
-        spare = {at: p for at, p in self._prefixes.items() if not p.users and at != key}
-        wants_place = choice.shared > 0 and key not in self._prefixes
-        room = self.cells - self._cells_needed(choice)
-        while sum(len(p.ids) for p in spare.values()) > room or (
-            wants_place and not self._free_prefixes
-        ):
-            oldest = min(spare, key=lambda at: spare[at].last_used)
-            self._release(self._prefixes.pop(oldest).sequence, self._free_prefixes)
-            del spare[oldest]
-
-    def _prefix(self, choice: Choice) -> _Prefix | None:
-        """The kept prefix of a prompt, maybe new; None without one."""
-        if not choice.shared:
-            return None
-        key = _key(choice)
-        if key not in self._prefixes:
-            ids = choice.prompt[: choice.shared].copy()
-            self._prefixes[key] = _Prefix(ids, self._free_prefixes.pop())
-        prefix = self._prefixes[key]
-        prefix.users += 1
-        prefix.last_used = self._steps
-        return prefix
-
     def stop(self, number: int) -> None:
         """Drop a request; one that is not live is ignored."""
         live = self._live.pop(number, None)
         if live is None:
             return
-        self._release(live.sequence, self._free_sequences)
-        if live.prefix is not None:
-            live.prefix.users -= 1
+        self._forget(live.sequence)
+        self._free_sequences.append(live.sequence)
+        self._prefixes.leave(live.prefix)
 
     def step(self, *, max_tokens: int, threads: int) -> list[Chosen]:
         """Decode one batch for the live requests, the oldest first.
@@ -297,6 +283,8 @@ class Chooser:
         if not self._live:
             return []
         self._steps += 1
+        # Here, not when its last request ends: the next one about the text may be about to start.
+        self._prefixes.drop_texts()
         try:
             return self._step(min(max_tokens, BATCH_TOKENS), threads)
         except BaseException:
@@ -336,17 +324,10 @@ class Chooser:
         """Add what a request needs next, as far as ``left`` tokens go."""
         prefix = live.prefix
         if prefix is not None and not live.forked:
-            if prefix.done < len(prefix.ids):
-                # Whoever comes first decodes it; the others wait: it is there after the step.
-                if left > 0 and all(prefix is not other for other, _ in batch.prefixes):
-                    ids = prefix.ids[prefix.done : prefix.done + left]
-                    batch.add(ids.tolist(), prefix.done, (prefix.sequence,))
-                    batch.prefixes.append((prefix, len(ids)))
-                    live.decoded += len(ids)
+            if not self._has_decoded(prefix, live, batch, left):
                 return
             self._copy(prefix.sequence, live.sequence)
             live.done = len(prefix.ids)
-            live.cached = live.done - live.decoded
         live.forked = True
         prompt = live.choice.prompt
         if live.done == len(prompt):
@@ -358,6 +339,24 @@ class Chooser:
             batch.add(ids.tolist(), live.done, (live.sequence,), output)
             live.done += len(ids)
             live.decoded += len(ids)
+
+    def _has_decoded(self, prefix: Prefix, live: _Live, batch: _Batch, left: int) -> bool:
+        """Whether a prefix is there; if not, add what it needs next."""
+        if prefix.done == len(prefix.ids):
+            return True
+        if prefix.parent is not None and not prefix.done:
+            if not self._has_decoded(prefix.parent, live, batch, left):
+                return False
+            self._copy(prefix.parent.sequence, prefix.sequence)
+            prefix.done = len(prefix.parent.ids)
+        # Whoever comes first decodes it; the others wait: it is there after the step.
+        if left > 0 and all(prefix is not other for other, _ in batch.prefixes):
+            ids = prefix.ids[prefix.done : prefix.done + left]
+            batch.add(ids.tolist(), prefix.done, (prefix.sequence,))
+            batch.prefixes.append((prefix, len(ids)))
+            live.decoded += len(ids)
+            live.missed += len(ids) if len(prefix.ids) == live.choice.shared else 0
+        return False
 
     def _plan_options(self, live: _Live, batch: _Batch, left: int) -> None:
         """Add the next options: a fork for each node that ends one, nodes that they share once."""
@@ -430,7 +429,7 @@ class Chooser:
             live.number,
             scores.probabilities,
             pruned=scores.pruned,
-            cached_tokens=live.cached,
+            cached_tokens=live.choice.shared - live.missed,
             decoded_tokens=live.decoded,
         )
 
@@ -442,8 +441,6 @@ class Chooser:
         numbers = list(self._live)
         for number in numbers:
             self.stop(number)
-        for prefix in self._prefixes.values():
-            self._release(prefix.sequence, self._free_prefixes)
         self._prefixes.clear()
         self._lib.llama_memory_clear(self._memory, True)
         return numbers
@@ -454,10 +451,6 @@ class Chooser:
     def _forget(self, sequence: int) -> None:
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
-    def _release(self, sequence: int, free: list[int]) -> None:
-        self._forget(sequence)
-        free.append(sequence)
-
     def close(self) -> None:
         """Free the context."""
         self._lib.llama_free(self._context)
@@ -466,11 +459,6 @@ class Chooser:
 def option_cells(options: Sequence[IntArray]) -> int:
     """Most cells that the options of a request take at a time."""
     return min(BATCH_TOKENS, sum(map(len, options)) + len(options))
-
-
-def _key(choice: Choice) -> bytes:
-    """By which its kept prefix is found."""
-    return choice.prompt[: choice.shared].tobytes()
 
 
 def _log_shares(trie: LabelTrie, node: int, logits_v: FloatArray) -> dict[int, float]:
@@ -490,7 +478,7 @@ def _log_shares(trie: LabelTrie, node: int, logits_v: FloatArray) -> dict[int, f
 def _worth_asking(live: _Live) -> set[int]:
     """The nodes below the root whose logits are needed, without those of hopeless options."""
     trie = live.trie
-    if trie.scoring == "full":
+    if trie.scoring == "full" or not live.choice.is_pruned:
         return trie.needed
     shares = live.log_shares[ROOT]
     least = np.log(PRUNED_BELOW)

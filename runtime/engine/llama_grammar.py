@@ -185,6 +185,11 @@ class Matcher:
         """Whether nothing but an end may come."""
         return bool(self._matcher.is_stopped())
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the grammar became too complex to go on, or never ends."""
+        return bool(self._matcher.is_error())
+
 
 def _refused(grammar: Grammar, reason: str) -> InvalidInput:
     # The first line says what is wrong; further ones repeat the grammar.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sprat.engine.llama_adapter import Adapter, apply
 from sprat.engine.llama_context import CELL_BLOCK, make_context
 from sprat.engine.llama_draft import MOST_DRAFT
 from sprat.errors import EngineError, UnsupportedModel
@@ -99,6 +100,7 @@ class Lane:
         self.spare = range(places, places + spare)
         self.capacity = capacity
         self.can_roll_back = False
+        self._adapter: Adapter | None = None
         self._lib = lib
         self._threads = threads
         self._vocabulary_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
@@ -165,6 +167,12 @@ class Lane:
             last.place = occupant.place
             self._occupants[last.place] = last
         self._lib.llama_memory_seq_rm(self._memory, freed, -1, -1)
+
+    def use(self, adapter: Adapter | None) -> None:
+        """Decode under an adapter, or none, from now on; nobody may be in the middle of it."""
+        if adapter is not self._adapter:
+            apply(self._lib, self.context, adapter)
+            self._adapter = adapter
 
     def copy(self, source: int, target: int) -> None:
         """Make a place hold what another one holds, and nothing else.

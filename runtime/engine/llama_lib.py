@@ -53,6 +53,7 @@ CPU_FLAGS = {
 """``ggml_cpu_has_<key>`` says whether a build uses what ``/proc/cpuinfo`` calls ``<value>``."""
 
 NAMES = (
+    *("llama_adapter_lora_free", "llama_adapter_lora_init"),
     *("llama_backend_init", "llama_batch", "llama_context_default_params", "llama_decode"),
     *("llama_free", "llama_get_logits", "llama_get_logits_ith", "llama_get_memory"),
     *("llama_init_from_model", "llama_log_callback", "llama_log_set"),
@@ -61,7 +62,8 @@ NAMES = (
     *("llama_model_free", "llama_model_get_vocab", "llama_model_has_decoder"),
     *("llama_model_has_encoder", "llama_model_load_from_file", "llama_model_meta_val_str"),
     *("llama_model_n_ctx_train", "llama_n_batch", "llama_n_ctx_seq", "llama_pos"),
-    *("llama_print_system_info", "llama_seq_id", "llama_set_n_threads"),
+    *("llama_print_system_info", "llama_seq_id", "llama_set_adapters_lora"),
+    *("llama_set_n_threads",),
     *("llama_token", "llama_token_p", "llama_token_to_piece", "llama_tokenize"),
     *("llama_vocab_bos", "llama_vocab_eos", "llama_vocab_get_add_bos", "llama_vocab_get_attr"),
     *("llama_vocab_get_text", "llama_vocab_is_eog", "llama_vocab_n_tokens"),

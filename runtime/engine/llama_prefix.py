@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Protocol
 
-import numpy as np
-
 from sprat.engine.llama_lane import Lane
 from sprat.values import IntArray
 
 LEAST_TOKENS = 16
 """Shorter ones are decoded again: that takes no longer than the copy."""
+
+
+_Key = tuple[str, bytes]
 
 
 class Sharer(Protocol):
@@ -29,12 +30,15 @@ class Sharer(Protocol):
         First tokens of it that others may share.
     position : int
         Tokens that are decoded.
+    adapter : str
+        What they are decoded under.
     """
 
     place: int
     prompt: IntArray
     shared: int
     position: int
+    adapter: str
 
 
 class Prefixes:
@@ -51,8 +55,8 @@ class Prefixes:
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self._free = list(lane.spare)
-        self._kept: OrderedDict[bytes, int] = OrderedDict()
-        self._makers: dict[bytes, Sharer] = {}
+        self._kept: OrderedDict[_Key, int] = OrderedDict()
+        self._makers: dict[_Key, Sharer] = {}
 
     def lookup(self, sharer: Sharer) -> str:
         """Give a new sequence its prefix, or have it decode or await one.
@@ -87,5 +91,5 @@ class Prefixes:
             del self._makers[_key(sharer)]
 
 
-def _key(sharer: Sharer) -> bytes:
-    return np.ascontiguousarray(sharer.prompt[: sharer.shared]).tobytes()
+def _key(sharer: Sharer) -> _Key:
+    return sharer.adapter, sharer.prompt[: sharer.shared].tobytes()

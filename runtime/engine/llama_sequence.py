@@ -36,6 +36,8 @@ class LiveSequence:
         As in `sprat.engine.base.Start`.
     shared : int
         First tokens of the prompt that others may share.
+    adapter : str
+        What it is decoded under; empty for none.
     is_making, is_waiting : bool
         Whether it decodes these for others too, or waits until another one has.
     position : int
@@ -59,6 +61,7 @@ class LiveSequence:
     drafter: Drafter | None = None
     logprobs: int | None = None
     shared: int = 0
+    adapter: str = ""
     is_making: bool = False
     is_waiting: bool = False
     position: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sprat.budget import ComputePermits
@@ -9,12 +10,14 @@ from sprat.config import ModelConfig
 from sprat.engine.base import GenerativeEngine
 from sprat.errors import TaskNotSupported
 from sprat.manifest import ModelManifest
+from sprat.model.choices import Branch, Choices
 from sprat.model.encoder import Encoded, EncoderModel
-from sprat.model.generator import Choices, GenerativeModel
+from sprat.model.generator import GenerativeModel
 from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
 from sprat.tokenizer import Tokenizer
 
 __all__ = [
+    "Branch",
     "Choices",
     "Encoded",
     "EncoderModel",
@@ -33,11 +36,17 @@ def load(
     folder: Path,
     config: ModelConfig,
     *,
+    adapters: Mapping[str, Path] | None = None,
     permits: ComputePermits,
     pool: ComputePool,
     queue_tokens: int,
 ) -> Model:
     """Load a model of the store into its engine, and warm it up.
+
+    Parameters
+    ----------
+    adapters : mapping of str to Path, optional
+        Verified GGUF files of LoRA adapters for a generative model, by name.
 
     Raises
     ------
@@ -69,6 +78,7 @@ def load(
             cells=config.cells,
             choice_cells=config.choice_cells,
             threads=permits.permits,
+            adapters=adapters,
         )
 
     generator = GenerateScheduler(manifest.name, make_engine, permits, capacity=queue_tokens)

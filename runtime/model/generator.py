@@ -7,55 +7,29 @@ import functools
 import math
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-
-from sprat.engine.base import (
-    MOST_OPTION_TOKENS,
-    Choice,
-    Chosen,
-    CompiledGrammar,
-    GenerativeEngine,
-    Progress,
-    Start,
-)
-from sprat.errors import InputTooLong, InvalidInput, SpratError
+from sprat.engine.base import Choice, Chosen, CompiledGrammar, GenerativeEngine, Progress, Start
+from sprat.errors import InputTooLong, InvalidInput, NotFound, SpratError
 from sprat.manifest import ModelManifest
-from sprat.model.common import model_info, note
+from sprat.model import prior
+from sprat.model.choices import Branch, Choices, Prepared, prepare
+from sprat.model.common import model_info
+from sprat.model.instructed import Instructed, common_length
+from sprat.model.prior import Priors
 from sprat.scheduler import ChoiceWork, ComputePool, GenerateScheduler, GenerateWork, Mailbox
 from sprat.tokenizer import check_text
 from sprat.values import (
     Chunk,
+    FloatArray,
     Grammar,
     IntArray,
-    ItemError,
     Message,
     Sampling,
     Scoring,
     Timings,
     Tokenized,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What `GenerativeModel.choose` found.
-
-    Attributes
-    ----------
-    kept : list of (int, int)
-        Index and prompt tokens of each chat that was answered.
-    chosen : list of Chosen
-        One for each of ``kept``.
-    """
-
-    kept: list[tuple[int, int]]
-    chosen: list[Chosen]
-    errors: tuple[ItemError, ...]
-    tokenize_ns: int
-    queue_ns: int
-    infer_ns: int
 
 
 def _answer(future: asyncio.Future[Chosen], outcome: Chosen | SpratError) -> None:
@@ -80,13 +54,6 @@ def _reseeded(sampling: Sampling, index: int) -> Sampling:
     return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + index)
 
 
-def _common_length(one: IntArray, other: IntArray) -> int:
-    """How many tokens two rows have in common at their start."""
-    length = min(len(one), len(other))
-    different = np.flatnonzero(one[:length] != other[:length])
-    return int(different[0]) if len(different) else length
-
-
 class GenerativeModel:
     """A generative model with its queue.
 
@@ -108,6 +75,8 @@ class GenerativeModel:
         self.info = model_info(manifest, "llama.cpp", self._engine.context_length)
         self._scheduler = scheduler
         self._pool = pool
+        self._instructed = Instructed(self._engine)
+        self._priors = Priors()
 
     async def compile(self, grammar: Grammar, *, field: str = "grammar") -> CompiledGrammar:
         """Prepare a grammar for `generate`; one that was compiled lately is there at once.
@@ -122,8 +91,12 @@ class GenerativeModel:
         InvalidInput
             It is malformed, allows nothing, or is too large.
         """
+        return await self._pool.run(self.info.name, lambda: self.compile_now(grammar, field=field))
+
+    def compile_now(self, grammar: Grammar, *, field: str) -> CompiledGrammar:
+        """As `compile`, on this thread."""
         try:
-            return await self._pool.run(self.info.name, lambda: self._engine.compile(grammar))
+            return self._engine.compile(grammar)
         except InvalidInput as error:
             raise InvalidInput(error.message.replace("grammar", field, 1), field=field) from None
 
@@ -136,6 +109,7 @@ class GenerativeModel:
         grammar: CompiledGrammar | None = None,
         lookup: bool = False,
         logprobs: int | None = None,
+        adapter: str = "",
         sequences: int = 1,
         deadline: float = math.inf,
         mailbox: Mailbox,
@@ -153,6 +127,8 @@ class GenerativeModel:
             Guess tokens from prompt and answer, and check several in one pass.
         logprobs : int, optional
             How many of the most probable tokens to report beside each one; absent: no report.
+        adapter : str
+            Name of a LoRA adapter that is loaded with the model; empty for none.
         sequences : int
             Answers to make side by side; a seed grows by 1 from one to the next.
 
@@ -164,6 +140,8 @@ class GenerativeModel:
 
         Raises
         ------
+        NotFound
+            When no such adapter is loaded.
         InvalidInput, InputTooLong
             When the prompt cannot be used or leaves no room for an answer, or there are more
             sequences than the model has places for.
@@ -171,6 +149,7 @@ class GenerativeModel:
             When the model cannot take the work on.
         """
         started = time.perf_counter_ns()
+        self._check_adapter(adapter)
         most = self._engine.sequence_limit
         if not 1 <= sequences <= most:
             raise InvalidInput(
@@ -192,6 +171,7 @@ class GenerativeModel:
             grammar=grammar,
             lookup=lookup,
             logprobs=logprobs,
+            adapter=adapter,
         )
         tokenize_ns = time.perf_counter_ns() - started
         events: asyncio.Queue[tuple[int, Progress | SpratError]] = asyncio.Queue()
@@ -243,107 +223,157 @@ class GenerativeModel:
 
     async def choose(
         self,
-        chats: Sequence[Sequence[Message]],
-        probes: Sequence[Sequence[Message]],
-        options: Sequence[str],
+        instructions: str,
+        texts: Sequence[str],
+        branches: Sequence[Branch],
         *,
         scoring: Scoring = "constrained",
         normalize_length: bool = False,
+        correct_prior: bool = False,
+        adapter: str = "",
         partial: bool = False,
         deadline: float = math.inf,
         mailbox: Mailbox,
     ) -> Choices:
-        """How probable each option is as the answer to each chat.
+        """How probable each option is as an answer about each text.
+
+        What the texts' prompts begin with is read once and kept; what branches have in common is
+        read once for each text.
 
         Parameters
         ----------
-        chats : sequence of sequence of Message
-            One for each text.
-        probes : sequence of sequence of Message
-            Two chats about other texts: the tokens with which both begin are those that all chats
-            share. They are read once and kept.
-        options : sequence of str
-            2 or more, none empty.
+        instructions : str
+            What the model is told before it reads a text.
+        branches : sequence of Branch
+            What is asked, from 1; each gets its answer without the others'.
+        correct_prior : bool
+            Divide out what the options have without a text: see `sprat.model.prior`.
+        adapter : str
+            Name of a LoRA adapter that is loaded with the model; empty for none.
         partial : bool
-            Answer the good chats when some are bad, instead of raising.
+            Answer the good texts when some are bad, instead of raising.
 
         Raises
         ------
+        NotFound
+            When no such adapter is loaded.
         InvalidInput, InputTooLong
-            For options that the model cannot tell apart, and for the first bad chat, unless
+            For options that the model cannot tell apart, and for the first bad text, unless
             ``partial``.
         QueueFull, DeadlineExceeded, NotReady, EngineError
             When the model cannot take the work on, or cannot go on.
         """
         started = time.perf_counter_ns()
-        choices, errors = await self._pool.run(
+        self._check_adapter(adapter)
+        prepared = await self._pool.run(
             self.info.name,
-            lambda: self._prepare_choices(
-                chats, probes, options, scoring, normalize_length, partial
+            lambda: prepare(
+                self._engine,
+                self._instructed,
+                instructions,
+                texts,
+                branches,
+                scoring=scoring,
+                normalize_length=normalize_length,
+                adapter=adapter,
+                free=prior.CONTENT_FREE if correct_prior else (),
+                partial=partial,
             ),
         )
         tokenize_ns = time.perf_counter_ns() - started
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Chosen]] = [loop.create_future() for _ in choices]
-        works = [
-            ChoiceWork(choice, deadline, on_done=functools.partial(mailbox.post, _answer, future))
-            for (_, choice), future in zip(choices, futures, strict=True)
-        ]
-        self._scheduler.submit_choices(works)
-        try:
-            chosen = await asyncio.gather(*futures)
-        except BaseException:
-            for work in works:
-                self._scheduler.cancel(work)
-            raise
+        priors = await self._find_priors(prepared, deadline, mailbox)
+        groups = [prepared.choices(prompt) for _, prompt in prepared.texts]
+        works, chosen = await self._choose(groups, deadline, mailbox)
+        if priors:
+            chosen = [
+                [
+                    replace(each, probabilities=prior.corrected(each.probabilities, without))
+                    for each, without in zip(group, priors, strict=True)
+                ]
+                for group in chosen
+            ]
         now = time.perf_counter_ns()
         return Choices(
-            [(index, len(choice.prompt)) for index, choice in choices],
+            [(index, prepared.tokens(prompt)) for index, prompt in prepared.texts],
             chosen,
-            tuple(errors),
+            tuple(prepared.errors),
             tokenize_ns,
             max((work.started_ns - work.submitted_ns for work in works), default=0),
             max((now - work.started_ns for work in works), default=0),
         )
 
-    def _prepare_choices(
-        self,
-        chats: Sequence[Sequence[Message]],
-        probes: Sequence[Sequence[Message]],
-        options: Sequence[str],
-        scoring: Scoring,
-        normalize_length: bool,
-        partial: bool,
-    ) -> tuple[list[tuple[int, Choice]], list[ItemError]]:
-        rows = tuple(
-            self._engine.tokenize(option, add_special=False, parse_special=False)
-            for option in options
+    def check_branches(self, instructions: str, branches: Sequence[Branch]) -> None:
+        """Raise what `choose` would about these, with the shortest of texts. On this thread."""
+        prepare(
+            self._engine,
+            self._instructed,
+            instructions,
+            ["0"],
+            branches,
+            scoring="constrained",
+            normalize_length=False,
+            adapter="",
+            free=(),
+            partial=False,
         )
-        for index, row in enumerate(rows):
-            if len(row) > MOST_OPTION_TOKENS:
-                raise InputTooLong(
-                    field=f"labels[{index}]", tokens=len(row), limit=MOST_OPTION_TOKENS
+
+    def check_chat(self, chat: Sequence[Message], *, field: str) -> None:
+        """Raise what `generate` would about a chat, under another name. On this thread."""
+        tokens, limit = len(self._engine.chat_tokens(chat)), self.info.max_tokens - 1
+        if tokens > limit:
+            raise InputTooLong(field=field, tokens=tokens, limit=limit)
+
+    async def _find_priors(
+        self, prepared: Prepared, deadline: float, mailbox: Mailbox
+    ) -> list[FloatArray]:
+        """The prior of each branch, computed where it is not kept; none without need."""
+        if not prepared.free or not prepared.texts:
+            return []
+        groups = [prepared.choices(prompt) for prompt in prepared.free]
+        keys = [prior.key(choice, prepared.shared.tobytes()) for choice in groups[0]]
+        kept = [self._priors.get(key) for key in keys]
+        missing = [at for at, found in enumerate(kept) if found is None]
+        asked = [[group[at] for at in missing] for group in groups]
+        _, chosen = await self._choose(asked if missing else [], deadline, mailbox)
+        for number, at in enumerate(missing):
+            made = prior.mean([group[number].probabilities for group in chosen])
+            self._priors.keep(keys[at], made)
+            kept[at] = made
+        return [found for found in kept if found is not None]
+
+    async def _choose(
+        self, groups: Sequence[Sequence[Choice]], deadline: float, mailbox: Mailbox
+    ) -> tuple[list[ChoiceWork], list[list[Chosen]]]:
+        """Make choices side by side, those of a text one behind the other."""
+        loop = asyncio.get_running_loop()
+        works = []
+        futures: list[asyncio.Future[Chosen]] = []
+        for group in groups:
+            for number, choice in enumerate(group):
+                # Who comes first reads what they have in common.
+                known = max(choice.shared, choice.common if number else 0)
+                future = loop.create_future()
+                futures.append(future)
+                works.append(
+                    ChoiceWork(
+                        choice,
+                        len(choice.prompt) - known,
+                        deadline,
+                        on_done=functools.partial(mailbox.post, _answer, future),
+                    )
                 )
-        first, second = (self._engine.chat_tokens(probe) for probe in probes)
-        shared_ids = first[: _common_length(first, second)]
-        limit = self._engine.most_choice_tokens(rows)
-        choices: list[tuple[int, Choice]] = []
-        errors: list[ItemError] = []
-        for index, chat in enumerate(chats):
-            field = f"texts[{index}]"
-            try:
-                check_text(chat[-1].content, field=field)
-                ids = self._engine.chat_tokens(chat)
-                if len(ids) > limit:
-                    raise InputTooLong(field=field, tokens=len(ids), limit=limit)
-            except (InvalidInput, InputTooLong) as error:
-                note(errors, index, error, partial)
-                continue
-            shared = _common_length(ids, shared_ids)
-            # The last token is decoded for each request: its logits are what is asked for.
-            kept = len(shared_ids) if shared == len(shared_ids) < len(ids) else 0
-            choices.append((index, Choice(ids, kept, rows, scoring, normalize_length)))
-        return choices, errors
+        self._scheduler.submit_choices(works)
+        try:
+            chosen = iter(await asyncio.gather(*futures))
+        except BaseException:
+            for work in works:
+                self._scheduler.cancel(work)
+            raise
+        return works, [[next(chosen) for _ in group] for group in groups]
+
+    def _check_adapter(self, name: str) -> None:
+        if name and name not in self._engine.adapters:
+            raise NotFound("adapter", name, tuple(self._engine.adapters))
 
     def _prompt_ids(
         self, prompt: str | Sequence[Message], probes: Sequence[Sequence[Message]]
@@ -358,7 +388,7 @@ class GenerativeModel:
         if not probes:
             return ids, 0
         first, second = (self._engine.chat_tokens(probe) for probe in probes)
-        shared = _common_length(ids, first[: _common_length(first, second)])
+        shared = common_length(ids, first[: common_length(first, second)])
         return ids, min(shared, len(ids) - 1)
 
     async def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sprat.engine.base import Choice, ChoiceEngine, Chosen
 from sprat.errors import Cancelled, DeadlineExceeded, EngineError, SpratError
 from sprat.scheduler.loop import as_sprat_error
+from sprat.scheduler.turns import next_of
 
 
 @dataclass(eq=False, slots=True)
@@ -18,6 +19,8 @@ class ChoiceWork:
 
     Attributes
     ----------
+    tokens : int
+        Prompt tokens of its own: those that it shares are decoded once.
     deadline : float
         `time.monotonic` value after which nobody wants the answer; infinity without one.
     on_done : callable
@@ -25,6 +28,7 @@ class ChoiceWork:
     """
 
     choice: Choice
+    tokens: int
     deadline: float
     on_done: Callable[[Chosen | SpratError], None]
     submitted_ns: int = 0
@@ -32,9 +36,9 @@ class ChoiceWork:
     cancelled: bool = False
 
     @property
-    def tokens(self) -> int:
-        """Prompt tokens of its own: those that it shares are decoded once."""
-        return len(self.choice.prompt) - self.choice.shared
+    def adapter(self) -> str:
+        """What it runs under."""
+        return self.choice.adapter
 
 
 Ended = list[tuple[ChoiceWork, Chosen | SpratError]]
@@ -101,11 +105,14 @@ class Choices:
         while self._waiting:
             work = self._waiting[0]
             try:
-                if not engine.has_room(work.choice):
-                    if self._live:
-                        break
+                in_use = next((live.adapter for live in self._live.values()), None)
+                found = next_of(self._waiting, in_use, lambda each: engine.has_room(each.choice))
+                if found is None and self._live:
+                    break
+                if found is None:
                     tokens = len(work.choice.prompt)
                     raise EngineError(f"model {self._name}: {tokens} tokens do not fit, even alone")
+                work = found
                 work.started_ns = time.perf_counter_ns()
                 engine.start(self._next_number, work.choice)
             except Exception as error:
@@ -113,7 +120,7 @@ class Choices:
             else:
                 self._live[self._next_number] = work
                 self._next_number += 1
-            self._waiting.popleft()
+            self._waiting.remove(work)
         return ended
 
     def finish(self, chosen: list[Chosen]) -> Ended:

@@ -13,6 +13,7 @@ from sprat.engine.base import ChoiceEngine, GenerativeEngine, Progress, Start
 from sprat.errors import Cancelled, DeadlineExceeded, EngineError, NotReady, QueueFull, SpratError
 from sprat.scheduler.choose import Choices, ChoiceWork
 from sprat.scheduler.loop import as_sprat_error
+from sprat.scheduler.turns import next_of
 
 SLICE_TOKENS = 64
 """Most tokens of one llama.cpp batch: bounds how long permits are held at a stretch."""
@@ -52,6 +53,11 @@ class GenerateWork:
     def tokens(self) -> int:
         """Most tokens that prompt and answer take together."""
         return len(self.start.prompt) + self.start.sampling.max_tokens
+
+    @property
+    def adapter(self) -> str:
+        """What it runs under."""
+        return self.start.adapter
 
     def count(self, progress: Progress) -> None:
         """Add to the sums."""
@@ -241,15 +247,18 @@ class GenerateScheduler:
     def _start_waiting(self, engine: GenerativeEngine) -> list[tuple[GenerateWork, SpratError]]:
         failed: list[tuple[GenerateWork, SpratError]] = []
         while self._waiting:
-            work = self._waiting[0]
-            has_room = engine.has_room(work.tokens)
-            if not has_room and self._live:
+            in_use = next((work.adapter for work in self._live.values()), None)
+            work = next_of(
+                self._waiting, in_use, lambda each: engine.has_room(each.tokens, each.adapter)
+            )
+            if work is None and self._live:
                 break
-            self._waiting.popleft()
-            if not has_room:
+            if work is None:
+                work = self._waiting.popleft()
                 message = f"model {self.name}: {work.tokens} tokens do not fit, even alone"
                 failed.append((work, EngineError(message)))
                 continue
+            self._waiting.remove(work)
             work.sequence = self._next_sequence
             self._next_sequence += 1
             work.started_ns = time.perf_counter_ns()

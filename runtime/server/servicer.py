@@ -14,7 +14,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from sprat import codec
-from sprat.errors import InvalidInput, NotReady, QueueFull, TaskNotSupported
+from sprat.errors import InvalidInput, NotReady, QueueFull
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.server import status
 from sprat.service import Service
@@ -22,6 +22,7 @@ from sprat.service import Service
 SERVICE_NAME = "sprat.v1.Sprat"
 
 Request = TypeVar("Request", bound=Message)
+Spec = TypeVar("Spec")
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Service, Any, float], Awaitable[Message]]
 Stream = Callable[[Service, Any, float], AsyncGenerator[Message, None]]
@@ -57,13 +58,35 @@ async def _choose(service: Service, request: pb.ClassifyRequest, deadline: float
     )
 
 
+async def _route(service: Service, request: pb.RouteRequest, deadline: float) -> Message:
+    return codec.route_response(
+        await service.route(
+            _asked(request, "route_set", codec.route_set),
+            list(request.texts),
+            top_k=request.top_k if request.HasField("top_k") else None,
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
 async def _extract(service: Service, request: pb.ExtractRequest, deadline: float) -> Message:
-    _expect_spec(service, request)
     return codec.extract_response(
         await service.extract(
-            codec.extract_spec(request.spec),
+            _asked(request, "spec", codec.extract_spec),
             list(request.texts),
             long_input=codec.long_input(request.long_input),
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
+async def _decide(service: Service, request: pb.DecideRequest, deadline: float) -> Message:
+    return codec.decide_response(
+        await service.decide(
+            _asked(request, "question_set", codec.question_set),
+            list(request.texts),
             partial=request.partial_results,
             deadline=deadline,
         )
@@ -73,9 +96,8 @@ async def _extract(service: Service, request: pb.ExtractRequest, deadline: float
 async def _transform(
     service: Service, request: pb.TransformRequest, deadline: float
 ) -> AsyncGenerator[Message, None]:
-    _expect_spec(service, request)
     chunks = service.transform(
-        codec.transform_spec(request.spec),
+        _asked(request, "spec", codec.transform_spec),
         request.text,
         inputs=dict(request.inputs),
         deadline=deadline,
@@ -85,16 +107,15 @@ async def _transform(
             yield codec.transform_response(chunk)
 
 
-def _expect_spec(service: Service, request: pb.ExtractRequest | pb.TransformRequest) -> None:
-    """Refuse what brings no spec of its own: there are no bundles of these kinds."""
-    if request.HasField("spec"):
+def _asked(request: Any, field: str, decode: Callable[[Any], Spec]) -> str | Spec:
+    """The name of the task that a request asks, or the spec that it brings itself."""
+    if request.HasField(field):
         if request.task:
-            raise InvalidInput("task: expected none beside spec", field="task")
-        return
+            raise InvalidInput(f"task: expected none beside {field}", field="task")
+        return decode(getattr(request, field))
     if not request.task:
-        raise InvalidInput("spec: expected one, or a task", field="spec")
-    kind = service.registry.task(request.task).info.kind
-    raise TaskNotSupported(f"task {request.task} is of kind {kind}", metadata={"kind": kind})
+        raise InvalidInput(f"{field}: expected one, or a task", field=field)
+    return str(request.task)
 
 
 async def _embed(service: Service, request: pb.EmbedRequest, deadline: float) -> Message:
@@ -113,7 +134,13 @@ async def _generate(
     service: Service, request: pb.GenerateRequest, deadline: float
 ) -> AsyncGenerator[Message, None]:
     chunks = service.generate(
-        request.model, codec.prompt(request), codec.sampling(request), deadline=deadline
+        request.model,
+        codec.prompt(request),
+        codec.sampling(request),
+        adapter=request.adapter,
+        sequences=request.sequences if request.HasField("sequences") else 1,
+        logprobs=request.logprobs if request.HasField("logprobs") else None,
+        deadline=deadline,
     )
     async with aclosing(chunks):
         async for chunk in chunks:
@@ -134,6 +161,8 @@ async def _list_models(service: Service, _: pb.ListModelsRequest, __: float) -> 
 
 UNARY: dict[str, tuple[type[Message], Unary]] = {
     "Classify": (pb.ClassifyRequest, _classify),
+    "Route": (pb.RouteRequest, _route),
+    "Decide": (pb.DecideRequest, _decide),
     "Extract": (pb.ExtractRequest, _extract),
     "Embed": (pb.EmbedRequest, _embed),
     "Tokenize": (pb.TokenizeRequest, _tokenize),

@@ -33,6 +33,7 @@ CODES: dict[type[SpratError], grpc.StatusCode] = {
     errors.Cancelled: grpc.StatusCode.CANCELLED,
     errors.CorruptFile: grpc.StatusCode.DATA_LOSS,
     errors.StaleBundle: grpc.StatusCode.DATA_LOSS,
+    errors.StaleAdapter: grpc.StatusCode.DATA_LOSS,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.SetupError: grpc.StatusCode.FAILED_PRECONDITION,

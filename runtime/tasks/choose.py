@@ -15,15 +15,15 @@ import numpy as np
 
 from sprat.engine.base import Chosen
 from sprat.errors import InvalidInput
-from sprat.model import GenerativeModel
+from sprat.model import Branch, GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tokenizer import check_text
 from sprat.values import (
     Classification,
     ClassifyResult,
+    Label,
     LabelScore,
     LabelSet,
-    Message,
     Scoring,
     Timings,
     Truncation,
@@ -31,8 +31,6 @@ from sprat.values import (
 
 MOST_LABELS = 256
 GENERAL_INSTRUCTIONS = "Classify the text that the user sends."
-PROBES = ("0", "Text")
-"""Texts that begin differently, so that what prompts about them share is there without a text."""
 
 
 async def run(
@@ -45,6 +43,7 @@ async def run(
     partial: bool = False,
     deadline: float = math.inf,
     mailbox: Mailbox,
+    field: str = "labels",
 ) -> ClassifyResult:
     """Classify texts by labels. See `sprat.model.GenerativeModel.choose` for other errors.
 
@@ -52,6 +51,8 @@ async def run(
     ----------
     top_k : int, optional
         How many scores to return, from 1; absent: all labels.
+    field : str
+        What the request calls the labels, for errors.
 
     Raises
     ------
@@ -60,27 +61,28 @@ async def run(
         ``full`` scoring, and for any truncation: what is cut off a text could be what decides.
     """
     started = time.perf_counter_ns()
-    _check(labels)
+    _check(labels, field)
     if top_k is not None and top_k < 1:
         raise InvalidInput(f"top_k: expected 1 or more, got {top_k}", field="top_k")
     if truncation != "refuse":
         raise InvalidInput(
             "truncation: texts are never cut for labels of the request", field="truncation"
         )
-    system = prompt(labels)
-    names = [label.name for label in labels.labels]
+    names = tuple(label.name for label in labels.labels)
     choices = await model.choose(
-        [_chat(system, text) for text in texts],
-        [_chat(system, text) for text in PROBES],
-        names,
+        prompt(labels),
+        texts,
+        [Branch(names, field)],
         scoring=labels.scoring,
         normalize_length=labels.normalize_length,
+        correct_prior=labels.correct_prior,
+        adapter=labels.adapter,
         partial=partial,
         deadline=deadline,
         mailbox=mailbox,
     )
     items: list[Classification | None] = [None] * len(texts)
-    for (index, tokens), chosen in zip(choices.kept, choices.chosen, strict=True):
+    for (index, tokens), (chosen,) in zip(choices.kept, choices.chosen, strict=True):
         items[index] = _classification(names, chosen, top_k or len(names), tokens)
     return ClassifyResult(
         items=tuple(items),
@@ -98,26 +100,28 @@ async def run(
     )
 
 
+def check(model: GenerativeModel, labels: LabelSet, field: str = "labels") -> None:
+    """Raise what `run` would, whatever the text."""
+    _check(labels, field)
+    names = tuple(label.name for label in labels.labels)
+    model.check_branches(prompt(labels), [Branch(names, field)])
+
+
 def prompt(labels: LabelSet) -> str:
     """What the model is told before it reads a text."""
-    lines = [
-        f"- {label.name}: {label.description}" if label.description else f"- {label.name}"
-        for label in labels.labels
-    ]
     head = labels.instructions or GENERAL_INSTRUCTIONS
-    return "\n".join([head, "Answer with one of these labels and nothing else:", *lines])
+    return "\n".join(
+        [head, "Answer with one of these labels and nothing else:", *map(line, labels.labels)]
+    )
 
 
-def _chat(system: str, text: str) -> list[Message]:
-    return [Message("system", system), Message("user", text)]
+def line(label: Label) -> str:
+    """A label in a list for the model to read."""
+    return f"- {label.name}: {label.description}" if label.description else f"- {label.name}"
 
 
-def _check(labels: LabelSet) -> None:
-    count = len(labels.labels)
-    if not 2 <= count <= MOST_LABELS:
-        raise InvalidInput(
-            f"labels: expected 2 to {MOST_LABELS} labels, got {count}", field="labels"
-        )
+def _check(labels: LabelSet, field: str) -> None:
+    check_options(labels.labels, 2, MOST_LABELS, field)
     if labels.scoring not in get_args(Scoring):
         raise InvalidInput(
             f"scoring: expected constrained or full, got {labels.scoring!r}", field="scoring"
@@ -128,15 +132,32 @@ def _check(labels: LabelSet) -> None:
         )
     if labels.instructions:
         check_text(labels.instructions, field="instructions")
+
+
+def check_options(options: Sequence[Label], least: int, most: int, field: str) -> None:
+    """Check what a model is to choose from.
+
+    Parameters
+    ----------
+    field : str
+        Where they stand in the request, such as ``labels``.
+
+    Raises
+    ------
+    InvalidInput
+        They are too few or too many, or one is empty, invisible, no text, or there already.
+    """
+    if not least <= len(options) <= most:
+        raise InvalidInput(f"{field}: expected {least} to {most}, got {len(options)}", field=field)
     seen: dict[str, int] = {}
-    for index, label in enumerate(labels.labels):
-        field = f"labels[{index}]"
-        check_text(label.name, field=field)
-        if label.description:
-            check_text(label.description, field=field)
-        if label.name in seen:
-            raise InvalidInput(f"{field}: the same as labels[{seen[label.name]}]", field=field)
-        seen[label.name] = index
+    for index, option in enumerate(options):
+        where = f"{field}[{index}]"
+        check_text(option.name, field=where)
+        if option.description:
+            check_text(option.description, field=where)
+        if option.name in seen:
+            raise InvalidInput(f"{where}: the same as {field}[{seen[option.name]}]", field=where)
+        seen[option.name] = index
 
 
 def _classification(

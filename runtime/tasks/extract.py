@@ -143,6 +143,14 @@ async def run(
     )
 
 
+def check(model: GenerativeModel, spec: ExtractSpec) -> None:
+    """Raise what `run` would, whatever the text."""
+    schema = _check(spec, "refuse")
+    model.compile_now(Grammar("json_schema", schema.grammar), field="schema")
+    chat = [Message("system", prompt(spec, schema)), Message("user", PROBES[1])]
+    model.check_chat(chat, field="schema")
+
+
 def prompt(spec: ExtractSpec, schema: Schema) -> str:
     """What the model is told before it reads a text."""
     head = spec.instructions or GENERAL_INSTRUCTIONS

@@ -12,6 +12,8 @@ from sprat.values import Chunk, Message, Sampling
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_BYTES = 256
+MOST_SEQUENCES = 16
+MOST_LOGPROBS = 20
 
 
 def run(
@@ -19,6 +21,9 @@ def run(
     prompt: str | Sequence[Message],
     sampling: Sampling,
     *,
+    adapter: str = "",
+    sequences: int = 1,
+    logprobs: int | None = None,
     deadline: float = math.inf,
     mailbox: Mailbox,
 ) -> AsyncGenerator[Chunk, None]:
@@ -27,12 +32,28 @@ def run(
     Raises
     ------
     InvalidInput
-        For a sampling parameter out of its range, or a chat without messages.
+        For a parameter out of its range, or a chat without messages.
     """
     check(sampling)
+    if not 1 <= sequences <= MOST_SEQUENCES:
+        raise InvalidInput(
+            f"sequences: expected 1 to {MOST_SEQUENCES}, got {sequences}", field="sequences"
+        )
+    if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
+        raise InvalidInput(
+            f"logprobs: expected 0 to {MOST_LOGPROBS}, got {logprobs}", field="logprobs"
+        )
     if not isinstance(prompt, str) and not prompt:
         raise InvalidInput("chat.messages: expected at least one", field="chat.messages")
-    return model.generate(prompt, sampling, deadline=deadline, mailbox=mailbox)
+    return model.generate(
+        prompt,
+        sampling,
+        adapter=adapter,
+        sequences=sequences,
+        logprobs=logprobs,
+        deadline=deadline,
+        mailbox=mailbox,
+    )
 
 
 def check(sampling: Sampling) -> None:

@@ -42,13 +42,7 @@ def run(
         or a sampling parameter that cannot be used, and a prompt that does not fit into the context
         with its inputs; from the first step on, for a grammar that cannot be followed.
     """
-    generate.check(spec.sampling)
-    if spec.grammar is not None and spec.grammar.kind not in get_args(GrammarKind):
-        raise InvalidInput(
-            f"grammar: expected json_schema, regex or lark, got {spec.grammar.kind!r}",
-            field="grammar",
-        )
-    template = Template(spec.prompt)
+    template = _check(spec)
     check_text(text, field="text")
     for name, value in (inputs or {}).items():
         if name == TEXT:
@@ -58,6 +52,24 @@ def run(
     filled = template.fill({**(inputs or {}), TEXT: text})
     probes = [[Message("user", template.fill_all(probe))] for probe in PROBES]
     return _stream(model, filled, probes, spec, deadline, mailbox)
+
+
+def check(model: GenerativeModel, spec: TransformSpec) -> None:
+    """Raise what `run` would, whatever the text."""
+    template = _check(spec)
+    model.check_chat([Message("user", template.fill_all(PROBES[1]))], field="prompt")
+    if spec.grammar is not None:
+        model.compile_now(spec.grammar, field="grammar")
+
+
+def _check(spec: TransformSpec) -> Template:
+    generate.check(spec.sampling)
+    if spec.grammar is not None and spec.grammar.kind not in get_args(GrammarKind):
+        raise InvalidInput(
+            f"grammar: expected json_schema, regex or lark, got {spec.grammar.kind!r}",
+            field="grammar",
+        )
+    return Template(spec.prompt)
 
 
 async def _stream(

@@ -189,6 +189,6 @@ def test_report_numbers_have_three_digits(value: float, text: str) -> None:
 
 
 def test_report_makes_the_table_of_settings_from_the_configuration(tmp_path: Path) -> None:
-    made = report.update("<!-- table:config -->\nold\n<!-- /table:config -->\n", tmp_path)
+    made = report.update("<!-- table:config -->\nstale\n<!-- /table:config -->\n", tmp_path)
     assert "| `server.listen` |" in made
-    assert "old" not in made
+    assert "stale" not in made

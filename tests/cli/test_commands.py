@@ -12,8 +12,8 @@ from servers import ENCODER, GENERATOR, TASK, Server, sprat
 from sprat.store import Store
 
 COMMANDS = (
-    *("pull", "models", "remove", "train", "eval", "serve", "token", "bench"),
-    *("classify", "extract", "transform", "embed", "generate", "run", "doctor"),
+    *("pull", "models", "remove", "adapters", "train", "eval", "serve", "token", "bench"),
+    *("classify", "decide", "extract", "transform", "embed", "generate", "run", "doctor"),
 )
 
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from typing import Any
 
@@ -350,16 +347,3 @@ def test_sample_leaves_its_input_alone() -> None:
     _logits.sample(*args)
     for argument, before in zip(args, GOOD, strict=True):
         np.testing.assert_array_equal(argument, before)
-
-
-@pytest.mark.skipif("SPRAT_ISA" in os.environ, reason="this is the run that the test starts")
-def test_logits_pass_on_the_baseline() -> None:
-    files = [__file__, __file__.replace("test_sampling", "test_logits")]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
-        env={**os.environ, "SPRAT_ISA": "baseline"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr

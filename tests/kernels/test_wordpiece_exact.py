@@ -18,7 +18,15 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from sprat.kernels import WordPiece, _wordpiece, reference
 
 ROOT = Path(__file__).resolve().parents[2]
-CODES = [*range(0xD800), *range(0xE000, 0x110000)]
+# Every code point of the planes that have characters, and some of those that have none or private
+# ones only; the test of the tables asks about each of these too.
+CODES = [
+    *range(0xD800),
+    *range(0xE000, 0x32400),
+    *range(0x32400, 0xE0000, 61),
+    *range(0xE0000, 0xE0200),
+    *range(0xE0200, 0x110000, 61),
+]
 CASES: dict[str, dict[str, Any]] = {
     "uncased": {},
     "cased": {"lowercase": False},
@@ -126,11 +134,11 @@ def words(minilm: Path) -> list[str]:
 @pytest.mark.parametrize("case", CASES)
 def test_wordpiece_exact_on_shared_data(folder: Path, shared_data: Path, case: str) -> None:
     pair = Pair(folder / f"{case}.json")
-    texts: list[str] = []
+    texts: set[str] = set()
 
     def collect(value: object) -> None:
         if isinstance(value, str):
-            texts.append(value)
+            texts.add(value)
         elif isinstance(value, dict | list):
             for each in value.values() if isinstance(value, dict) else value:
                 collect(each)
@@ -141,12 +149,11 @@ def test_wordpiece_exact_on_shared_data(folder: Path, shared_data: Path, case: s
             for line in content.splitlines():
                 collect(json.loads(line))
         else:
-            texts.append(content)
+            texts.add(content)
     assert len(texts) > 10_000
-    pair.check(texts)
+    pair.check(sorted(texts))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("case", ["uncased", "cased"])
 def test_wordpiece_exact_on_every_code_point(folder: Path, case: str) -> None:
     pair = Pair(folder / f"{case}.json")
@@ -156,16 +163,10 @@ def test_wordpiece_exact_on_every_code_point(folder: Path, case: str) -> None:
     pair.check([chr(code) for code in (*range(0x3100), *range(0xF900, 0xFB00))])
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("case", "count"),
-    [(case, 100_000 if case in ("uncased", "cased") else 20_000) for case in CASES],
-)
-def test_wordpiece_exact_on_generated_texts(
-    folder: Path, words: list[str], case: str, count: int
-) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_wordpiece_exact_on_generated_texts(folder: Path, words: list[str], case: str) -> None:
     pair = Pair(folder / f"{case}.json")
-    pair.check(generated(len(case), count, words))
+    pair.check(generated(len(case), 20_000, words))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -183,7 +184,7 @@ def test_wordpiece_exact_on_marks_in_any_order(folder: Path, case: str) -> None:
 def test_wordpiece_exact_twin(folder: Path, words: list[str], case: str) -> None:
     pair = Pair(folder / f"{case}.json", reference.WordPiece)
     pair.check(generated(11, 1000, words))
-    pair.check(joined(f"a{chr(code)}b" for code in CODES[::97]))
+    pair.check(joined(f"a{chr(code)}b" for code in CODES[::20]))
 
 
 @pytest.mark.parametrize("limit", [2, 3, 4, 7, 16, 128])

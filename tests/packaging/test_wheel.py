@@ -5,26 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from reruns import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCE = shutil.ignore_patterns(
     ".*", "__pycache__", "*.egg-info", "*.so", "build", "dist", "results", "tests"
 )
 
 pytestmark = pytest.mark.timeout(900)
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +36,15 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built without optimization, which only takes longer here."""
     work = tmp_path_factory.mktemp("wheel")
     run(
         sys.executable,
         *("-m", "pip", "wheel", "--no-deps", "--no-build-isolation"),
+        f"--config-settings=--build-option=build_ext --parallel={os.cpu_count()}",
         *("--wheel-dir", work, sdist),
         cwd=work,
+        SPRAT_DEBUG="1",
     )
     (made,) = work.iterdir()
     return made

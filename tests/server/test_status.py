@@ -34,6 +34,7 @@ SAMPLES: list[SpratError] = [
     errors.Cancelled("the caller gave up"),
     errors.CorruptFile("model.bin", "cut"),
     errors.StaleBundle("bundle.json", "made with another model"),
+    errors.StaleAdapter("adapter.json", "made for another model"),
     errors.Unauthenticated("unknown token"),
     errors.PermissionDenied("not yours"),
     errors.SetupError("something is missing"),
@@ -109,7 +110,7 @@ def test_status_not_found_names_the_resource() -> None:
     assert info.description == "no model named 'm'"
 
 
-@pytest.mark.parametrize("kind", [errors.CorruptFile, errors.StaleBundle])
+@pytest.mark.parametrize("kind", [errors.CorruptFile, errors.StaleBundle, errors.StaleAdapter])
 def test_status_corrupt_file_names_the_file(kind: type[errors.CorruptFile]) -> None:
     _, _, metadata = status.to_status(kind("model.bin", "cut"))
     info = unpack(metadata, error_details_pb2.ResourceInfo)

@@ -168,9 +168,9 @@ async def test_choose_takes_2_and_256_labels(model: GenerativeModel, mailbox: Ma
 
 
 REFUSED: list[tuple[LabelSet, str, str]] = [
-    (LabelSet("gen", ()), "labels", "expected 2 to 256 labels, got 0"),
-    (label_set("red"), "labels", "expected 2 to 256 labels, got 1"),
-    (label_set(*NUMBERS), "labels", "expected 2 to 256 labels, got 257"),
+    (LabelSet("gen", ()), "labels", "expected 2 to 256, got 0"),
+    (label_set("red"), "labels", "expected 2 to 256, got 1"),
+    (label_set(*NUMBERS), "labels", "expected 2 to 256, got 257"),
     (label_set("red", ""), "labels[1]", "is empty"),
     (label_set("red", " \n"), "labels[1]", "holds no visible character"),
     (label_set("red", "\ud800"), "labels[1]", "surrogate"),

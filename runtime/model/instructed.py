@@ -1,0 +1,59 @@
+"""Prompts of instructions and a text, in a model's own chat template."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sprat.engine.base import GenerativeEngine
+from sprat.errors import InvalidInput
+from sprat.values import IntArray, Message
+
+PROBES = ("0", "Text")
+"""Texts that begin differently: what prompts about both begin with is there without a text."""
+
+
+class Instructed:
+    """Makes prompts. Thread-safe.
+
+    The instructions are the system's message; where the template takes none, or leaves it out, they
+    stand at the head of the user's.
+    """
+
+    def __init__(self, engine: GenerativeEngine) -> None:
+        self._engine = engine
+        self._takes_system: bool | None = None
+
+    def tokens(self, instructions: str, text: str) -> IntArray:
+        """The prompt about a text: int32[T]. Errors as in `GenerativeEngine.chat_tokens`."""
+        if self._takes_system is None:
+            self._takes_system = self._find_out()
+        if self._takes_system:
+            return self._render(Message("system", instructions), Message("user", text))
+        return self._render(Message("user", f"{instructions}\n\n{text}"))
+
+    def shared_tokens(self, instructions: str) -> IntArray:
+        """What the prompts about all texts begin with: int32[S].
+
+        A text whose first characters merge with the template's gives another prompt still.
+        """
+        one, other = (self.tokens(instructions, text) for text in PROBES)
+        return one[: common_length(one, other)]
+
+    def _find_out(self) -> bool:
+        """Whether what the system says gets into the prompt."""
+        user = Message("user", PROBES[1])
+        try:
+            one, other = (self._render(Message("system", text), user) for text in PROBES)
+        except InvalidInput:
+            return False
+        return not np.array_equal(one, other)
+
+    def _render(self, *messages: Message) -> IntArray:
+        return self._engine.chat_tokens(messages)
+
+
+def common_length(one: IntArray, other: IntArray) -> int:
+    """How many tokens two rows have in common at their start."""
+    length = min(len(one), len(other))
+    different = np.flatnonzero(one[:length] != other[:length])
+    return int(different[0]) if len(different) else length
