@@ -16,6 +16,7 @@ from sprat.benchmarks.harness import Cell, Context, Figure, Outcome, Table
 from sprat.benchmarks.peers_answers import ANSWER_TOKENS, STREAMS, answers
 from sprat.benchmarks.peers_arena import Arena
 from sprat.benchmarks.peers_choices import CLIENTS, classify, interleaved
+from sprat.benchmarks.peers_decide import decide
 from sprat.benchmarks.peers_engine import PROMPT_TOKENS, engine
 from sprat.benchmarks.peers_extract import extract
 from sprat.benchmarks.peers_match import COLUMNS
@@ -27,7 +28,7 @@ from sprat.errors import SetupError
 from sprat.pull import pull
 from sprat.store import Store
 
-MATCHES = (classify, interleaved, extract, answers, rewrite, invent, engine)
+MATCHES = (classify, interleaved, decide, extract, answers, rewrite, invent, engine)
 
 
 def run(context: Context) -> Outcome:
