@@ -32,6 +32,7 @@ GOALS = {
         for goal in (
             *("classify_rate", "classify_p50", "classify_3_tasks_rate"),
             *("answers_tokens", "answers_first", "engine_prompt", "engine_answer"),
+            *("decide_rate", "extract_rate", "rewrite_tokens", "write_tokens"),
         )
         for weights in ("q8_0", "q4_0")
     },

@@ -25,3 +25,27 @@ def test_peers_work_tasks_have_20_labels_and_prompts_that_begin_differently() ->
 def test_peers_work_prompts_differ(make) -> None:  # type: ignore[no-untyped-def]
     prompts = make(data.tickets(), 40)
     assert len(set(prompts)) == 40
+
+
+GOOD = '{"product": "card", "mood": "calm", "urgent": false, "subject": "a new card"}'
+
+
+def test_peers_work_knows_what_fits_its_schema() -> None:
+    assert peers_work.fits_schema(GOOD)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        GOOD[:-1],
+        "[]",
+        "{}",
+        GOOD.replace("card", "boat", 1),
+        GOOD.replace("false", "0"),
+        GOOD.replace("a new card", "x" * 41),
+        GOOD.replace("}", ', "more": 1}'),
+    ],
+)
+def test_peers_work_knows_what_does_not_fit_its_schema(text: str) -> None:
+    assert not peers_work.fits_schema(text)
