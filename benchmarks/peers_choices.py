@@ -15,7 +15,7 @@ from sprat.values import LabelSet
 
 CLIENTS = 4
 CALLS = 36
-LABEL_TOKENS = 16
+LABEL_TOKENS = 24
 """More than any label and its end."""
 
 PLACEHOLDER = "%TEXT%"
@@ -40,7 +40,7 @@ def _play(arena: Arena, name: str, title: str, tasks: int, goals: tuple[Goal, ..
     ]
     names = [label.name for label in peers_work.LABELS]
     grammar = peers_work.grammar(names)
-    items = [(number % tasks, text) for number, text in enumerate(arena.source.texts)]
+    items = [(number % tasks, text) for number, text in enumerate(peers_work.mixed(arena.source))]
 
     def check(item: tuple[int, str], answer: Answer) -> None:
         if answer.text not in names:

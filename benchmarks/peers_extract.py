@@ -57,7 +57,7 @@ def extract(arena: Arena) -> Played:
             title=f"extract 4 fields, {CLIENTS} clients",
             clients=CLIENTS,
             calls=CALLS,
-            items=arena.source.texts,
+            items=peers_work.mixed(arena.source),
             sides=sides,
             check=check,
             measures=(RATE, LATENCY),

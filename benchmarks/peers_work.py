@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sprat.benchmarks.data import Texts
 from sprat.values import Label
 
 LABELS = (
+    Label("Refund_not_showing_up", "a refund has not come"),
+    Label("atm_support", "where cash can be had"),
+    Label("beneficiary_not_allowed", "a payee is refused"),
     Label("card_arrival", "a new card has not come yet"),
-    Label("card_not_working", "a card is refused or faulty"),
-    Label("card_payment_fee", "a fee on a card payment"),
-    Label("card_swallowed", "a machine kept the card"),
-    Label("lost_or_stolen_card", "a card is gone"),
-    Label("cash_withdrawal_fee", "a fee for taking out cash"),
-    Label("cash_not_received", "no cash, or too little, came out"),
-    Label("change_pin", "a new PIN is wanted"),
-    Label("blocked_pin", "the PIN does not work any more"),
-    Label("exchange_rate", "how currencies are converted"),
-    Label("top_up_failed", "money could not be added"),
+    Label("card_payment_fee_charged", "a fee on a card payment"),
+    Label("cash_withdrawal_charge", "a fee for cash"),
+    Label("contactless_not_working", "the card must be put in"),
+    Label("declined_transfer", "the bank refused it"),
+    Label("exchange_charge", "the price of changing money"),
+    Label("failed_transfer", "it did not go through"),
+    Label("getting_spare_card", "one more card"),
+    Label("order_physical_card", "a card to hold"),
+    Label("pending_top_up", "money is not there yet"),
+    Label("request_refund", "money back for a purchase"),
+    Label("top_up_by_bank_transfer_charge", "a fee for adding money"),
     Label("top_up_limits", "how much can be added"),
-    Label("transfer_pending", "a transfer has not arrived"),
-    Label("transfer_failed", "a transfer was declined"),
-    Label("transfer_fee", "a fee on a transfer"),
-    Label("refund_missing", "a refund has not come"),
-    Label("verify_identity", "proof of who the customer is"),
-    Label("edit_personal_details", "a new name or address"),
-    Label("close_account", "the customer wants to leave"),
-    Label("other", "none of these"),
+    Label("transfer_fee_charged", "a fee on a transfer"),
+    Label("unable_to_verify_identity", "papers are refused"),
+    Label("virtual_card_not_working", "a card without plastic fails"),
+    Label("wrong_exchange_rate_for_cash_withdrawal", "cash abroad cost more"),
 )
+"""Every fourth of BANKING77's 77 labels in alphabetical order; the descriptions are ours."""
 
 INSTRUCTIONS = (
     "A customer of a bank has written. Say what it is about.",
@@ -69,6 +72,13 @@ QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 """Name, question and options."""
 
 
+def mixed(source: Texts) -> tuple[str, ...]:
+    """The texts in another order, always the same: BANKING77 is sorted by label."""
+    texts = list(source.texts)
+    random.Random(0).shuffle(texts)
+    return tuple(texts)
+
+
 def grammar(options: Sequence[str]) -> str:
     """A GBNF grammar of just these answers."""
     return "root ::= " + " | ".join(json.dumps(each, ensure_ascii=False) for each in options)
@@ -97,7 +107,7 @@ def chat(system: str, text: str) -> list[dict[str, str]]:
 
 def stories(source: Texts, count: int) -> tuple[str, ...]:
     """Raw prompts of some 60 tokens that go on for long; no two begin alike."""
-    texts = source.exactly(count + 2)
+    texts = replace(source, texts=mixed(source)).exactly(count + 2)
     return tuple(
         "\n".join(
             [f"Letter {number + 1000} to a bank, with the answer.", *texts[number : number + 3], ""]
@@ -108,5 +118,5 @@ def stories(source: Texts, count: int) -> tuple[str, ...]:
 
 def letters(source: Texts, count: int) -> tuple[str, ...]:
     """Texts of about 100 tokens, each made of several short ones."""
-    texts = source.exactly(count * 8)
+    texts = replace(source, texts=mixed(source)).exactly(count * 8)
     return tuple(" ".join(texts[number * 8 : number * 8 + 8]) for number in range(count))

@@ -27,6 +27,14 @@ def test_peers_work_prompts_differ(make) -> None:  # type: ignore[no-untyped-def
     assert len(set(prompts)) == 40
 
 
+def test_peers_work_mixes_texts_the_same_way_every_time() -> None:
+    source = data.tickets()
+    mixed = peers_work.mixed(source)
+    assert mixed == peers_work.mixed(source)
+    assert mixed != source.texts
+    assert sorted(mixed) == sorted(source.texts)
+
+
 GOOD = '{"product": "card", "mood": "calm", "urgent": false, "subject": "a new card"}'
 
 
