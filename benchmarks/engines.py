@@ -142,7 +142,7 @@ def _generator(context: Context, manifest: ModelManifest, threads: int) -> list[
             f"prompt_{tokens}",
             f"{manifest.name}, prompt, {tokens} tokens a step",
             "tokens/s",
-            partial(_prompt_rate, engine, prompt, tokens, threads),
+            partial(prompt_rate, engine, prompt, tokens, threads),
         )
         for tokens in (LARGE_STEP, SLICE_TOKENS)
     ]
@@ -151,7 +151,7 @@ def _generator(context: Context, manifest: ModelManifest, threads: int) -> list[
             f"answer_{count}",
             f"{manifest.name}, answers, {count} side by side",
             "tokens/s",
-            partial(_answer_rate, engine, count, answer, threads),
+            partial(answer_rate, engine, count, answer, threads),
         )
         for count in SEQUENCES
     ]
@@ -161,7 +161,7 @@ def _generator(context: Context, manifest: ModelManifest, threads: int) -> list[
         engine.close()
 
 
-def _prompt_rate(engine: GenerativeEngine, tokens: int, step_tokens: int, threads: int) -> float:
+def prompt_rate(engine: GenerativeEngine, tokens: int, step_tokens: int, threads: int) -> float:
     """Prompt tokens a second of one sequence."""
     text = " ".join(f"{number} herrings" for number in range(tokens))
     ids = engine.tokenize(text, add_special=True, parse_special=False)[:tokens]
@@ -172,7 +172,7 @@ def _prompt_rate(engine: GenerativeEngine, tokens: int, step_tokens: int, thread
     return len(ids) / (time.perf_counter() - started)
 
 
-def _answer_rate(engine: GenerativeEngine, count: int, tokens: int, threads: int) -> float:
+def answer_rate(engine: GenerativeEngine, count: int, tokens: int, threads: int) -> float:
     """Answer tokens a second of all sequences together, while all of them are live."""
     for sequence in range(count):
         engine.start(Start(sequence, _story(engine, sequence), Sampling(max_tokens=tokens + 2)))

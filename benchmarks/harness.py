@@ -204,6 +204,8 @@ CASES = {
         Case("kernels", "Kernels", "sprat.benchmarks.kernels"),
         Case("engines", "Engines in process", "sprat.benchmarks.engines"),
         Case("sizing", "Classify under load", "sprat.benchmarks.sizing_case"),
+        # The last: it needs programs that are built only for it.
+        Case("peers", "Language models beside other servers", "sprat.benchmarks.peers"),
     )
 }
 

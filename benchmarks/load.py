@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sprat import measure
 from sprat.errors import Retryable, SetupError, SpratError
@@ -28,6 +28,7 @@ from sprat.values import Sampling, Timings
 if TYPE_CHECKING:
     from sprat.client import AsyncClient
 
+Item = TypeVar("Item")
 Verb = Literal["classify", "embed", "generate"]
 
 
@@ -90,6 +91,8 @@ class LoadResult:
         Wall time from the first call sent to the last answered; CPU time of the client process.
     latencies_ms : list of float
         Of the answered calls.
+    first_ms : list of float
+        Of the answered calls that stream: until the first text.
     output_tokens : int
         Of ``generate``.
     server_ms : dict of str to float
@@ -102,6 +105,7 @@ class LoadResult:
     elapsed_s: float = 0.0
     cpu_s: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
+    first_ms: list[float] = field(default_factory=list)
     output_tokens: int = 0
     server_ms: dict[str, float] = field(default_factory=dict)
 
@@ -192,16 +196,26 @@ class LoadProcess:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is kept of an answer."""
+    """What is kept of an answer.
+
+    Attributes
+    ----------
+    text : str
+        What was answered, where somebody looks at it.
+    first_ms : float or None
+        Until the first text of an answer that streams.
+    """
 
     timings: Timings
     output_tokens: int = 0
+    text: str = ""
+    first_ms: float | None = None
 
 
-Call = Callable[[Sequence[str]], Awaitable[Answer]]
+Call = Callable[[Sequence[Item]], Awaitable[Answer]]
 
 
-def _call(client: AsyncClient, target: Target) -> Call:
+def _call(client: AsyncClient, target: Target) -> Call[str]:
     """One call of the target's verb."""
 
     async def classify(texts: Sequence[str]) -> Answer:
@@ -217,11 +231,11 @@ def _call(client: AsyncClient, target: Target) -> Call:
             answer = Answer(chunk.timings, chunk.output_tokens)
         return answer
 
-    calls: dict[Verb, Call] = {"classify": classify, "embed": embed, "generate": generate}
+    calls: dict[Verb, Call[str]] = {"classify": classify, "embed": embed, "generate": generate}
     return calls[target.verb]
 
 
-async def drive(call: Call, texts: Sequence[str], load: Load) -> LoadResult:
+async def drive(call: Call[Item], texts: Sequence[Item], load: Load) -> LoadResult:
     """Keep calls in flight until the load is over.
 
     Raises
@@ -249,6 +263,8 @@ async def drive(call: Call, texts: Sequence[str], load: Load) -> LoadResult:
             result.latencies_ms.append((time.perf_counter() - sent) * 1e3)
             result.texts += len(batch)
             result.output_tokens += answer.output_tokens
+            if answer.first_ms is not None:
+                result.first_ms.append(answer.first_ms)
             timings.append(answer.timings)
 
     cpu = time.process_time()

@@ -47,6 +47,17 @@ class Usage:
     cgroup_bytes: int | None
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process, by force where it does not end by itself."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
 class ListeningProcess:
     """A program that listens on a temporary Unix socket. Use it as a context manager.
 
@@ -141,14 +152,8 @@ class ListeningProcess:
         self.close()
 
     def close(self) -> None:
-        """Stop it, by force where it does not end by itself, and remove its files."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_TIMEOUT_S)
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        """Stop it and remove its files."""
+        end(self._process)
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._files.cleanup()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sprat.benchmarks import bundle as task
-from sprat.benchmarks import harness, report
+from sprat.benchmarks import harness, peers_build, report
 from sprat.errors import SetupError
 from sprat.store import Store
 
@@ -27,6 +27,15 @@ GOALS = {
     },
     "engines": set(),
     "sizing": set(),
+    "peers": {
+        f"{goal}_{weights}"
+        for goal in (
+            *("classify_rate", "classify_p50", "classify_3_tasks_rate"),
+            *("answers_tokens", "answers_first", "engine_prompt", "engine_answer"),
+            *("decide_rate", "extract_rate", "rewrite_tokens", "write_tokens"),
+        )
+        for weights in ("q8_0", "q4_0")
+    },
 }
 
 
@@ -41,6 +50,11 @@ def test_cases_leave_a_result_that_can_be_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SPRAT_HOME", str(store.root))
+    if name == "peers":
+        try:
+            peers_build.find(store)
+        except SetupError as error:
+            pytest.skip(error.message)
     # The session's bundle is trained by the same command.
     monkeypatch.setattr(task, "train", lambda store, folder: str(bundle))
     said: list[str] = []
