@@ -141,6 +141,7 @@ async def _gaps(
     alone: list[float] = []
     beside: list[float] = []
     reading = False
+    seen = asyncio.Event()
 
     async def stream(client: AsyncClient, number: int) -> None:
         sampling = Sampling(max_tokens=STREAM_TOKENS)
@@ -154,6 +155,7 @@ async def _gaps(
                     now = time.perf_counter()
                     if last is not None and chunk.logprobs:
                         (beside if reading else alone).append(1000 * (now - last))
+                        seen.set()
                     last = now
             number += STREAMS
 
@@ -161,10 +163,15 @@ async def _gaps(
         streams = [asyncio.ensure_future(stream(client, number)) for number in range(STREAMS)]
         await asyncio.sleep(HEAD_START_S)
         alone.clear()
+        seen.clear()
         await asyncio.sleep(window_s / 2)
+        # On a busy machine a short window may see no token at all.
+        waiting = asyncio.ensure_future(seen.wait())
+        await asyncio.wait([waiting, *streams], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
         end = time.perf_counter() + window_s
         number = 0
-        while time.perf_counter() < end:
+        while time.perf_counter() < end or not (beside or any(each.done() for each in streams)):
             prompt = prompts[number % len(prompts)]
             reading = True
             async for _ in client.generate(bundle.GENERATOR, prompt, Sampling(max_tokens=1)):

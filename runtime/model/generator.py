@@ -31,6 +31,9 @@ from sprat.values import (
     Tokenized,
 )
 
+INLINE_CHARACTERS = 4096
+"""Texts with their instructions up to this long are tokenized on the event loop: some 2 ms."""
+
 MOST_BRANCHES = 256
 """Branches whose tokens are kept, those that were used last."""
 
@@ -272,22 +275,25 @@ class GenerativeModel:
         """
         started = time.perf_counter_ns()
         self._check_adapter(adapter)
-        prepared = await self._pool.run(
-            self.info.name,
-            lambda: prepare(
-                self._engine,
-                self._instructed,
-                self._tokenize_branch,
-                instructions,
-                texts,
-                branches,
-                scoring=scoring,
-                normalize_length=normalize_length,
-                adapter=adapter,
-                free=prior.CONTENT_FREE if correct_prior else (),
-                partial=partial,
-            ),
+        call = functools.partial(
+            prepare,
+            self._engine,
+            self._instructed,
+            self._tokenize_branch,
+            instructions,
+            texts,
+            branches,
+            scoring=scoring,
+            normalize_length=normalize_length,
+            adapter=adapter,
+            free=prior.CONTENT_FREE if correct_prior else (),
+            partial=partial,
         )
+        # Waiting for a permit takes a step of the engine, and so a place in the next one.
+        if sum(len(instructions) + len(text) for text in texts) <= INLINE_CHARACTERS:
+            prepared = call()
+        else:
+            prepared = await self._pool.run(self.info.name, call)
         tokenize_ns = time.perf_counter_ns() - started
         priors = await self._find_priors(prepared, deadline, mailbox)
         groups = [prepared.choices(prompt) for _, prompt in prepared.texts]
