@@ -11,11 +11,10 @@ here, no token gets in that is not of the vocabulary.
 from __future__ import annotations
 
 import functools
-import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,14 +26,14 @@ from sprat.engine.llama_context import CELL_BLOCK
 from sprat.engine.llama_draft import MOST_DRAFT, Drafter
 from sprat.engine.llama_grammar import Compiler, LlamaGrammar
 from sprat.engine.llama_lane import BATCH_TOKENS, NO_CELLS, Lane, Row
-from sprat.engine.llama_prefix import Prefixes
+from sprat.engine.llama_lane_prefixes import Prefixes
+from sprat.engine.llama_load import chat_template, load_model
 from sprat.engine.llama_sampler import Sampler
 from sprat.engine.llama_sequence import LiveSequence
 from sprat.engine.llama_verify import choose_all
 from sprat.engine.llama_vocab import Vocabulary
 from sprat.engine.stream import TextStream
 from sprat.errors import (
-    CorruptFile,
     EngineError,
     InputTooLong,
     InvalidInput,
@@ -120,7 +119,7 @@ class LlamaEngine:
         self._chooser: Chooser | None = None
         self._choice_cells = choice_cells
         self._threads = threads
-        self._model = _load_model(self._lib, path)
+        self._model = load_model(self._lib, path)
         self._adapters: dict[str, Adapter] = {}
         try:
             self.adapters = frozenset(adapters or ())
@@ -133,7 +132,7 @@ class LlamaEngine:
                 raise EngineError(f"context_length: expected at least 2, got {self.context_length}")
             self.sequence_limit = sequence_limit
             self._vocabulary = Vocabulary(self._lib, self._model)
-            self._template = _chat_template(self._lib, self._model, self._vocabulary)
+            self._template = chat_template(self._lib, self._model, self._vocabulary)
             self._compiler = Compiler(self._vocabulary)
             # Blank chats have few forms.
             self._structure = functools.lru_cache(maxsize=256)(self._find_structure)
@@ -485,34 +484,3 @@ def _shares(context_length: int, sequence_limit: int, cells: int | None) -> list
     if not others or share == context_length:
         return [(sequence_limit, context_length)]
     return [(others, share // CELL_BLOCK * CELL_BLOCK), (1, context_length)]
-
-
-def _load_model(lib: Any, path: Path) -> Any:
-    if not path.is_file():
-        raise CorruptFile(str(path), "missing")
-    params = lib.llama_model_default_params()
-    params.n_gpu_layers = 0
-    with llama_lib.collect_errors() as errors:
-        model = lib.llama_model_load_from_file(os.fsencode(path), params)
-    if not model:
-        reason = errors[0] if errors else "no reason given"
-        raise CorruptFile(str(path), f"llama.cpp cannot load it: {reason}")
-    if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
-        lib.llama_model_free(model)
-        raise UnsupportedModel(f"{path}: expected a decoder, found a model with an encoder")
-    return model
-
-
-def _chat_template(
-    lib: Any, model: Any, vocabulary: Vocabulary
-) -> ChatTemplate | UnsupportedModel | None:
-    """The model's template. A malformed one is an error only to who asks for a chat."""
-    from sprat.engine.chat import ChatTemplate
-
-    source = llama_lib.metadata_text(lib, model, "tokenizer.chat_template")
-    if not source:
-        return None
-    try:
-        return ChatTemplate(source, bos=vocabulary.bos, eos=vocabulary.eos)
-    except UnsupportedModel as error:
-        return error

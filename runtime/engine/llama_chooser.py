@@ -1,9 +1,9 @@
 """A llama.cpp context that says how probable options are after a prompt; generates nothing.
 
-What prompts have in common is decoded once and forked (`sprat.engine.llama_prefixes`): in a context
-whose sequences share their cells (``kv_unified``) that costs microseconds. Every cell in use costs
-attention to all, which is why few prefixes are kept, and why answers are generated in a context of
-another kind (`sprat.engine.llama_lane`).
+What prompts have in common is decoded once and forked (`sprat.engine.llama_chooser_prefixes`): in a
+context whose sequences share their cells (``kv_unified``) that costs microseconds. A cell in use
+costs attention to all, which is why few prefixes are kept, and why answers are generated in a
+context of another kind (`sprat.engine.llama_lane`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen
 from sprat.engine.label_trie import ROOT, LabelTrie, combine
 from sprat.engine.llama_adapter import Adapter, apply, find_adapter
+from sprat.engine.llama_chooser_prefixes import Prefix, Prefixes
 from sprat.engine.llama_context import CELL_BLOCK, make_context
 from sprat.engine.llama_lane import MOST_THREADS
-from sprat.engine.llama_prefixes import Prefix, Prefixes
 from sprat.errors import EngineError, UnsupportedModel
 from sprat.kernels import score_trie
 from sprat.values import FloatArray, IntArray

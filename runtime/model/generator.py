@@ -15,7 +15,7 @@ from sprat.manifest import ModelManifest
 from sprat.model import prior
 from sprat.model.choices import Branch, Choices, Prepared, prepare, tokenize_branch
 from sprat.model.common import model_info
-from sprat.model.instructed import Instructed, common_length
+from sprat.model.instructed import KEPT, Instructed, common_length
 from sprat.model.prior import Priors
 from sprat.scheduler import ChoiceWork, ComputePool, GenerateScheduler, GenerateWork, Mailbox
 from sprat.tokenizer import check_text
@@ -86,6 +86,7 @@ class GenerativeModel:
         self._tokenize_branch = functools.lru_cache(maxsize=MOST_BRANCHES)(
             functools.partial(tokenize_branch, self._engine)
         )
+        self._shared = functools.lru_cache(maxsize=KEPT)(self._find_shared)
         self._priors = Priors()
 
     async def compile(self, grammar: Grammar, *, field: str = "grammar") -> CompiledGrammar:
@@ -316,6 +317,10 @@ class GenerativeModel:
             max((now - work.started_ns for work in works), default=0),
         )
 
+    def chat(self, instructions: str, text: str) -> list[Message]:
+        """The chat about a text, as `sprat.model.instructed` has it."""
+        return self._instructed.chat(instructions, text)
+
     def check_branches(self, instructions: str, branches: Sequence[Branch]) -> None:
         """Raise what `choose` would about these, with the shortest of texts. On this thread."""
         prepare(
@@ -402,9 +407,13 @@ class GenerativeModel:
         ids = self._engine.chat_tokens(prompt)
         if not probes:
             return ids, 0
-        first, second = (self._engine.chat_tokens(probe) for probe in probes)
-        shared = common_length(ids, first[: common_length(first, second)])
+        shared = common_length(ids, self._shared(*map(tuple, probes)))
         return ids, min(shared, len(ids) - 1)
+
+    def _find_shared(self, one: tuple[Message, ...], other: tuple[Message, ...]) -> IntArray:
+        """The tokens with which two chats begin."""
+        first, second = map(self._engine.chat_tokens, (one, other))
+        return first[: common_length(first, second)]
 
     async def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
         """Ids and pieces of texts, whatever their length."""

@@ -30,13 +30,17 @@ class Instructed:
         self._shared = functools.lru_cache(maxsize=KEPT)(self._find_shared)
         self._takes_system: bool | None = None
 
-    def tokens(self, instructions: str, text: str) -> IntArray:
-        """The prompt about a text: int32[T]. Errors as in `GenerativeEngine.chat_tokens`."""
+    def chat(self, instructions: str, text: str) -> list[Message]:
+        """The chat about a text."""
         if self._takes_system is None:
             self._takes_system = self._find_out()
         if self._takes_system:
-            return self._render(Message("system", instructions), Message("user", text))
-        return self._render(Message("user", f"{instructions}\n\n{text}"))
+            return [Message("system", instructions), Message("user", text)]
+        return [Message("user", f"{instructions}\n\n{text}")]
+
+    def tokens(self, instructions: str, text: str) -> IntArray:
+        """The prompt about a text: int32[T]. Errors as in `GenerativeEngine.chat_tokens`."""
+        return self._engine.chat_tokens(self.chat(instructions, text))
 
     def shared_tokens(self, instructions: str) -> IntArray:
         """What the prompts about all texts begin with: int32[S].
@@ -53,13 +57,12 @@ class Instructed:
         """Whether what the system says gets into the prompt."""
         user = Message("user", PROBES[1])
         try:
-            one, other = (self._render(Message("system", text), user) for text in PROBES)
+            one, other = (
+                self._engine.chat_tokens([Message("system", text), user]) for text in PROBES
+            )
         except InvalidInput:
             return False
         return not np.array_equal(one, other)
-
-    def _render(self, *messages: Message) -> IntArray:
-        return self._engine.chat_tokens(messages)
 
 
 def common_length(one: IntArray, other: IntArray) -> int:

@@ -20,6 +20,7 @@ from sprat.engine.base import CompiledGrammar
 from sprat.errors import EngineError, InputTooLong, InvalidInput
 from sprat.model import GenerativeModel
 from sprat.model.common import note
+from sprat.model.instructed import PROBES
 from sprat.scheduler import Mailbox
 from sprat.text.grounding import Grounder
 from sprat.text.leaves import Leaf, Tree, leaves, plain, pointer, read, write
@@ -37,7 +38,6 @@ from sprat.values import (
     Grammar,
     ItemError,
     LongInput,
-    Message,
     Sampling,
     Timings,
     TokenChoice,
@@ -47,9 +47,6 @@ GENERAL_INSTRUCTIONS = (
     "Extract what the JSON schema asks for from the text that the user sends. "
     "Copy words as they stand in the text."
 )
-PROBES = ("0", "Text")
-"""Texts that begin differently, so that what prompts about them share is there without a text."""
-
 SIDE_BY_SIDE = 8
 """Most answers of one call at a time: enough to keep a model busy, and few enough to wait in its
 queue even if each fills a context."""
@@ -148,8 +145,7 @@ def check(model: GenerativeModel, spec: ExtractSpec) -> None:
     """Raise what `run` would, whatever the text."""
     schema = _check(spec, "refuse")
     model.compile_now(Grammar("json_schema", schema.grammar), field="schema")
-    chat = [Message("system", prompt(spec, schema)), Message("user", PROBES[1])]
-    model.check_chat(chat, field="schema")
+    model.check_chat(model.chat(prompt(spec, schema), PROBES[1]), field="schema")
 
 
 def prompt(spec: ExtractSpec, schema: Schema) -> str:
@@ -203,7 +199,7 @@ class _Call:
         self._long_input = long_input
         self._deadline = deadline
         self._mailbox = mailbox
-        self._system = Message("system", prompt(spec, schema))
+        self._prompt = prompt(spec, schema)
         self._places = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def answers(self, text: str, field: str) -> list[_Answer]:
@@ -254,9 +250,9 @@ class _Call:
         tokens: list[TokenChoice] = []
         async with self._places:
             stream = self._model.generate(
-                [self._system, Message("user", text)],
+                self._model.chat(self._prompt, text),
                 Sampling(max_tokens=self._spec.max_tokens),
-                probes=[[self._system, Message("user", probe)] for probe in PROBES],
+                probes=[self._model.chat(self._prompt, probe) for probe in PROBES],
                 grammar=self._grammar,
                 logprobs=0,
                 adapter=self._spec.adapter,

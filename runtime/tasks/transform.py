@@ -9,14 +9,12 @@ from typing import get_args
 
 from sprat.errors import InputTooLong, InvalidInput
 from sprat.model import GenerativeModel
+from sprat.model.instructed import PROBES
 from sprat.scheduler import Mailbox
 from sprat.tasks import generate
 from sprat.text.template import TEXT, Template
 from sprat.tokenizer import check_text
 from sprat.values import Chunk, GrammarKind, Message, TransformSpec
-
-PROBES = ("0", "Text")
-"""Inputs that begin differently, so that what prompts share is there without any."""
 
 
 def run(

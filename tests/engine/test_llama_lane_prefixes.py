@@ -7,7 +7,7 @@ from llamas import STORIES, run, text_of, tokens
 
 from sprat.engine.base import Progress, Start
 from sprat.engine.llama import SPARE_PLACES, LlamaEngine
-from sprat.engine.llama_prefix import LEAST_TOKENS
+from sprat.engine.llama_lane_prefixes import LEAST_TOKENS
 from sprat.errors import EngineError
 from sprat.values import IntArray, Sampling
 

@@ -1,7 +1,7 @@
 """What prompts have in common, decoded once: kept in places of a lane and copied from there.
 
-In a lane every sequence has cells of its own, so a copy moves all cells of a place: some 5 ms for
-1,024 tokens of SmolLM2-135M, against half a second to decode 300 tokens again.
+In a lane every sequence has cells of its own, so a copy moves all cells of a place: 9 ms for 1,024
+tokens of SmolLM2-135M where decoding 300 tokens again takes a second.
 """
 
 from __future__ import annotations
