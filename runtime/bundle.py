@@ -2,8 +2,8 @@
 
 ::
 
-    bundle.json        manifest: labels, temperature, base model, figures, sha256 of the others
-    head.safetensors   weight float32[K, D], bias float32[K]
+    bundle.json        manifest: labels, tiers, their figures, sha256 of the others
+    head.safetensors   of each tier, by its name: weight float32[K, D], bias float32[K]
     report.json        the whole evaluation
 """
 
@@ -12,109 +12,62 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import safetensors
-import safetensors.numpy
 
 from sprat import manifest as manifests
 from sprat.errors import CorruptFile, StaleBundle, StoreError
-from sprat.kernels import classify_head
-from sprat.manifest import BUNDLE_MANIFEST, BundleManifest, ModelManifest
-from sprat.values import FloatArray, IntArray
-
-HEAD = "head.safetensors"
-REPORT = "report.json"
+from sprat.head import Head
+from sprat.manifest import BUNDLE_MANIFEST, REPORT, BundleManifest, ModelManifest, TierManifest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
-    """A linear head on sentence vectors.
+    """A trained task.
 
     Attributes
     ----------
     manifest : BundleManifest
-    weight : float32[K, D]
-        A row for each label of the manifest, in its order.
-    bias : float32[K]
+    heads : tuple of Head
+        One for each tier of the manifest, in its order.
     """
 
     manifest: BundleManifest
-    weight: FloatArray
-    bias: FloatArray
+    heads: tuple[Head, ...]
 
     @classmethod
-    def load(cls, folder: Path, *, base: ModelManifest | None = None) -> Bundle:
+    def load(cls, folder: Path, *, bases: Mapping[str, ModelManifest] | None = None) -> Bundle:
         """Read a bundle and check all of it.
 
         Parameters
         ----------
-        base : ModelManifest, optional
-            The model that it is to be used with.
+        bases : mapping of str to ModelManifest, optional
+            The models that it is to be used with, by name: those of all its tiers.
 
         Raises
         ------
         CorruptFile
-            A file is missing or is not what the manifest says, or the head does not fit it.
+            A file is missing or is not what the manifest says, or a head does not fit it.
         StaleBundle
-            The bundle was made with another model than ``base``, or another version of it.
+            A tier was made with another version of its model.
         """
         manifest = manifests.read(folder / BUNDLE_MANIFEST, BundleManifest)
-        if base is not None and base.digest != manifest.base.digest:
-            raise StaleBundle(
-                str(folder),
-                f"made with {manifest.base.name} version {manifest.base.digest[:12]}, but "
-                f"{base.name} here is version {base.version}; train the bundle again",
-            )
-        if HEAD not in {entry.path for entry in manifest.files}:
-            raise CorruptFile(str(folder / BUNDLE_MANIFEST), f"files: {HEAD} is not listed")
+        if bases is not None:
+            for tier in manifest.tiers:
+                _check_version(folder, tier, bases[tier.base.name])
+        listed = {entry.path for entry in manifest.files}
+        for tier in manifest.tiers:
+            if tier.weights not in listed:
+                raise CorruptFile(
+                    str(folder / BUNDLE_MANIFEST), f"files: {tier.weights} is not listed"
+                )
         manifests.verify(folder, manifest.files)
-        weight, bias = _read_head(folder / HEAD, rows=len(manifest.labels))
-        if base is not None and weight.shape[1] != base.dimension:
-            raise CorruptFile(
-                str(folder / HEAD),
-                f"weight: {weight.shape[1]} columns, but vectors of {base.name} have "
-                f"{base.dimension} elements",
-            )
-        return cls(manifest, weight, bias)
-
-    def logits(self, vectors_nd: FloatArray) -> FloatArray:
-        """Scores of every label, before temperature and softmax.
-
-        Parameters
-        ----------
-        vectors_nd : float32[N, D]
-            L2-normalized sentence vectors of the base model.
-
-        Returns
-        -------
-        float32[N, K]
-        """
-        logits_nk: FloatArray = vectors_nd @ self.weight.T + self.bias
-        return logits_nk
-
-    def rank(self, vectors_nd: FloatArray, top_k: int) -> tuple[IntArray, FloatArray]:
-        """The best labels and their probabilities: `logits`, over the temperature, as softmax.
-
-        Parameters
-        ----------
-        vectors_nd : float32[N, D]
-            L2-normalized sentence vectors of the base model.
-        top_k : int
-            From 1; where there are fewer labels, all of them.
-
-        Returns
-        -------
-        indices : int32[N, min(top_k, K)]
-            Labels, best first; equally good ones in the order of the manifest.
-        probabilities : float32[N, min(top_k, K)]
-        """
-        top_k = min(top_k, len(self.bias))
-        return classify_head(vectors_nd, self.weight, self.bias, self.manifest.temperature, top_k)
+        heads = tuple(_read_head(folder, manifest, tier) for tier in manifest.tiers)
+        if bases is not None:
+            for tier, head in zip(manifest.tiers, heads, strict=True):
+                _check_dimension(folder, tier, head, bases[tier.base.name])
+        return cls(manifest, heads)
 
     def save(self, folder: Path, *, report: str) -> BundleManifest:
         """Write the bundle into an empty folder.
@@ -129,12 +82,35 @@ class Bundle:
         BundleManifest
             With the files that were written.
         """
-        head = {"weight": self.weight, "bias": self.bias}
-        (folder / HEAD).write_bytes(safetensors.numpy.save(head))
+        for tier, head in zip(self.manifest.tiers, self.heads, strict=True):
+            head.save(folder / tier.weights)
         (folder / REPORT).write_text(report, encoding="utf-8")
         manifest = self.manifest.model_copy(update={"files": manifests.list_files(folder)})
         manifests.write(folder / BUNDLE_MANIFEST, manifest)
         return manifest
+
+
+def _check_version(folder: Path, tier: TierManifest, base: ModelManifest) -> None:
+    if base.digest != tier.base.digest:
+        raise StaleBundle(
+            str(folder),
+            f"tier {tier.name} was made with {tier.base.name} version {tier.base.digest[:12]}, but "
+            f"{base.name} here is version {base.version}; train the bundle again",
+        )
+
+
+def _read_head(folder: Path, manifest: BundleManifest, tier: TierManifest) -> Head:
+    temperature = 1.0 if tier.calibration is None else tier.calibration.temperature
+    return Head.load(folder / tier.weights, rows=len(manifest.labels), temperature=temperature)
+
+
+def _check_dimension(folder: Path, tier: TierManifest, head: Head, base: ModelManifest) -> None:
+    if head.dimension != base.dimension:
+        raise CorruptFile(
+            str(folder / tier.weights),
+            f"weight: {head.dimension} columns, but vectors of {base.name} have "
+            f"{base.dimension} elements",
+        )
 
 
 def write_bundle(
@@ -199,32 +175,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _read_head(path: Path, *, rows: int) -> tuple[FloatArray, FloatArray]:
-    try:
-        tensors = dict(safetensors.deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
-    except (OSError, safetensors.SafetensorError):
-        raise CorruptFile(str(path), "not a safetensors file") from None
-    if tensors.keys() != {"weight", "bias"}:
-        raise CorruptFile(
-            str(path), f"expected tensors bias and weight, found {', '.join(sorted(tensors))}"
-        )
-    weight = _tensor(path, "weight", tensors["weight"], dimensions=2, rows=rows)
-    bias = _tensor(path, "bias", tensors["bias"], dimensions=1, rows=rows)
-    return weight, bias
-
-
-def _tensor(
-    path: Path, name: str, tensor: dict[str, Any], *, dimensions: int, rows: int
-) -> FloatArray:
-    dtype, shape = tensor["dtype"], tuple(tensor["shape"])
-    expected = f"float32[{rows}{', D' * (dimensions - 1)}]"
-    if dtype != "F32" or len(shape) != dimensions or shape[0] != rows or 0 in shape:
-        raise CorruptFile(
-            str(path), f"{name}: expected {expected}, found {dtype}[{', '.join(map(str, shape))}]"
-        )
-    array = np.frombuffer(tensor["data"], "<f4").reshape(shape)
-    if not np.isfinite(array).all():
-        raise CorruptFile(str(path), f"{name}: not all values are finite")
-    return array

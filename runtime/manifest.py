@@ -19,6 +19,8 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 MODEL_MANIFEST = "model.json"
 BUNDLE_MANIFEST = "bundle.json"
 ADAPTER_MANIFEST = "adapter.json"
+REPORT = "report.json"
+"""The whole evaluation of a bundle; answers do not depend on it."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -124,12 +126,58 @@ class Interval(_Document):
 
 
 class ReportSummary(_Document):
-    """The held-out figures of a bundle; the whole report stands in ``report.json``."""
+    """The held-out figures of a tier; the whole report stands in ``report.json``.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    metrics : dict of str to Interval
+        By name: ``accuracy``, ``macro_f1`` and ``ece`` of a classifier.
+    """
 
     n: int = Field(ge=1)
-    accuracy: Interval
-    macro_f1: Interval
-    ece: Interval
+    metrics: dict[str, Interval]
+
+
+class Calibration(_Document):
+    """What makes confidences of a tier's scores; fitted on scores of rows that it has not seen.
+
+    Attributes
+    ----------
+    temperature : float
+        Logits are divided by it before softmax.
+    """
+
+    temperature: float = Field(ge=1e-3, le=1e3)
+
+
+class TierManifest(_Document):
+    """One tier of a bundle: a model and what the task needs on it.
+
+    Attributes
+    ----------
+    name : str
+        How it was trained: a head on a static model, on a frozen encoder, or on one that was
+        fine-tuned for the task.
+    base : ModelRef
+        The model whose vectors the head was fitted on.
+    weights : str
+        The safetensors file of the head, below the bundle's folder.
+    calibration : Calibration or None
+        Without it answers carry scores, but no confidence.
+    accept_at : float
+        Least confidence of an answer; below it the tier abstains. 0 never abstains.
+    evaluation : ReportSummary
+        On held-out rows that neither the head nor the calibration has seen.
+    """
+
+    name: Literal["static", "head", "finetune"]
+    base: ModelRef
+    weights: str
+    calibration: Calibration | None
+    accept_at: float = Field(default=0.0, ge=0, le=1)
+    evaluation: ReportSummary
 
 
 class BundleManifest(_Document):
@@ -137,32 +185,20 @@ class BundleManifest(_Document):
 
     Attributes
     ----------
-    base : ModelRef
-        The encoder whose sentence vectors the head was fitted on.
     labels : tuple of str
-        In the order of the head's rows; none empty, no two alike.
-    temperature : float
-        Logits are divided by it before softmax; fitted on out-of-fold scores.
-    calibrated : bool
-        Whether ``temperature`` was fitted, so that the best score is a confidence.
-    accept_at : float
-        Least confidence of an answer; below it the task abstains. 0 never abstains.
-    evaluation : ReportSummary
-        On held-out rows that neither the head nor the temperature has seen.
+        In the order of the rows of every head; none empty, no two alike.
+    tiers : tuple of TierManifest
+        From the cheapest to the best, each another one.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: Name
     kind: Literal["classify"]
-    base: ModelRef
     labels: tuple[str, ...] = Field(min_length=2)
-    temperature: float = Field(ge=1e-3, le=1e3)
-    calibrated: bool
-    accept_at: float = Field(default=0.0, ge=0, le=1)
+    tiers: tuple[TierManifest, ...] = Field(min_length=1)
     train_rows: int = Field(ge=1)
     created: str
     made_by: str
-    evaluation: ReportSummary
     files: tuple[FileEntry, ...]
 
     @field_validator("labels")
@@ -172,14 +208,22 @@ class BundleManifest(_Document):
             raise ValueError("labels must be different and not empty")
         return value
 
+    @field_validator("tiers")
+    @classmethod
+    def _tiers_differ(cls, value: tuple[TierManifest, ...]) -> tuple[TierManifest, ...]:
+        for what in ("name", "weights"):
+            if len({getattr(tier, what) for tier in value}) < len(value):
+                raise ValueError(f"tiers: no two may have the same {what}")
+        return value
+
     @property
     def version(self) -> str:
         """The first 12 hex digits of the digest over all that answers depend on."""
-        answers = (
-            *(self.base.digest, repr(self.temperature), repr(self.calibrated)),
-            *(repr(self.accept_at), *self.labels),
-        )
-        return digest_of(self.files, extra="\0".join(answers))[:12]
+        answers = [*self.labels]
+        for tier in self.tiers:
+            answers += [tier.name, tier.base.digest, tier.weights]
+            answers += [repr(tier.calibration), repr(tier.accept_at)]
+        return digest_of((f for f in self.files if f.path != REPORT), extra="\0".join(answers))[:12]
 
 
 class AdapterManifest(_Document):

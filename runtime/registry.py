@@ -73,10 +73,10 @@ class Registry:
 
         def load_task(name: str, task: TaskConfig | ModelTaskConfig) -> Task:
             if isinstance(task, TaskConfig):
-                bundle_manifest, folder = store.bundle(task.bundle)
-                base_manifest, _ = store.model(bundle_manifest.base.name)
-                bundle = Bundle.load(folder, base=base_manifest)
-                encoder = models.require_encoder(load_model(base_manifest.name), "classify")
+                manifest, folder = store.bundle(task.bundle)
+                names = [tier.base.name for tier in manifest.tiers]
+                bundle = Bundle.load(folder, bases={name: store.model(name)[0] for name in names})
+                encoder = models.require_encoder(load_model(names[-1]), "classify")
                 return ClassifyTask(name, bundle, encoder, accept_at=task.accept_at)
             model = load_model(task.model)
             if not isinstance(model, GenerativeModel):

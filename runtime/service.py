@@ -14,7 +14,7 @@ from typing import TypeVar
 from sprat.budget import ComputePermits, CpuBudget, detect
 from sprat.config import Config, LimitsConfig
 from sprat.errors import InvalidInput, TaskNotSupported
-from sprat.model import require_encoder, require_generative
+from sprat.model import GenerativeModel, require_encoder, require_generative
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.store import Store
@@ -356,7 +356,12 @@ class Service:
 
     def list_models(self) -> tuple[ModelInfo, ...]:
         """Every loaded model, sorted by name."""
-        return tuple(model.info for model in self.registry.models.values())
+        return tuple(
+            replace(model.info, prefix_use=model.prefix_use)
+            if isinstance(model, GenerativeModel)
+            else model.info
+            for model in self.registry.models.values()
+        )
 
     def _check_texts(self, texts: Sequence[str]) -> None:
         limit = self._limits.max_texts

@@ -626,6 +626,31 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixUse:
+    """What keeping the static parts of prompts has saved since the model was loaded.
+
+    Attributes
+    ----------
+    requests : int
+        Answers and choices that were finished.
+    hits : int
+        Of these, those that found a part of their prompt decoded.
+    saved_tokens : int
+        Prompt tokens that were not decoded again.
+    """
+
+    requests: int = 0
+    hits: int = 0
+    saved_tokens: int = 0
+
+    def count(self, cached_tokens: int) -> PrefixUse:
+        """The same with one more request, which found so many tokens decoded."""
+        return PrefixUse(
+            self.requests + 1, self.hits + (cached_tokens > 0), self.saved_tokens + cached_tokens
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model as callers see it.
 
@@ -641,6 +666,8 @@ class ModelInfo:
         Longest input (encoder) or context (generative).
     dimension : int
         Length of a vector; 0 for generative models.
+    prefix_use : PrefixUse or None
+        Of a generative model.
     """
 
     name: str
@@ -654,6 +681,7 @@ class ModelInfo:
     dimension: int
     licence: str
     size_bytes: int
+    prefix_use: PrefixUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

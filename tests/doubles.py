@@ -24,6 +24,7 @@ from sprat.bundle import Bundle
 from sprat.config import LimitsConfig
 from sprat.engine.base import Choice, Chosen, CompiledGrammar, Progress, Start
 from sprat.errors import InvalidInput
+from sprat.head import Head
 from sprat.manifest import BundleManifest, FileEntry, ModelManifest
 from sprat.model import EncoderModel, GenerativeModel
 from sprat.registry import Registry
@@ -268,6 +269,7 @@ class Generator:
     choices: Chooser = field(default_factory=Chooser)
     on_chooser: Callable[[], object] | None = None
     adapters: frozenset[str] = frozenset({"red", "blue"})
+    step_tokens: int = 0
     closed: bool = False
     owner: int | None = None
 
@@ -419,20 +421,26 @@ def bundle(base: ModelManifest, *, accept_at: float = 0.0, calibrated: bool = Tr
         {
             "name": TASK,
             "kind": "classify",
-            "base": {"name": base.name, "digest": base.digest},
             "labels": LABELS,
-            "temperature": 0.5,
-            "calibrated": calibrated,
-            "accept_at": accept_at,
+            "tiers": [
+                {
+                    "name": "head",
+                    "base": {"name": base.name, "digest": base.digest},
+                    "weights": "head.safetensors",
+                    "calibration": {"temperature": 0.5} if calibrated else None,
+                    "accept_at": accept_at,
+                    "evaluation": {"n": 9, "metrics": {"accuracy": figure}},
+                }
+            ],
             "train_rows": 30,
             "created": "2025-01-01T00:00:00Z",
             "made_by": "tests",
-            "evaluation": {"n": 9, "accuracy": figure, "macro_f1": figure, "ece": figure},
             "files": [{"path": "head.safetensors", "size": 1, "sha256": "b" * 64}],
         }
     )
     weight = np.eye(len(LABELS), base.dimension, dtype=np.float32)
-    return Bundle(made, weight, np.array([0.1, 0.0, -0.1], np.float32))
+    bias = np.array([0.1, 0.0, -0.1], np.float32)
+    return Bundle(made, (Head(weight, bias, 0.5 if calibrated else 1.0),))
 
 
 def encoder_model(

@@ -14,18 +14,23 @@ import pytest
 import safetensors.numpy
 
 from sprat import manifest as manifests
-from sprat.bundle import HEAD, REPORT, Bundle, write_bundle
+from sprat.bundle import Bundle, write_bundle
 from sprat.errors import CorruptFile, SpratError, StaleBundle, StoreError
+from sprat.head import Head
 from sprat.manifest import (
     BUNDLE_MANIFEST,
+    REPORT,
     BundleManifest,
+    Calibration,
     FileEntry,
     Interval,
     ModelManifest,
     ModelRef,
     ReportSummary,
+    TierManifest,
 )
 
+HEAD = "head.safetensors"
 LABELS = ("bug", "praise", "question")
 DIMENSION = 4
 ROUGHLY = Interval(value=0.9, low=0.8, high=1.0)
@@ -49,6 +54,9 @@ def model(weights: str = "a", **changes: Any) -> ModelManifest:
     return ModelManifest(**{**fields, **changes})
 
 
+BASES = {"minilm": model()}
+
+
 def bundle(labels: tuple[str, ...] = LABELS) -> Bundle:
     rng = np.random.default_rng(0)
     base = model()
@@ -56,18 +64,28 @@ def bundle(labels: tuple[str, ...] = LABELS) -> Bundle:
         BundleManifest(
             name="tickets",
             kind="classify",
-            base=ModelRef(name=base.name, digest=base.digest),
             labels=labels,
-            temperature=0.7,
-            calibrated=True,
+            tiers=(
+                TierManifest(
+                    name="head",
+                    base=ModelRef(name=base.name, digest=base.digest),
+                    weights=HEAD,
+                    calibration=Calibration(temperature=0.7),
+                    evaluation=ReportSummary(n=5, metrics={"accuracy": ROUGHLY}),
+                ),
+            ),
             train_rows=10,
             created="2025-01-01T00:00:00+00:00",
             made_by="sprat 0.1.0",
-            evaluation=ReportSummary(n=5, accuracy=ROUGHLY, macro_f1=ROUGHLY, ece=ROUGHLY),
             files=(),
         ),
-        rng.standard_normal((len(labels), DIMENSION), np.float32),
-        rng.standard_normal(len(labels), np.float32),
+        (
+            Head(
+                rng.standard_normal((len(labels), DIMENSION), np.float32),
+                rng.standard_normal(len(labels), np.float32),
+                0.7,
+            ),
+        ),
     )
 
 
@@ -98,19 +116,21 @@ def rewrite_head(folder: Path, tensors: dict[str, Any] | bytes) -> None:
 def test_bundle_reads_what_was_saved(tmp_path: Path) -> None:
     saved = bundle()
     manifest = saved.save(tmp_path, report='{"n": 5}\n')
-    loaded = Bundle.load(tmp_path, base=model())
+    loaded = Bundle.load(tmp_path, bases=BASES)
     assert loaded.manifest == manifest
     assert loaded.manifest.model_copy(update={"files": ()}) == saved.manifest
-    assert loaded.weight.dtype == loaded.bias.dtype == np.float32
-    np.testing.assert_array_equal(loaded.weight, saved.weight)
-    np.testing.assert_array_equal(loaded.bias, saved.bias)
+    ((head, was),) = zip(loaded.heads, saved.heads, strict=True)
+    assert head.weight.dtype == head.bias.dtype == np.float32
+    assert head.temperature == was.temperature == 0.7
+    np.testing.assert_array_equal(head.weight, was.weight)
+    np.testing.assert_array_equal(head.bias, was.bias)
     assert {f.path for f in manifest.files} == {HEAD, REPORT}
     assert json.loads((tmp_path / REPORT).read_text()) == {"n": 5}
     assert Bundle.load(tmp_path).manifest == manifest
 
 
 def test_bundle_logits_are_one_row_a_text() -> None:
-    head = bundle()
+    (head,) = bundle().heads
     vectors = np.eye(DIMENSION, dtype=np.float32)[:2]
     logits = head.logits(vectors)
     assert logits.dtype == np.float32
@@ -118,9 +138,9 @@ def test_bundle_logits_are_one_row_a_text() -> None:
 
 
 def test_bundle_ranks_the_labels_by_their_calibrated_probability() -> None:
-    head = bundle()
+    (head,) = bundle().heads
     vectors = np.eye(DIMENSION, dtype=np.float32)[:2]
-    powers = np.exp(head.logits(vectors).astype(np.float64) / head.manifest.temperature)
+    powers = np.exp(head.logits(vectors).astype(np.float64) / head.temperature)
     expected = powers / powers.sum(axis=1, keepdims=True)
     indices, probabilities = head.rank(vectors, top_k=99)
     assert indices.shape == (2, len(LABELS))
@@ -142,20 +162,20 @@ def test_bundle_same_content_has_the_same_version(tmp_path: Path, folder: Path) 
 def test_bundle_of_another_model_is_stale(folder: Path) -> None:
     other = model(weights="b")
     with pytest.raises(StaleBundle) as caught:
-        Bundle.load(folder, base=other)
+        Bundle.load(folder, bases={"minilm": other})
     message = caught.value.message
-    assert f"made with minilm version {model().version}" in message
+    assert f"tier head was made with minilm version {model().version}" in message
     assert f"minilm here is version {other.version}" in message
     assert "train the bundle again" in message
 
 
 def test_bundle_takes_the_same_model_under_another_name(folder: Path) -> None:
-    Bundle.load(folder, base=model(name="minilm-mirror"))
+    Bundle.load(folder, bases={"minilm": model(name="minilm-mirror")})
 
 
 def test_bundle_head_must_fit_the_model(folder: Path) -> None:
     with pytest.raises(CorruptFile, match="weight: 4 columns, but vectors of minilm have 8"):
-        Bundle.load(folder, base=model(dimension=8))
+        Bundle.load(folder, bases={"minilm": model(dimension=8)})
 
 
 @pytest.mark.parametrize("name", [HEAD, REPORT])
@@ -182,10 +202,16 @@ def test_bundle_file_that_is_not_as_listed_is_corrupt(
         (lambda document: document.pop("labels"), "labels"),
         (lambda document: document.update(labels=["a"]), "labels"),
         (lambda document: document.update(labels=["a", "b", "a"]), "labels"),
-        (lambda document: document.update(temperature=0), "temperature"),
-        (lambda document: document.update(temperature=1e-40), "temperature"),
+        (
+            lambda document: document["tiers"][0].update(calibration={"temperature": 0}),
+            "temperature",
+        ),
+        (
+            lambda document: document["tiers"][0].update(calibration={"temperature": 1e-40}),
+            "temperature",
+        ),
         (lambda document: document.update(extra=1), "extra"),
-        (lambda document: document.update(format=2), "format"),
+        (lambda document: document.update(format=1), "format"),
         (lambda document: document.update(files=[]), f"files: {HEAD} is not listed"),
         (lambda document: document["files"][0].update(path="../x"), "path"),
     ],
@@ -243,7 +269,7 @@ def test_bundle_head_that_makes_no_sense_is_corrupt(
 ) -> None:
     rewrite_head(folder, head)
     with pytest.raises(CorruptFile, match=message) as caught:
-        Bundle.load(folder, base=model())
+        Bundle.load(folder, bases=BASES)
     assert caught.value.path == str(folder / HEAD)
 
 

@@ -88,7 +88,7 @@ RULES: dict[str, Only | Within] = {
             "sprat.tokenizer",
             "sprat.text.*",
             "sprat.batching",
-            "sprat.bundle",
+            "sprat.head",
             "sprat.engine.*",
             "sprat.train.*",
             "sprat.quantize.*",

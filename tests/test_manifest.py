@@ -53,19 +53,27 @@ def interval() -> dict[str, float]:
     return {"value": 0.9, "low": 0.8, "high": 1.0}
 
 
+def tier(**changes: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "name": "head",
+        "base": {"name": "minilm-l6", "digest": "c" * 64},
+        "weights": "head.safetensors",
+        "calibration": {"temperature": 0.7},
+        "accept_at": 0.5,
+        "evaluation": {"n": 5, "metrics": {"accuracy": interval()}},
+    }
+    return {**fields, **changes}
+
+
 def bundle(**changes: Any) -> BundleManifest:
     fields: dict[str, Any] = {
         "name": "tickets",
         "kind": "classify",
-        "base": {"name": "minilm-l6", "digest": "c" * 64},
         "labels": ("bug", "praise"),
-        "temperature": 0.7,
-        "calibrated": True,
-        "accept_at": 0.5,
+        "tiers": (tier(),),
         "train_rows": 10,
         "created": "2025-01-01T00:00:00Z",
         "made_by": "sprat 0.1.0",
-        "evaluation": {"n": 5, "accuracy": interval(), "macro_f1": interval(), "ece": interval()},
         "files": (entry("head.safetensors", "d", 3),),
     }
     return BundleManifest(**{**fields, **changes})
@@ -177,13 +185,17 @@ def test_manifest_read_missing_and_unreadable(tmp_path: Path) -> None:
         {"labels": ("one",)},
         {"labels": ("same", "same")},
         {"labels": ("", "other")},
-        {"temperature": 0.0},
-        {"temperature": float("inf")},
-        {"temperature": float("nan")},
-        {"accept_at": 1.5},
-        {"accept_at": float("nan")},
         {"train_rows": 0},
-        {"base": {"name": "m", "digest": "short"}},
+        {"tiers": ()},
+        {"tiers": (tier(), tier(weights="other.safetensors"))},
+        {"tiers": (tier(), tier(name="static"))},
+        {"tiers": (tier(calibration={"temperature": 0.0}),)},
+        {"tiers": (tier(calibration={"temperature": float("inf")}),)},
+        {"tiers": (tier(calibration={"temperature": float("nan")}),)},
+        {"tiers": (tier(accept_at=1.5),)},
+        {"tiers": (tier(accept_at=float("nan")),)},
+        {"tiers": (tier(base={"name": "m", "digest": "short"}),)},
+        {"tiers": (tier(name="large"),)},
     ],
     ids=str,
 )
@@ -260,13 +272,19 @@ def test_manifest_bundle_version_changes_with_all_that_answers_depend_on() -> No
     versions = {
         bundle().version,
         bundle(labels=("praise", "bug")).version,
-        bundle(temperature=0.8).version,
-        bundle(accept_at=0.25).version,
-        bundle(calibrated=False, accept_at=0.0).version,
-        bundle(base=ModelRef(name="minilm-l6", digest="f" * 64)).version,
+        bundle(tiers=(tier(calibration={"temperature": 0.8}),)).version,
+        bundle(tiers=(tier(accept_at=0.25),)).version,
+        bundle(tiers=(tier(calibration=None, accept_at=0.0),)).version,
+        bundle(tiers=(tier(base={"name": "minilm-l6", "digest": "f" * 64}),)).version,
+        bundle(tiers=(tier(), tier(name="finetune", weights="f.safetensors"))).version,
         bundle(files=(entry("head.safetensors", "e", 3),)).version,
     }
-    assert len(versions) == 7
+    assert len(versions) == 8
+
+
+def test_manifest_bundle_version_stays_where_only_the_report_differs() -> None:
+    head = entry("head.safetensors", "d", 3)
+    assert bundle(files=(head, entry("report.json", "e", 3))).version == bundle().version
 
 
 def test_manifest_adapter_version_changes_with_its_file_and_its_base() -> None:

@@ -11,7 +11,7 @@ from doubles import bundle, no_leaked_threads
 from tiny_models import encoder_files, write_files
 
 from sprat.budget import ComputePermits
-from sprat.bundle import HEAD, Bundle
+from sprat.bundle import Bundle
 from sprat.config import Config, ModelConfig
 from sprat.errors import (
     ConfigError,
@@ -149,9 +149,9 @@ def test_registry_stale_bundle(tmp_path: Path, permits: ComputePermits, pool: Co
 def test_registry_corrupt_head(tmp_path: Path, permits: ComputePermits, pool: ComputePool) -> None:
     store = build_store(tmp_path)
     _, folder = store.bundle(TASK)
-    head = folder / HEAD
+    head = folder / "head.safetensors"
     head.write_bytes(head.read_bytes()[:-4] + b"\0\0\0\1")
-    with no_leaked_threads(), pytest.raises(CorruptFile, match=HEAD):
+    with no_leaked_threads(), pytest.raises(CorruptFile, match=r"head\.safetensors"):
         load(Config(tasks=tasks(letters=None)), store, permits, pool)
 
 
@@ -183,5 +183,5 @@ def test_registry_named_task_brings_its_adapter(
 def test_registry_bundle_survives_the_store(store: Store) -> None:
     base, _ = store.model(ENCODER)
     _, folder = store.bundle(TASK)
-    read = Bundle.load(folder, base=base)
-    np.testing.assert_array_equal(read.weight, bundle(base).weight)
+    read = Bundle.load(folder, bases={base.name: base})
+    np.testing.assert_array_equal(read.heads[0].weight, bundle(base).heads[0].weight)

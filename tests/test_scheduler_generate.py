@@ -27,6 +27,7 @@ from sprat.scheduler import (
     GenerateScheduler,
     GenerateWork,
 )
+from sprat.scheduler.slices import GAP_S
 from sprat.values import Sampling
 
 
@@ -118,6 +119,21 @@ def test_scheduler_generate_streams_an_answer(
     assert isinstance(last, Progress)
     assert last.finish_reason == "length"
     assert set(generator.slices) == {(SLICE_TOKENS, 2)}
+
+
+def test_scheduler_generate_slices_prompts_finer_while_an_answer_is_written(
+    generate: MakeGenerator, generator: Generator
+) -> None:
+    """On a slow machine: nobody's next token waits for all of a neighbour's prompt."""
+    generator.step_tokens = SLICE_TOKENS
+    generator.on_step = lambda: time.sleep(2 * GAP_S)
+    scheduler = generate()
+    answer = Answer("abc", max_tokens=4)
+    scheduler.submit([answer.work])
+    answer.check("abca")
+    sizes = [size for size, _ in generator.slices]
+    assert sizes[0] == SLICE_TOKENS
+    assert all(size <= SLICE_TOKENS / 2 for size in sizes[1:])
 
 
 def test_scheduler_generate_runs_answers_side_by_side(

@@ -21,6 +21,7 @@ from sprat.manifest import (
     ModelManifest,
     ModelRef,
     ReportSummary,
+    TierManifest,
     list_files,
     write,
 )
@@ -77,14 +78,19 @@ def build_bundle(folder: Path, name: str = "b") -> None:
     manifest = BundleManifest(
         name=name,
         kind="classify",
-        base=ModelRef(name="m", digest="0" * 64),
         labels=("x", "y"),
-        temperature=1.0,
-        calibrated=True,
+        tiers=(
+            TierManifest(
+                name="head",
+                base=ModelRef(name="m", digest="0" * 64),
+                weights="head.safetensors",
+                calibration=None,
+                evaluation=ReportSummary(n=5, metrics={"accuracy": interval}),
+            ),
+        ),
         train_rows=10,
         created="2025-01-01T00:00:00Z",
         made_by="test",
-        evaluation=ReportSummary(n=5, accuracy=interval, macro_f1=interval, ece=interval),
         files=list_files(folder),
     )
     write(folder / BUNDLE_MANIFEST, manifest)

@@ -665,8 +665,18 @@ class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class PrefixUse(_message.Message):
+    __slots__ = ("requests", "hits", "saved_tokens")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    SAVED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    requests: int
+    hits: int
+    saved_tokens: int
+    def __init__(self, requests: _Optional[int] = ..., hits: _Optional[int] = ..., saved_tokens: _Optional[int] = ...) -> None: ...
+
 class Model(_message.Message):
-    __slots__ = ("name", "kind", "engine", "version", "architecture", "quantization", "tokenizer", "max_tokens", "dimension", "licence", "size_bytes")
+    __slots__ = ("name", "kind", "engine", "version", "architecture", "quantization", "tokenizer", "max_tokens", "dimension", "licence", "size_bytes", "prefix_use")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -678,6 +688,7 @@ class Model(_message.Message):
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_USE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     engine: str
@@ -689,7 +700,8 @@ class Model(_message.Message):
     dimension: int
     licence: str
     size_bytes: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., engine: _Optional[str] = ..., version: _Optional[str] = ..., architecture: _Optional[str] = ..., quantization: _Optional[str] = ..., tokenizer: _Optional[str] = ..., max_tokens: _Optional[int] = ..., dimension: _Optional[int] = ..., licence: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    prefix_use: PrefixUse
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., engine: _Optional[str] = ..., version: _Optional[str] = ..., architecture: _Optional[str] = ..., quantization: _Optional[str] = ..., tokenizer: _Optional[str] = ..., max_tokens: _Optional[int] = ..., dimension: _Optional[int] = ..., licence: _Optional[str] = ..., size_bytes: _Optional[int] = ..., prefix_use: _Optional[_Union[PrefixUse, _Mapping]] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)

@@ -14,10 +14,11 @@ from sprat.cli import (
     bulk,
     decide,
     doctor,
+    evaluate,
     extract,
-    learn,
     serving,
     store_commands,
+    train,
     transform,
     use,
 )
@@ -73,8 +74,8 @@ app.command(rich_help_panel="Models")(store_commands.pull)
 app.command(rich_help_panel="Models")(store_commands.models)
 app.command(rich_help_panel="Models")(store_commands.remove)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Models")
-app.command(rich_help_panel="Training")(learn.train)
-app.command("eval", rich_help_panel="Training")(learn.evaluate)
+app.command(rich_help_panel="Training")(train.train)
+app.command("eval", rich_help_panel="Training")(evaluate.evaluate)
 app.command(rich_help_panel="Serving")(serving.serve)
 app.command(rich_help_panel="Serving")(serving.token)
 app.command(rich_help_panel="Serving")(serving.bench)

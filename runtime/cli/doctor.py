@@ -12,6 +12,7 @@ import typer
 
 from sprat.cli.output import Json, megabytes, print_json, print_table
 from sprat.errors import SpratError
+from sprat.manifest import BundleManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +136,13 @@ def _store(verify: bool) -> Iterator[Finding]:
     known = {manifest.digest for manifest, _ in models}
     for bundle, _ in bundles:
         part = f"bundle {bundle.name}"
-        if bundle.base.digest not in known:
-            yield Finding(part, "problem", f"made with another {bundle.base.name}; train it again")
+        stale = [tier.base.name for tier in bundle.tiers if tier.base.digest not in known]
+        if stale:
+            yield Finding(part, "problem", f"made with another {stale[0]}; train it again")
         else:
             yield _check(
                 part,
-                lambda name=bundle.name: f"on {store.bundle(name, check=verify)[0].base.name}",  # type: ignore[misc]
+                lambda name=bundle.name: _bases(store.bundle(name, check=verify)[0]),  # type: ignore[misc]
             )
     for adapter, _ in adapters:
         part = f"adapter {adapter.name}"
@@ -151,3 +153,7 @@ def _store(verify: bool) -> Iterator[Finding]:
                 part,
                 lambda name=adapter.name: f"for {store.adapter(name, check=verify)[0].base.name}",  # type: ignore[misc]
             )
+
+
+def _bases(bundle: BundleManifest) -> str:
+    return "on " + ", ".join(tier.base.name for tier in bundle.tiers)

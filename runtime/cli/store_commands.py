@@ -10,7 +10,7 @@ import typer
 from sprat.cli.output import Json, megabytes, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from sprat.manifest import ModelManifest
+    from sprat.manifest import BundleManifest, ModelManifest
 
 
 def pull(
@@ -120,14 +120,14 @@ def models(
     )
     if bundles:
         print_table(
-            ["bundle", "kind", "labels", "base", "held-out accuracy", "version"],
+            ["bundle", "kind", "labels", "base", "held out", "version"],
             [
                 (
                     b.name,
                     b.kind,
                     len(b.labels),
-                    b.base.name,
-                    f"{b.evaluation.accuracy.value:.3f}",
+                    ", ".join(tier.base.name for tier in b.tiers),
+                    _held_out(b),
                     b.version,
                 )
                 for b in bundles
@@ -159,3 +159,9 @@ def remove(
 
     Store().remove(name)
     typer.echo(f"removed {name}")
+
+
+def _held_out(bundle: BundleManifest) -> str:
+    """The first figure of each tier: that by which its kind of task is judged."""
+    figures = (next(iter(tier.evaluation.metrics.items())) for tier in bundle.tiers)
+    return ", ".join(f"{name} {interval.value:.3f}" for name, interval in figures)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sprat.codec.common import checked, checked_all, timings, timings_message
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import ModelInfo, TaskInfo, Tokenized, TokenizeResult
+from sprat.values import ModelInfo, PrefixUse, TaskInfo, Tokenized, TokenizeResult
 
 
 def tokenize_request(model: str, texts: Sequence[str]) -> pb.TokenizeRequest:
@@ -85,6 +85,7 @@ def list_models_response(models: Iterable[ModelInfo]) -> pb.ListModelsResponse:
                 dimension=m.dimension,
                 licence=m.licence,
                 size_bytes=m.size_bytes,
+                prefix_use=_prefix_use_message(m.prefix_use),
             )
             for m in models
         ]
@@ -106,6 +107,20 @@ def model_infos(response: pb.ListModelsResponse) -> tuple[ModelInfo, ...]:
             dimension=m.dimension,
             licence=m.licence,
             size_bytes=m.size_bytes,
+            prefix_use=_prefix_use(m),
         )
         for m in response.models
     )
+
+
+def _prefix_use_message(use: PrefixUse | None) -> pb.PrefixUse | None:
+    if use is None:
+        return None
+    return pb.PrefixUse(requests=use.requests, hits=use.hits, saved_tokens=use.saved_tokens)
+
+
+def _prefix_use(model: pb.Model) -> PrefixUse | None:
+    if not model.HasField("prefix_use"):
+        return None
+    use = model.prefix_use
+    return PrefixUse(use.requests, use.hits, use.saved_tokens)

@@ -191,6 +191,7 @@ class FakeGenerator:
         self.context_length = context_length
         self.sequence_limit = sequence_limit
         self.adapters: frozenset[str] = frozenset()
+        self.step_tokens = 0
         self.steps = 0
         self.closed = False
         self._answer = answer
@@ -296,11 +297,13 @@ class FakeGenerator:
         # Stable: in order of arrival within the running and within the waiting.
         order = sorted(self._live.values(), key=lambda s: s.prompt_left > 0)
         progress = []
+        self.step_tokens = 0
         for sequence in order:
             taken = min(max_tokens, max(1, sequence.prompt_left))
             if not taken:
                 break
             max_tokens -= taken
+            self.step_tokens += taken
             sequence.prompt_left = max(0, sequence.prompt_left - taken)
             if not sequence.prompt_left:
                 progress.append(self._sample(sequence))

@@ -25,6 +25,7 @@ from sprat.values import (
     Grammar,
     IntArray,
     Message,
+    PrefixUse,
     Sampling,
     Scoring,
     Timings,
@@ -88,6 +89,11 @@ class GenerativeModel:
         )
         self._shared = functools.lru_cache(maxsize=KEPT)(self._find_shared)
         self._priors = Priors()
+
+    @property
+    def prefix_use(self) -> PrefixUse:
+        """What kept prefixes have saved so far."""
+        return self._scheduler.prefix_use
 
     async def compile(self, grammar: Grammar, *, field: str = "grammar") -> CompiledGrammar:
         """Prepare a grammar for `generate`; one that was compiled lately is there at once.

@@ -7,8 +7,9 @@ One `EncodeScheduler` or `GenerateScheduler` per model; all hold permits of one
 
 from sprat.scheduler.choose import ChoiceWork
 from sprat.scheduler.encode import EncodeScheduler
-from sprat.scheduler.generate import SLICE_TOKENS, GenerateScheduler, GenerateWork
+from sprat.scheduler.generate import GenerateScheduler, GenerateWork
 from sprat.scheduler.loop import ComputePool, LoopThread, Mailbox
+from sprat.scheduler.slices import SLICE_TOKENS
 
 __all__ = [
     "SLICE_TOKENS",

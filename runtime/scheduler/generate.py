@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sprat.budget import ComputePermits
-from sprat.engine.base import ChoiceEngine, GenerativeEngine, Progress, Start
+from sprat.engine.base import ChoiceEngine, Chosen, GenerativeEngine, Progress, Start
 from sprat.errors import Cancelled, DeadlineExceeded, EngineError, NotReady, QueueFull, SpratError
 from sprat.scheduler.choose import Choices, ChoiceWork
 from sprat.scheduler.loop import as_sprat_error
+from sprat.scheduler.slices import SLICE_TOKENS, Slices
 from sprat.scheduler.turns import next_of
-
-SLICE_TOKENS = 64
-"""Most tokens of one llama.cpp batch: bounds how long permits are held at a stretch."""
+from sprat.values import PrefixUse
 
 
 @dataclass(eq=False, slots=True)
@@ -81,6 +80,11 @@ class GenerateScheduler:
         The process's budget.
     capacity : int
         Most tokens (prompts and the answers they may grow) that may wait for a place.
+
+    Attributes
+    ----------
+    prefix_use : PrefixUse
+        Of everything that was finished; replaced as a whole, so that any thread may read it.
     """
 
     def __init__(
@@ -98,6 +102,8 @@ class GenerateScheduler:
         self._live: dict[int, GenerateWork] = {}
         self._next_sequence = 0
         self._choices = Choices(name)
+        self._slices = Slices()
+        self.prefix_use = PrefixUse()
         self._closed = False
         self._changed = threading.Condition()
         self._engine: GenerativeEngine | None = None
@@ -271,9 +277,14 @@ class GenerateScheduler:
         return failed
 
     def _step(self, engine: GenerativeEngine) -> None:
+        is_writing = any(work.output_tokens for work in self._live.values())
         try:
             with self._permits.hold(self.name, self._permits.permits) as threads:
-                progress = engine.step(max_tokens=SLICE_TOKENS, threads=threads)
+                started = time.perf_counter()
+                progress = engine.step(
+                    max_tokens=self._slices.size(is_writing=is_writing), threads=threads
+                )
+                self._slices.note(engine.step_tokens, time.perf_counter() - started)
         except Exception as error:
             failure = as_sprat_error(self.name, error)
             for sequence, work in list(self._live.items()):
@@ -290,6 +301,8 @@ class GenerateScheduler:
                 live.on_progress(EngineError(f"model {self.name}: {item.error}"))
             elif item.text or item.finish_reason or item.logprobs:
                 live.on_progress(item)
+            if item.finish_reason:
+                self.prefix_use = self.prefix_use.count(live.cached_tokens)
             if item.error is not None or item.finish_reason:
                 del self._live[item.sequence]
 
@@ -304,6 +317,8 @@ class GenerateScheduler:
             with self._changed:
                 ended = self._choices.finish(chosen)
         for work, outcome in ended:
+            if isinstance(outcome, Chosen):
+                self.prefix_use = self.prefix_use.count(outcome.cached_tokens)
             work.on_done(outcome)
 
     def close(self) -> None:

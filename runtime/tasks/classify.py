@@ -21,16 +21,16 @@ from sprat.values import (
 
 
 class ClassifyTask:
-    """A classifier: a bundle's head on a frozen encoder.
+    """A classifier: the last head of a bundle on its encoder.
 
     Parameters
     ----------
     name : str
         How requests call it.
     bundle : Bundle
-        Head, labels and temperature.
+        Labels and heads.
     model : EncoderModel
-        The encoder that the bundle was made with.
+        The encoder of the bundle's last tier.
     accept_at : float, optional
         Abstain below this confidence, in [0, 1]; absent: as in the bundle.
 
@@ -44,11 +44,13 @@ class ClassifyTask:
         self, name: str, bundle: Bundle, model: EncoderModel, *, accept_at: float | None = None
     ) -> None:
         manifest = bundle.manifest
-        self._bundle = bundle
+        tier = manifest.tiers[-1]
+        calibrated = tier.calibration is not None
+        self._head = bundle.heads[-1]
         self._model = model
         self._labels = manifest.labels
-        accept_at = manifest.accept_at if accept_at is None else accept_at
-        if accept_at > 0 and not manifest.calibrated:
+        accept_at = tier.accept_at if accept_at is None else accept_at
+        if accept_at > 0 and not calibrated:
             raise ConfigError(
                 f"tasks.{name}.accept_at",
                 f"{accept_at:g} needs a confidence, but bundle {manifest.name} is not calibrated",
@@ -58,7 +60,7 @@ class ClassifyTask:
             kind=manifest.kind,
             labels=manifest.labels,
             models=((model.info.name, model.info.version),),
-            calibrated=manifest.calibrated,
+            calibrated=calibrated,
             accept_at=accept_at,
             version=manifest.version,
         )
@@ -88,7 +90,7 @@ class ClassifyTask:
         encoded = await self._model.encode(
             texts, truncation=truncation, partial=partial, deadline=deadline, mailbox=mailbox
         )
-        ranked, probabilities = self._bundle.rank(
+        ranked, probabilities = self._head.rank(
             encoded.vectors, len(self._labels) if top_k is None else top_k
         )
         items: list[Classification | None] = [None] * len(texts)

@@ -146,12 +146,7 @@ class Report(_Part):
 
     def summary(self) -> ReportSummary:
         """What a bundle's manifest says of the evaluation."""
-        return ReportSummary(
-            n=self.n,
-            accuracy=self.interval("accuracy"),
-            macro_f1=self.interval("macro_f1"),
-            ece=self.interval("ece"),
-        )
+        return ReportSummary(n=self.n, metrics={name: self.interval(name) for name in METRICS[:3]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Head:
+class FittedHead:
     """A fitted head: ``vectors @ weight.T + bias`` are logits.
 
     Attributes
@@ -72,7 +72,7 @@ def fit_head(
     folds_n: IntArray,
     *,
     progress: Progress | None = None,
-) -> Head:
+) -> FittedHead:
     """Fit a multinomial logistic regression, choose its regularization, calibrate it.
 
     Every row is scored by a head that was fitted on the other folds. On these scores each strength
@@ -131,7 +131,7 @@ def fit_head(
         chosen = tried[best]
         progress.phase(f"fit the head on {len(targets_n)} rows with C={chosen.regularization:g}")
         weight, bias = _fit(vectors_nd, targets_n, chosen.regularization)
-    return Head(weight, bias, chosen, tuple(tried[index] for index in sorted(tried)))
+    return FittedHead(weight, bias, chosen, tuple(tried[index] for index in sorted(tried)))
 
 
 def _judge(

@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict
 import sprat
 from sprat.bundle import Bundle
 from sprat.errors import EngineError, InvalidInput
-from sprat.manifest import NAME_PATTERN, BundleManifest, ModelRef
+from sprat.head import Head
+from sprat.manifest import NAME_PATTERN, BundleManifest, Calibration, ModelRef, TierManifest
 from sprat.progress import Progress, Silent
 from sprat.train.data import Dataset
 from sprat.train.evaluate import Report, evaluate
-from sprat.train.fit import Candidate, Head, fit_head
+from sprat.train.fit import Candidate, FittedHead, fit_head
 from sprat.train.split import assign_folds, same_texts, split
 from sprat.values import FloatArray, IntArray
 
@@ -134,18 +135,22 @@ def train_classifier(
         BundleManifest(
             name=name,
             kind="classify",
-            base=base,
             labels=labels,
-            temperature=head.chosen.temperature,
-            calibrated=True,
+            tiers=(
+                TierManifest(
+                    name="head",
+                    base=base,
+                    weights="head.safetensors",
+                    calibration=Calibration(temperature=head.chosen.temperature),
+                    evaluation=report.summary(),
+                ),
+            ),
             train_rows=len(train),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             made_by=f"sprat {sprat.__version__}",
-            evaluation=report.summary(),
             files=(),
         ),
-        head.weight,
-        head.bias,
+        (Head(head.weight, head.bias, head.chosen.temperature),),
     )
     training = _describe(head, folds_n, seed=seed, repeated=repeated)
     document = _BundleReport(evaluation=report, training=training)
@@ -153,12 +158,12 @@ def train_classifier(
 
 
 def evaluate_bundle(bundle: Bundle, data: Dataset, *, embed: Embed, seed: int = 0) -> Report:
-    """Evaluate a bundle on labelled rows.
+    """Evaluate the last tier of a bundle on labelled rows.
 
     Parameters
     ----------
     embed : callable
-        Sentence vectors of texts by the bundle's base model. Called once.
+        Sentence vectors of texts by the model of that tier. Called once.
     seed : int
         Of the resampling, at least 0.
 
@@ -167,14 +172,14 @@ def evaluate_bundle(bundle: Bundle, data: Dataset, *, embed: Embed, seed: int = 
     DataError
         When rows have labels that the bundle does not have: with their lines and its labels.
     """
-    manifest = bundle.manifest
+    manifest, head = bundle.manifest, bundle.heads[-1]
     targets_n = data.targets(manifest.labels)
     return evaluate(
-        bundle.logits(_embed(embed, data.texts)),
+        head.logits(_embed(embed, data.texts)),
         targets_n,
         labels=manifest.labels,
         lines=data.lines,
-        temperature=manifest.temperature,
+        temperature=head.temperature,
         seed=seed,
     )
 
@@ -208,7 +213,7 @@ def _embed(embed: Embed, texts: Sequence[str]) -> FloatArray:
     return vectors.astype(np.float32, copy=False)[rows]
 
 
-def _describe(head: Head, folds_n: IntArray, *, seed: int, repeated: int) -> _Training:
+def _describe(head: FittedHead, folds_n: IntArray, *, seed: int, repeated: int) -> _Training:
     return _Training(
         rows=len(folds_n),
         folds=int(folds_n.max()) + 1,

@@ -12,6 +12,7 @@ from doubles import ENCODER, LABELS, TASK, Encoder, bundle, encoder_model, ids, 
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
 from sprat.errors import ConfigError, InputTooLong, InvalidInput
+from sprat.head import Head
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tasks.classify import ClassifyTask
@@ -36,9 +37,10 @@ async def mailbox() -> Mailbox:
 
 def expected(head: Bundle, text: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Probabilities as the definition says, in float64."""
-    logits = head.weight.astype(np.float64) @ vector(ids(text)) + head.bias
+    (fitted,) = head.heads
+    logits = fitted.weight.astype(np.float64) @ vector(ids(text)) + fitted.bias
     powers: np.ndarray[tuple[int], np.dtype[np.float64]]
-    powers = np.exp(logits / head.manifest.temperature)
+    powers = np.exp(logits / fitted.temperature)
     powers /= powers.sum()
     return powers
 
@@ -102,7 +104,8 @@ async def test_classify_equal_scores_keep_the_order_of_the_labels(
     model: EncoderModel, mailbox: Mailbox
 ) -> None:
     head = bundle(model.manifest)
-    flat = Bundle(head.manifest, np.zeros_like(head.weight), np.zeros_like(head.bias))
+    (fitted,) = head.heads
+    flat = Bundle(head.manifest, (Head(0 * fitted.weight, 0 * fitted.bias),))
     result = await ClassifyTask(TASK, flat, model).run(["a"], mailbox=mailbox)
     assert result.items[0] is not None
     assert tuple(s.label for s in result.items[0].scores) == LABELS

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sprat.bundle import REPORT, Bundle, write_bundle
+from sprat.bundle import Bundle, write_bundle
 from sprat.errors import DataError, EngineError, InvalidInput
-from sprat.manifest import BundleManifest, ModelRef
+from sprat.manifest import REPORT, BundleManifest, ModelRef
 from sprat.train.data import Dataset, read
 from sprat.train.evaluate import Report
 from sprat.train.head import evaluate_bundle, train_classifier
@@ -50,13 +50,14 @@ def test_head_bundle_holds_what_was_trained(
     out, manifest, report = trained
     bundle = Bundle.load(out)
     assert bundle.manifest == manifest
-    assert bundle.weight.shape == (3, 256)
+    assert bundle.heads[0].weight.shape == (3, 256)
     assert manifest.labels == ("billing", "delivery", "technical")
-    assert manifest.base == BASE
-    assert manifest.calibrated
-    assert manifest.accept_at == 0
+    (tier,) = manifest.tiers
+    assert tier.base == BASE
+    assert tier.calibration is not None
+    assert tier.accept_at == 0
     assert manifest.train_rows + report.n == len(data)
-    assert manifest.evaluation == report.summary()
+    assert tier.evaluation == report.summary()
     document = json.loads((out / REPORT).read_text())
     assert Report.model_validate(document["evaluation"]) == report
     training = document["training"]
@@ -64,7 +65,7 @@ def test_head_bundle_holds_what_was_trained(
     assert training["folds"] == 5
     assert training["repeated_test_rows"] == 0
     chosen = min(training["candidates"], key=lambda c: c["nll"])
-    assert (training["regularization"], manifest.temperature) == (
+    assert (training["regularization"], tier.calibration.temperature) == (
         chosen["regularization"],
         chosen["temperature"],
     )
@@ -160,7 +161,7 @@ def test_head_trains_on_few_rows(
     assert report.n >= 3
     assert manifest.train_rows >= 6
     bundle = Bundle.load(tmp_path / "out")
-    _, confidence = bundle.rank(embed(["refund invoice charge"]), top_k=1)
+    _, confidence = bundle.heads[0].rank(embed(["refund invoice charge"]), top_k=1)
     # So few rows can never vouch for certainty.
     assert confidence.max() < 1 - 1e-3
 

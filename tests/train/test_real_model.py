@@ -69,12 +69,12 @@ def test_real_model_learns_77_intents_from_ten_examples_each(
     assert report.macro_f1 > 0.78
     # Out-of-fold heads have seen fewer rows than the final one: its confidences are cautious.
     assert report.ece < 2 * report.ece_noise
-    assert manifest.temperature < 1
-    bundle = Bundle.load(tmp_path, base=base)
+    bundle = Bundle.load(tmp_path, bases={base.name: base})
+    assert bundle.heads[0].temperature < 1
     again = evaluate_bundle(bundle, test, embed=embed)
     # Vectors depend a little on what shares their batch.
     assert again.accuracy == pytest.approx(report.accuracy, abs=0.01)
     assert again.nll == pytest.approx(report.nll, abs=0.01)
     other = base.model_copy(update={"files": base.files[1:]})
     with pytest.raises(StaleBundle):
-        Bundle.load(tmp_path, base=other)
+        Bundle.load(tmp_path, bases={base.name: other})
