@@ -20,6 +20,10 @@ PYX := $(shell find kernels -name '*.pyx')
 
 unexport PYTHONPATH PYTHONHOME
 
+# Many a g++ compiles llama.cpp's kernels for Intel's AMX wrongly: see runtime/engine/llama_lib.py.
+# Empty where the compiler does not know the flag.
+NO_AMX := $(shell g++ -mno-amx-tile -fsyntax-only -x c++ /dev/null 2>/dev/null && echo -mno-amx-tile)
+
 .PHONY: help setup demo test test-reference lint format bench proto clean
 
 help: ## List the targets
@@ -88,6 +92,7 @@ $(VENV)/sprat.stamp: $(VENV)/venv.stamp pyproject.toml $(SOURCES)
 		echo "Installing sprat and its dependencies into $(VENV)"; \
 		$(BIN)/python -c 'import llama_cpp' 2>/dev/null \
 			|| echo "The first time, llama-cpp-python is compiled: about 6 minutes (pip keeps the result)"; \
-		$(PIP) install '.[$(EXTRAS)]'; \
+		CMAKE_ARGS="$${CMAKE_ARGS:-} -DCMAKE_C_FLAGS=$(NO_AMX) -DCMAKE_CXX_FLAGS=$(NO_AMX)" \
+			$(PIP) install '.[$(EXTRAS)]'; \
 	fi
 	@touch $@

@@ -35,6 +35,8 @@ FLAGS = (
     "-DLLAMA_BUILD_UI=OFF",
     "-DLLAMA_BUILD_MTMD=OFF",
 )
+NO_AMX = "-mno-amx-tile"
+"""For compilers that know it; see `sprat.engine.llama_lib.is_amx_safe`."""
 
 
 def find(store: Store) -> Path:
@@ -102,7 +104,10 @@ def build(out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="build-", dir=out.parent) as name:
         folder = Path(name)
         source = _source(folder)
-        _run(["cmake", "-G", "Ninja", "-S", str(source), "-B", str(folder / "build"), *FLAGS])
+        flags = [*FLAGS]
+        if _knows(NO_AMX):
+            flags += [f"-DCMAKE_C_FLAGS={NO_AMX}", f"-DCMAKE_CXX_FLAGS={NO_AMX}"]
+        _run(["cmake", "-G", "Ninja", "-S", str(source), "-B", str(folder / "build"), *flags])
         _run(["cmake", "--build", str(folder / "build"), "--target", *PROGRAMS])
         shutil.rmtree(out, ignore_errors=True)
         (folder / "build" / "bin").rename(out)
@@ -121,6 +126,16 @@ def _source(folder: Path) -> Path:
         opened.extractall(folder, filter="data")
     (source,) = folder.glob("*/vendor/llama.cpp")
     return source
+
+
+def _knows(flag: str) -> bool:
+    """Whether the C++ compiler takes a flag."""
+    compiler = os.environ.get("CXX", "c++")
+    command = [compiler, flag, "-fsyntax-only", "-x", "c++", os.devnull]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _run(command: list[str]) -> None:

@@ -29,6 +29,7 @@ from sprat.values import (
     LabelSet,
     Message,
     ModelInfo,
+    PrefixUse,
     Sampling,
     TaskInfo,
     Timings,
@@ -217,6 +218,7 @@ def test_codec_task_infos_round_trip(tasks: tuple[TaskInfo, ...]) -> None:
             dimension=counts,
             licence=texts,
             size_bytes=st.integers(0, 2**63 - 1),
+            prefix_use=st.none() | st.builds(PrefixUse, *[st.integers(0, 2**63 - 1)] * 3),
         ),
         max_size=3,
     ).map(tuple)

@@ -28,7 +28,7 @@ from sprat.scheduler import (
     GenerateWork,
 )
 from sprat.scheduler.slices import GAP_S
-from sprat.values import Sampling
+from sprat.values import PrefixUse, Sampling
 
 
 class Answer:
@@ -119,6 +119,22 @@ def test_scheduler_generate_streams_an_answer(
     assert isinstance(last, Progress)
     assert last.finish_reason == "length"
     assert set(generator.slices) == {(SLICE_TOKENS, 2)}
+
+
+def test_scheduler_generate_counts_what_kept_prefixes_save(
+    generate: MakeGenerator, generator: Generator
+) -> None:
+    scheduler = generate()
+    for number, cached in enumerate((0, 7, 5)):
+        generator.odd[number] = Progress(number, "x", 1, "stop", cached=cached)
+        answer = Answer()
+        scheduler.submit([answer.work])
+        answer.check("x")
+    failed = Answer()
+    generator.odd[3] = Progress(3, "", 0, error="no cells")
+    scheduler.submit([failed.work])
+    until(lambda: failed.events, "it never ended")
+    assert scheduler.prefix_use == PrefixUse(requests=3, hits=2, saved_tokens=12)
 
 
 def test_scheduler_generate_slices_prompts_finer_while_an_answer_is_written(

@@ -176,6 +176,21 @@ def built_for(library: Any) -> tuple[str, ...]:
     return tuple(used)
 
 
+def is_amx_safe(built: Iterable[str]) -> bool:
+    """Whether a build may use its kernels for Intel's AMX: it has none.
+
+    GCC before 13.3 and 14.1 compiles ``_tile_loadconfig`` wrongly (bug 114098: most of the tile
+    configuration is taken for dead), so that the first matrix product dies of an illegal
+    instruction. Which compiler made a library cannot be asked. The Makefile builds without AMX.
+
+    Parameters
+    ----------
+    built : iterable of str
+        As `built_for` returns it.
+    """
+    return "amx_int8" not in built
+
+
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """What this CPU offers, in the words of Linux; empty where they cannot be read."""
     try:

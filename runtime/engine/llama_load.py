@@ -28,6 +28,7 @@ def load_model(lib: Any, path: Path) -> Any:
         raise CorruptFile(str(path), "missing")
     params = lib.llama_model_default_params()
     params.n_gpu_layers = 0
+    params.use_extra_bufts = llama_lib.is_amx_safe(llama_lib.built_for(lib))
     with llama_lib.collect_errors() as errors:
         model = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not model:

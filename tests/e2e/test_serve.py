@@ -14,6 +14,7 @@ from servers import ENCODER, GENERATOR, TASK, Server
 from sprat import AsyncClient, Client, Label, LabelSet, Message, Runtime, Sampling
 from sprat.errors import InputTooLong, InvalidInput, NotFound, TaskNotSupported
 from sprat.store import Store
+from sprat.values import PrefixUse
 
 
 def test_classify_answers_held_out_tickets(client: Client, tickets: tuple[Path, Path]) -> None:
@@ -210,6 +211,24 @@ def test_list_tasks_and_models(client: Client) -> None:
     assert models[ENCODER].dimension == 384
     assert models[GENERATOR].quantization == "q8_0"
     assert task.models == ((ENCODER, models[ENCODER].version),)
+
+
+def test_list_models_says_what_kept_prefixes_save(client: Client) -> None:
+    def use() -> PrefixUse:
+        (model,) = (m for m in client.list_models() if m.name == GENERATOR)
+        assert model.prefix_use is not None
+        return model.prefix_use
+
+    labels = LabelSet(GENERATOR, (Label("tea"), Label("coffee")), "Which drink is it about?")
+    client.choose(labels, ["warm the pot first"])
+    before = use()
+    (item,) = client.choose(labels, ["grind the beans"]).items
+    assert item is not None
+    after = use()
+    assert item.cached_tokens > 0
+    assert after.requests == before.requests + 1
+    assert after.hits == before.hits + 1
+    assert after.saved_tokens == before.saved_tokens + item.cached_tokens
 
 
 @pytest.mark.parametrize(

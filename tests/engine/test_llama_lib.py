@@ -34,6 +34,11 @@ def test_llama_lib_describes_version_and_cpu_features() -> None:
     assert re.fullmatch(r"llama-cpp-python 0\.3\.36:( [A-Z0-9_]+)+", llama_lib.describe())
 
 
+def test_llama_lib_never_runs_kernels_that_compilers_get_wrong() -> None:
+    assert llama_lib.is_amx_safe(("avx2", "avx512_vnni"))
+    assert not llama_lib.is_amx_safe(("avx2", "avx512_vnni", "amx_int8"))
+
+
 def test_llama_lib_refuses_another_version_and_names_both() -> None:
     with pytest.raises(EngineError, match=r"expected llama-cpp-python 0\.3\.36, found 0\.3\.35"):
         llama_lib.check_version("0.3.35")
