@@ -22,7 +22,7 @@ unexport PYTHONPATH PYTHONHOME
 
 # Many a g++ compiles llama.cpp's kernels for Intel's AMX wrongly: see runtime/engine/llama_lib.py.
 # Empty where the compiler does not know the flag.
-NO_AMX := $(shell g++ -mno-amx-tile -fsyntax-only -x c++ /dev/null 2>/dev/null && echo -mno-amx-tile)
+NO_AMX := $(shell g++ -mno-amx-int8 -fsyntax-only -x c++ /dev/null 2>/dev/null && echo -mno-amx-int8)
 
 .PHONY: help setup demo test test-reference lint format bench proto clean
 

@@ -35,7 +35,7 @@ FLAGS = (
     "-DLLAMA_BUILD_UI=OFF",
     "-DLLAMA_BUILD_MTMD=OFF",
 )
-NO_AMX = "-mno-amx-tile"
+NO_AMX = "-mno-amx-int8"
 """For compilers that know it; see `sprat.engine.llama_lib.is_amx_safe`."""
 
 
