@@ -117,7 +117,7 @@ def _source(folder: Path) -> Path:
     """Unpack llama.cpp from the source package."""
     _run(
         [
-            *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"),
+            *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE),
             *("--disable-pip-version-check", "--dest", str(folder), f"{PACKAGE}=={version()}"),
         ]
     )
