@@ -34,10 +34,10 @@ setup: $(VENV)/sprat.stamp ## Make .venv, with sprat and every tool in it
 demo: setup ## Pull two small models, train a task, serve both over gRPC and ask them
 	@$(BIN)/python -m sprat.demo
 
-test: lint ## Lint, then run every test
+test: lint $(VENV)/torch.stamp ## Lint, then run every test
 	@$(BIN)/python -m pytest
 
-test-reference: setup ## Run every test on the Python twins of the kernels
+test-reference: setup $(VENV)/torch.stamp ## Run every test on the Python twins of the kernels
 	@SPRAT_KERNELS=reference $(BIN)/python -m pytest
 
 lint: setup ## Check style, types and generated files
@@ -65,6 +65,15 @@ clean: ## Remove build output and caches; .venv and the models stay
 	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find kernels -name '*.so' -delete
 	@find runtime kernels quantize proto benchmarks tests -name __pycache__ -prune -exec rm -r {} +
+
+# What fine-tuning needs, for its tests alone: gigabytes where torch comes with a GPU's libraries.
+$(VENV)/torch.stamp: $(VENV)/sprat.stamp
+	@if ! $(BIN)/python -c 'import torch, transformers, peft' 2>/dev/null; then \
+		echo "Installing torch, transformers and peft into $(VENV)"; \
+		$(PIP) install torch==2.13.0; \
+		$(PIP) install accelerate peft transformers; \
+	fi
+	@touch $@
 
 $(VENV)/venv.stamp:
 	@missing() { echo "make: $$1" >&2; exit 1; }; \

@@ -32,22 +32,27 @@ def train(store: Store, folder: Path) -> str:
     SetupError
         When it cannot be trained.
     """
-    pull(ENCODER, store)
-    path = folder / TASK
     with (
         as_file(files("sprat.demo") / "tickets.train.jsonl") as rows,
         as_file(files("sprat.demo") / "tickets.test.jsonl") as held_out,
     ):
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "sprat", "train", str(rows)),
-                *("--base", ENCODER, "--test", str(held_out), "--out", str(path)),
-            ],
-            env={**os.environ, "SPRAT_HOME": str(store.root)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return train_on(store, folder, rows, held_out)
+
+
+def train_on(store: Store, folder: Path, rows: Path, held_out: Path) -> str:
+    """As `train`, on other rows."""
+    pull(ENCODER, store)
+    path = folder / TASK
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "sprat", "train", str(rows)),
+            *("--base", ENCODER, "--test", str(held_out), "--out", str(path)),
+        ],
+        env={**os.environ, "SPRAT_HOME": str(store.root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines() or ["it said nothing"]
         raise SetupError(f"the benchmark's task cannot be trained: {reason[-1]}")

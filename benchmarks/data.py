@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+TRAIN = "banking77.train.jsonl"
 PUBLIC = "banking77.test.jsonl"
 """3,080 questions to a bank, of 14 tokens on average: short texts, as narrow tasks get them."""
 
@@ -51,16 +52,40 @@ def load(checkout: Path | None) -> Texts:
         The data is looked for in ``../shared/data`` beside it, unless ``SPRAT_TEST_DATA`` names
         the folder.
     """
-    folder = os.environ.get("SPRAT_TEST_DATA")
-    if folder is not None:
-        path = Path(folder) / PUBLIC
-    elif checkout is not None:
-        path = checkout.parent / "shared" / "data" / PUBLIC
-    else:
-        return tickets()
-    if not path.is_file():
+    path = find(PUBLIC, checkout)
+    if path is None:
         return tickets()
     return Texts("BANKING77 test", _texts(path.read_text("utf-8").splitlines()))
+
+
+def public(checkout: Path | None) -> tuple[Path, Path] | None:
+    """BANKING77's labelled rows to train on and to test with; None where they are not found.
+
+    Parameters
+    ----------
+    checkout : Path or None
+        As for `load`.
+    """
+    train, test = find(TRAIN, checkout), find(PUBLIC, checkout)
+    return None if train is None or test is None else (train, test)
+
+
+def ticket_files() -> tuple[Path, Path]:
+    """The demo's labelled rows to train on and to test with."""
+    folder = Path(str(files("sprat.demo")))
+    return folder / "tickets.train.jsonl", folder / "tickets.test.jsonl"
+
+
+def find(name: str, checkout: Path | None) -> Path | None:
+    """A file of the public data sets, or None where it is not on this machine; see `load`."""
+    folder = os.environ.get("SPRAT_TEST_DATA")
+    if folder is not None:
+        path = Path(folder) / name
+    elif checkout is not None:
+        path = checkout.parent / "shared" / "data" / name
+    else:
+        return None
+    return path if path.is_file() else None
 
 
 def _texts(rows: Iterable[str]) -> tuple[str, ...]:

@@ -15,22 +15,19 @@ from functools import partial
 from sprat.benchmarks import bundle, ceiling, data
 from sprat.benchmarks.harness import Context, Figure, Outcome, figure
 from sprat.budget import detect
-from sprat.engine.base import GenerativeEngine, Start
 from sprat.engine.ct2 import Ct2Encoder
 from sprat.engine.llama import LlamaEngine
-from sprat.errors import SetupError
 from sprat.manifest import ModelManifest
 from sprat.pull import pull
+from sprat.quantize.speed import STEP_TOKENS, answer_rate, prompt_rate
 from sprat.scheduler import SLICE_TOKENS
 from sprat.tokenizer import Tokenizer
-from sprat.values import IntArray, Sampling
 
 TEXTS = 1024
 BATCHES = (1, 2, 4, 8, 16, 32)
 PROMPT_TOKENS = 512
 ANSWER_TOKENS = 128
 SEQUENCES = (1, 4, 8)
-LARGE_STEP = 512
 CONTEXT_LENGTH = 1024
 
 
@@ -144,7 +141,7 @@ def _generator(context: Context, manifest: ModelManifest, threads: int) -> list[
             "tokens/s",
             partial(prompt_rate, engine, prompt, tokens, threads),
         )
-        for tokens in (LARGE_STEP, SLICE_TOKENS)
+        for tokens in (STEP_TOKENS, SLICE_TOKENS)
     ]
     measurements += [
         Measurement(
@@ -159,44 +156,3 @@ def _generator(context: Context, manifest: ModelManifest, threads: int) -> list[
         return _in_turn(context, measurements)
     finally:
         engine.close()
-
-
-def prompt_rate(engine: GenerativeEngine, tokens: int, step_tokens: int, threads: int) -> float:
-    """Prompt tokens a second of one sequence."""
-    text = " ".join(f"{number} herrings" for number in range(tokens))
-    ids = engine.tokenize(text, add_special=True, parse_special=False)[:tokens]
-    engine.start(Start(0, ids, Sampling(max_tokens=1)))
-    started = time.perf_counter()
-    while engine.busy():
-        engine.step(max_tokens=step_tokens, threads=threads)
-    return len(ids) / (time.perf_counter() - started)
-
-
-def answer_rate(engine: GenerativeEngine, count: int, tokens: int, threads: int) -> float:
-    """Answer tokens a second of all sequences together, while all of them are live."""
-    for sequence in range(count):
-        engine.start(Start(sequence, _story(engine, sequence), Sampling(max_tokens=tokens + 2)))
-    waiting = set(range(count))
-    while waiting:
-        waiting -= {
-            p.sequence for p in engine.step(max_tokens=LARGE_STEP, threads=threads) if p.tokens
-        }
-    made = 0
-    started = time.perf_counter()
-    for _ in range(tokens):
-        progress = engine.step(max_tokens=LARGE_STEP, threads=threads)
-        made += sum(each.tokens for each in progress)
-        if any(each.finish_reason or each.error for each in progress):
-            break
-    elapsed = time.perf_counter() - started
-    for sequence in range(count):
-        engine.stop(sequence)
-    if made < count * tokens // 2:
-        raise SetupError(f"an answer ended after {made // count} of {tokens} tokens")
-    return made / elapsed
-
-
-def _story(engine: GenerativeEngine, number: int) -> IntArray:
-    """A prompt that a small model goes on with for long."""
-    text = f"Once upon a time, in the year {1900 + number}, a fisherman"
-    return engine.tokenize(text, add_special=True, parse_special=False)

@@ -202,8 +202,13 @@ CASES = {
         Case("start", "Start of the server", "sprat.benchmarks.start"),
         Case("fairness", "Short calls beside a long prompt", "sprat.benchmarks.fairness"),
         Case("kernels", "Kernels", "sprat.benchmarks.kernels"),
+        Case("quantization", "Quantized weights", "sprat.benchmarks.quantization"),
+        Case("static", "Static models in process", "sprat.benchmarks.static"),
         Case("engines", "Engines in process", "sprat.benchmarks.engines"),
         Case("sizing", "Classify under load", "sprat.benchmarks.sizing_case"),
+        Case("accuracy", "Accuracy on BANKING77", "sprat.benchmarks.accuracy"),
+        Case("accuracy_moderation", "Spam, moderated", "sprat.benchmarks.accuracy_moderation"),
+        Case("accuracy_distil", "Accuracy of a student", "sprat.benchmarks.accuracy_distil"),
         # The last: it needs programs that are built only for it.
         Case("peers", "Language models beside other servers", "sprat.benchmarks.peers"),
     )

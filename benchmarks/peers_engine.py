@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from sprat import measure
-from sprat.benchmarks.engines import answer_rate, prompt_rate
 from sprat.benchmarks.harness import figure
 from sprat.benchmarks.peers_arena import Arena
 from sprat.benchmarks.peers_match import Played
 from sprat.engine.llama import LlamaEngine
 from sprat.errors import SetupError
+from sprat.quantize.speed import answer_rate, prompt_rate
 
 PROMPT_TOKENS = 512
 ANSWER_TOKENS = 64

@@ -33,8 +33,10 @@ def _choice(variable: str, choices: tuple[str, ...]) -> str:
 
 if _choice("SPRAT_KERNELS", ("native", "reference")) == "reference" and not TYPE_CHECKING:
     from sprat.kernels.reference import (
+        Embedded,
         NgramIndex,
         Ragged,
+        StaticEmbedding,
         StopMatcher,
         Utf8Stream,
         WordPiece,
@@ -78,7 +80,13 @@ else:
             sample,
         )
         from sprat.kernels._text import NgramIndex, StopMatcher, Utf8Stream
-        from sprat.kernels._wordpiece import Ragged, WordPiece, WordPieceSettings
+        from sprat.kernels._wordpiece import (
+            Embedded,
+            Ragged,
+            StaticEmbedding,
+            WordPiece,
+            WordPieceSettings,
+        )
     except ImportError as error:
         raise ImportError(
             f"the native kernels of sprat cannot be loaded ({error}). Install sprat again for this"
@@ -93,8 +101,10 @@ else:
         )
 
 __all__ = [
+    "Embedded",
     "NgramIndex",
     "Ragged",
+    "StaticEmbedding",
     "StopMatcher",
     "Utf8Stream",
     "WordPiece",

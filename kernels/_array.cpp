@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "arguments.hpp"
@@ -233,46 +234,68 @@ py::tuple classify_head(const py::object& vectors_bh, const py::object& weight_k
   return py::make_tuple(indices, probabilities);
 }
 
+// A table's type in C++, in place of the pointer to its values.
+template <typename Call>
+void with_values(const py::array& table, Call call) {
+  if (table.itemsize() == 1) {
+    call(static_cast<const std::int8_t*>(table.data()));
+  } else if (table.itemsize() == 2) {
+    call(static_cast<const sprat::Half*>(table.data()));
+  } else {
+    call(static_cast<const float*>(table.data()));
+  }
+}
+
+py::array checked_table(const py::object& table) {
+  if (py::isinstance<py::array>(table)) {
+    const py::dtype dtype = py::reinterpret_borrow<py::array>(table).dtype();
+    for (const char* kind : {"e", "f"}) {
+      if (dtype.equal(py::dtype(kind))) {
+        return checked_array("table_vh", table, dtype, 2);
+      }
+    }
+  }
+  return checked_array<std::int8_t>("table_vh", table, 2);
+}
+
 py::array_t<float> embedding_bag(const py::object& ids_n, const py::object& offsets_object,
                                  const py::object& table_vh, const py::object& weights_v,
-                                 const py::object& normalize) {
+                                 const py::object& normalize, const py::object& rows_v) {
   const auto ids = copied<std::int32_t>(checked_array<std::int32_t>("ids_n", ids_n, 1));
   const auto offsets =
       checked_offsets("offsets", offsets_object, static_cast<py::ssize_t>(ids.size()));
-  const bool half = py::isinstance<py::array>(table_vh) &&
-                    py::reinterpret_borrow<py::array>(table_vh).dtype().equal(py::dtype("e"));
-  const py::array table = half ? checked_array("table_vh", table_vh, py::dtype("e"), 2)
-                               : checked_array<std::int8_t>("table_vh", table_vh, 2);
-  const py::ssize_t rows = table.shape(0);
+  const py::array table = checked_table(table_vh);
+  py::ssize_t vocabulary = table.shape(0);
+  std::vector<std::int32_t> rows;
+  if (!rows_v.is_none()) {
+    rows = copied<std::int32_t>(checked_array<std::int32_t>("rows_v", rows_v, 1));
+    check_ids("rows_v", rows, vocabulary);
+    vocabulary = static_cast<py::ssize_t>(rows.size());
+  }
   py::array weights;
   if (!weights_v.is_none()) {
     weights = checked_array<float>("weights_v", weights_v, 1);
-    if (weights.shape(0) != rows) {
-      throw py::value_error("weights_v: expected " + std::to_string(rows) +
-                            " weights, one for each row of table_vh, got " +
+    if (weights.shape(0) != vocabulary) {
+      throw py::value_error("weights_v: expected " + std::to_string(vocabulary) +
+                            " weights, one for each " +
+                            (rows_v.is_none() ? "row of table_vh" : "value of rows_v") + ", got " +
                             std::to_string(weights.shape(0)));
     }
   }
   const bool normalized = checked_bool("normalize", normalize);
-  check_ids("ids_n", ids, rows);
+  check_ids("ids_n", ids, vocabulary);
   const std::size_t batch = offsets.size() - 1;
   const auto width = static_cast<std::size_t>(table.shape(1));
   auto vectors = empty<float>(batch, width);
-  const void* source = table.data();
   const auto* factors = weights_v.is_none() ? nullptr : static_cast<const float*>(weights.data());
+  const std::int32_t* mapping = rows_v.is_none() ? nullptr : rows.data();
   float* target = vectors.mutable_data();
-  {
+  with_values(table, [&](const auto* values) {
+    using T = std::remove_const_t<std::remove_reference_t<decltype(*values)>>;
+    const sprat::EmbeddingTable<T> rows_of{values, width, factors, mapping};
     const py::gil_scoped_release nogil;
-    if (half) {
-      sprat::embedding_bag(ids.data(), offsets.data(), batch,
-                           static_cast<const sprat::Half*>(source), factors, width, normalized,
-                           target);
-    } else {
-      sprat::embedding_bag(ids.data(), offsets.data(), batch,
-                           static_cast<const std::int8_t*>(source), factors, width, normalized,
-                           target);
-    }
-  }
+    sprat::embedding_bag(ids.data(), offsets.data(), batch, rows_of, normalized, target);
+  });
   return vectors;
 }
 
@@ -292,9 +315,10 @@ PYBIND11_MODULE(_array, module) {
          py::arg("vectors_bh"), py::arg("weight_kh"), py::arg("bias_k"), py::arg("temperature"),
          py::arg("top_k"));
   define("embedding_bag", &embedding_bag,
-         "(ids_n, offsets, table_vh, weights_v=None, normalize=True)", py::arg("ids_n"),
-         py::arg("offsets"), py::arg("table_vh"), py::arg("weights_v") = py::none(),
-         py::arg("normalize") = true);
+         "(ids_n, offsets, table_vh, weights_v=None, normalize=True, rows_v=None)",
+         py::arg("ids_n"), py::arg("offsets"), py::arg("table_vh"),
+         py::arg("weights_v") = py::none(), py::arg("normalize") = true,
+         py::arg("rows_v") = py::none());
   define("length_order", &length_order, "(lengths_b)", py::arg("lengths_b"));
   define("pack", &pack, "(ids_n, offsets, vocabulary_size, order_m=None)", py::arg("ids_n"),
          py::arg("offsets"), py::arg("vocabulary_size"), py::arg("order_m") = py::none());

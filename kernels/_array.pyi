@@ -3,6 +3,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from sprat.kernels.reference.embedding import Table
+
 AVX2: bool
 
 def chunk(
@@ -18,9 +20,10 @@ def classify_head(
 def embedding_bag(
     ids_n: npt.NDArray[np.int32],
     offsets: npt.NDArray[np.int64],
-    table_vh: npt.NDArray[np.int8] | npt.NDArray[np.float16],
+    table_vh: Table,
     weights_v: npt.NDArray[np.float32] | None = None,
     normalize: bool = True,
+    rows_v: npt.NDArray[np.int32] | None = None,
 ) -> npt.NDArray[np.float32]: ...
 def length_order(
     lengths_b: npt.NDArray[np.int32],

@@ -1,6 +1,7 @@
 # cython: language_level=3
 # distutils: define_macros=NPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION
-"""WordPiece: reads str objects where they lie, calls the header, fills numpy arrays."""
+"""WordPiece, alone and before an embedding bag: reads str objects where they lie, calls the
+headers, fills numpy arrays."""
 
 from collections.abc import Sequence
 
@@ -11,8 +12,10 @@ from libcpp.algorithm cimport copy
 from libcpp.memory cimport unique_ptr
 from libcpp.vector cimport vector
 
-from sprat.kernels.reference import Ragged, WordPieceSettings
+from sprat.kernels.reference import Embedded, Ragged, WordPieceSettings
+from sprat.kernels.reference import StaticEmbedding as SpecifiedStatic
 from sprat.kernels.reference import WordPiece as Specified
+from sprat.kernels.reference.static import check_static
 
 cnp.import_array()
 
@@ -71,6 +74,30 @@ cdef extern from "sprat/wordpiece.hpp" namespace "sprat" nogil:
     vector[CppRows] encode_batch(
         CppWordPiece wordpiece, vector[TextView] texts, CppOptions options, size_t threads
     ) except +
+
+cdef extern from "sprat/static.hpp" namespace "sprat" nogil:
+    cdef enum class TableType:
+        int8
+        float16
+        float32
+
+    cdef cppclass CppStatic "sprat::StaticEmbedding":
+        CppStatic(
+            CppWordPiece,
+            const void*,
+            TableType,
+            size_t,
+            vector[float],
+            vector[int32_t],
+            cbool,
+        ) except +
+        void encode(
+            vector[TextView] texts,
+            CppOptions options,
+            float* vectors,
+            int64_t* tokens,
+            int64_t* dropped,
+        ) except +
 
 
 cdef size_t GIL_SIZE = 2048  # Texts longer than this together are encoded without the GIL.
@@ -163,33 +190,46 @@ cdef object ragged(vector[CppRows]& parts):
     return Ragged(ids, offsets, spans, dropped)
 
 
+cdef CppWordPiece* made_of(settings) except NULL:
+    cdef CppSettings made
+    if not isinstance(settings, WordPieceSettings):
+        raise TypeError(f"settings: expected WordPieceSettings, got {type(settings).__name__}")
+    made.clean_text = settings.clean_text
+    made.handle_chinese_chars = settings.handle_chinese_chars
+    made.strip_accents = settings.strip_accents
+    made.lowercase = settings.lowercase
+    made.max_word_chars = settings.max_word_chars
+    made.unknown = settings.unknown
+    made.before = settings.before
+    made.after = settings.after
+    return new CppWordPiece(
+        made,
+        tokens_of(settings.vocabulary),
+        decoded(view_of(settings.prefix)),
+        tokens_of(settings.special),
+    )
+
+
+cdef set_max_tokens(CppOptions& options, max_tokens, size_t around):
+    if max_tokens is not None:
+        check_int("max_tokens", max_tokens)
+        if max_tokens < around:
+            raise ValueError(
+                f"max_tokens: expected at least {around}, the number of special tokens,"
+                f" got {max_tokens}"
+            )
+        options.max_tokens = min(max_tokens, 1 << 62)
+
+
 cdef class _WordPiece:
     cdef unique_ptr[CppWordPiece] _wordpiece
     cdef size_t _around
     cdef dict _tokens
 
     def __cinit__(self, settings):
-        cdef CppSettings made
-        if not isinstance(settings, WordPieceSettings):
-            raise TypeError(f"settings: expected WordPieceSettings, got {type(settings).__name__}")
-        made.clean_text = settings.clean_text
-        made.handle_chinese_chars = settings.handle_chinese_chars
-        made.strip_accents = settings.strip_accents
-        made.lowercase = settings.lowercase
-        made.max_word_chars = settings.max_word_chars
-        made.unknown = settings.unknown
-        made.before = settings.before
-        made.after = settings.after
-        self._around = made.before.size() + made.after.size()
+        self._wordpiece.reset(made_of(settings))
+        self._around = len(settings.before) + len(settings.after)
         self._tokens = {token_id: token for token, token_id in settings.vocabulary.items()}
-        self._wordpiece.reset(
-            new CppWordPiece(
-                made,
-                tokens_of(settings.vocabulary),
-                decoded(view_of(settings.prefix)),
-                tokens_of(settings.special),
-            )
-        )
 
     def encode_batch(
         self, texts, max_tokens=None, threads=None, *, count_dropped=False, parse_special=False
@@ -200,14 +240,7 @@ cdef class _WordPiece:
         cdef CppOptions options
         cdef size_t workers = 1
         cdef vector[CppRows] parts
-        if max_tokens is not None:
-            check_int("max_tokens", max_tokens)
-            if max_tokens < self._around:
-                raise ValueError(
-                    f"max_tokens: expected at least {self._around}, the number of special tokens,"
-                    f" got {max_tokens}"
-                )
-            options.max_tokens = min(max_tokens, 1 << 62)
+        set_max_tokens(options, max_tokens, self._around)
         if threads is not None:
             check_int("threads", threads)
             if not 1 <= threads <= 256:
@@ -226,6 +259,65 @@ cdef class _WordPiece:
 
     def tokens(self, ids):
         return tuple([self._tokens.get(token_id, "") for token_id in ids.tolist()])
+
+
+cdef class _StaticEmbedding:
+    cdef unique_ptr[CppStatic] _static
+    cdef cnp.ndarray _table  # lies in memory for as long as it is read
+    cdef size_t _around
+    cdef cnp.npy_intp _width
+
+    def __cinit__(self, settings, table_vh, weights_v=None, normalize=True, rows_v=None):
+        cdef vector[float] weights
+        cdef vector[int32_t] rows
+        cdef TableType kind = TableType.int8
+        cdef unique_ptr[CppWordPiece] wordpiece
+        check_static(settings, table_vh, weights_v, normalize, rows_v)
+        wordpiece.reset(made_of(settings))
+        self._table = table_vh
+        self._around = len(settings.before) + len(settings.after)
+        self._width = table_vh.shape[1]
+        if self._table.itemsize == 2:
+            kind = TableType.float16
+        elif self._table.itemsize == 4:
+            kind = TableType.float32
+        if weights_v is not None:
+            weights = weights_v
+        if rows_v is not None:
+            rows = rows_v
+        self._static.reset(
+            new CppStatic(
+                wordpiece.get()[0],
+                cnp.PyArray_DATA(self._table),
+                kind,
+                self._width,
+                weights,
+                rows,
+                normalize,
+            )
+        )
+
+    def encode_batch(self, texts, max_tokens=None, *, count_dropped=False):
+        cdef tuple held = checked_texts(texts)
+        cdef vector[TextView] views
+        cdef size_t total = add_views(held, views)
+        cdef CppOptions options
+        set_max_tokens(options, max_tokens, self._around)
+        check_bool("count_dropped", count_dropped)
+        options.count_dropped = count_dropped
+        cdef cnp.npy_intp[2] shape = [len(held), self._width]
+        cdef cnp.ndarray vectors = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT32, 0)
+        cdef cnp.ndarray tokens = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INT64, 0)
+        cdef cnp.ndarray dropped = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INT64, 0)
+        cdef float* vector_at = <float*>cnp.PyArray_DATA(vectors)
+        cdef int64_t* token_at = <int64_t*>cnp.PyArray_DATA(tokens)
+        cdef int64_t* dropped_at = <int64_t*>cnp.PyArray_DATA(dropped)
+        if total <= GIL_SIZE:
+            self._static.get().encode(views, options, vector_at, token_at, dropped_at)
+        else:
+            with nogil:
+                self._static.get().encode(views, options, vector_at, token_at, dropped_at)
+        return Embedded(vectors, tokens, dropped)
 
 
 # The docstring of an extension type cannot be set, that of a plain subclass can.
@@ -262,3 +354,11 @@ _WordPiece.encode_batch.__doc__ = Specified.encode_batch.__doc__
 _WordPiece.tokens.__doc__ = Specified.tokens.__doc__
 WordPiece.from_tokenizer_json.__func__.__doc__ = Specified.from_tokenizer_json.__doc__
 WordPiece.from_vocab.__func__.__doc__ = Specified.from_vocab.__doc__
+
+
+class StaticEmbedding(_StaticEmbedding):
+    __doc__ = SpecifiedStatic.__doc__
+    __slots__ = ()
+
+
+_StaticEmbedding.encode_batch.__doc__ = SpecifiedStatic.encode_batch.__doc__

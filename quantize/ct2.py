@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +23,18 @@ from sprat.errors import ConfigError, CorruptFile, StoreError, UnsupportedModel
 from sprat.quantize.ct2_source import Config, Weights, read_json
 from sprat.values import FloatArray
 
-#: Weight types that `convert` can write.
-QUANTIZATIONS = ("int8", "float32")
+QUANTIZATIONS = ("int8", "int8_unsaturated", "float32")
+"""Weight types that `convert` can write.
+
+CTranslate2 multiplies unsigned activations, up to 255, by weights of 8 bits. A CPU with AVX2 and
+without VNNI adds two neighbouring products in 16 bits, and what exceeds these is cut off without a
+word. ``int8_unsaturated`` is ``int8`` with each row scaled so that no two neighbours can exceed
+them: its vectors are the same on every CPU.
+"""
+
+LARGEST = 127
+"""Of the integers that weights are rounded to; and of sums of two neighbours before they are
+rounded, where nothing may saturate: rounding adds 1 at most, and 255 * 128 fits 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ class EncoderFacts:
     vocabulary_size: int
 
 
-def convert(source: Path, out: Path, *, quantization: Literal["int8", "float32"]) -> EncoderFacts:
+def convert(source: Path, out: Path, *, quantization: str) -> EncoderFacts:
     """Write the CTranslate2 form of an encoder.
 
     Parameters
@@ -63,8 +73,9 @@ def convert(source: Path, out: Path, *, quantization: Literal["int8", "float32"]
         tokenizer.json or vocab.txt.
     out : Path
         Folder to make; it appears only when it is complete. It may exist if it is empty.
-    quantization : {"int8", "float32"}
-        Weight type: int8 with one scale for each row of a matrix, or as published.
+    quantization : {"int8", "int8_unsaturated", "float32"}
+        Weight type: integers with one scale for each row of a matrix, or as published. See
+        `QUANTIZATIONS` for the difference of the first two.
 
     Returns
     -------
@@ -99,7 +110,11 @@ def convert(source: Path, out: Path, *, quantization: Literal["int8", "float32"]
     spec.register_vocabulary(tokens)
     spec.config.unk_token = next((t for t in ("[UNK]", "<unk>") if t in tokens), tokens[0])
     spec.validate()
-    spec.optimize(quantization=quantization)
+    if quantization == "int8_unsaturated":
+        _round(spec)
+        spec.optimize()
+    else:
+        spec.optimize(quantization=quantization)
     _save(spec, out)
     return facts
 
@@ -172,6 +187,32 @@ def _set_dense(spec: Any, weights: Weights, name: str, rows: int, columns: int) 
 def _set_norm(spec: Any, weights: Weights, name: str, width: int) -> None:
     spec.gamma = weights.take(f"{name}.weight", width)
     spec.beta = weights.take(f"{name}.bias", width)
+
+
+def _round(spec: Any) -> None:
+    """Make integers of every matrix, scaled so that no sum of two products saturates 16 bits.
+
+    Products of opposite signs cannot. The embedding table is looked up, never multiplied.
+    """
+    from ctranslate2.specs.model_spec import NumpyVariable, visit_spec
+
+    def quantize(layer: Any, name: str, value: Any) -> None:
+        attribute = name.rpartition("/")[2]
+        if not hasattr(layer, f"{attribute}_scale"):
+            return
+        weight = value.numpy()
+        most = np.abs(weight).max(axis=1)
+        if "embeddings" not in name:
+            even = weight[:, : weight.shape[1] // 2 * 2 : 2]
+            odd = weight[:, 1::2]
+            sums = np.where(even * odd > 0, np.abs(even + odd), 0)
+            most = np.maximum(most, sums.max(axis=1))
+        scale = (LARGEST / np.where(most == 0, LARGEST, most)).astype(np.float32)
+        rounded = np.rint(weight * scale[:, None]).astype(np.int8)
+        setattr(layer, attribute, NumpyVariable(rounded))
+        setattr(layer, f"{attribute}_scale", NumpyVariable(scale))
+
+    visit_spec(spec, quantize)
 
 
 def _vocabulary(source: Path, rows: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""GGUF models: what they hold, whether they are whole, and Q8_0 of them.
+"""GGUF models: what they hold, whether they are whole, and other types of weights of them.
 
 llama.cpp is never handed a file that was cut or whose header contradicts itself.
 """
@@ -6,14 +6,25 @@ llama.cpp is never handed a file that was cut or whose header contradicts itself
 from __future__ import annotations
 
 from collections import Counter
-from ctypes import byref
+from collections.abc import Mapping
+from ctypes import POINTER, byref, c_float
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from sprat.engine import llama_lib
 from sprat.errors import ConfigError, StoreError, UnsupportedModel
 from sprat.quantize.gguf_header import Header
+from sprat.values import FloatArray
+
+FILE_TYPES = {
+    "f16": "LLAMA_FTYPE_MOSTLY_F16",
+    "q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
+    "q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+    "iq4_nl": "LLAMA_FTYPE_MOSTLY_IQ4_NL",
+}
+"""Types of weights that `requantize` makes, and llama.cpp's names of their mixtures. Those that
+llama.cpp has fast kernels for on x86, and f16, to which the others are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +106,19 @@ def inspect(path: Path) -> GgufFacts:
     )
 
 
-def requantize(source: Path, out: Path, *, quantization: Literal["q8_0"]) -> GgufFacts:
+def requantize(
+    source: Path,
+    out: Path,
+    *,
+    quantization: str,
+    importance: Mapping[str, FloatArray] | None = None,
+) -> GgufFacts:
     """Write a GGUF model with its matrices in another type of weights.
 
-    Q8_0 is the one type on offer because it needs no quality gate: it moves a weight by about 1/254
-    of the largest of its block of 32, at most. A tensor that is Q8_0 already, as the embedding and
-    output table often is, is copied bit by bit; norms stay as they are.
+    Q8_0 moves a weight by about 1/254 of the largest of its block of 32, at most. Types of 4 bits
+    move it sixteen times as far, and what that does to answers differs from model to model: they
+    are for `sprat.quantize.choose`, which measures it. A tensor that is of the type already, as the
+    embedding and output table often is, is copied bit by bit; norms stay as they are.
 
     Parameters
     ----------
@@ -109,8 +127,11 @@ def requantize(source: Path, out: Path, *, quantization: Literal["q8_0"]) -> Ggu
     out : Path
         The file to make, in a folder that exists. It appears, or is replaced, only when it is
         complete.
-    quantization : {"q8_0"}
+    quantization : {"f16", "q8_0", "q4_0", "iq4_nl"}
         The type.
+    importance : mapping of str to float32[C], optional
+        How much each of a matrix's C columns counts when its weights are rounded, by the name of
+        the tensor; see `sprat.quantize.gguf_importance`. Of no effect on f16 and q8_0.
 
     Returns
     -------
@@ -128,15 +149,18 @@ def requantize(source: Path, out: Path, *, quantization: Literal["q8_0"]) -> Ggu
     StoreError
         `out` cannot be written.
     """
-    if quantization != "q8_0":
-        raise ConfigError("quantization", f"expected q8_0, got {quantization!r}")
+    if quantization not in FILE_TYPES:
+        raise ConfigError("quantization", f"expected {', '.join(FILE_TYPES)}; got {quantization!r}")
     if not out.parent.is_dir():
         raise StoreError(f"{out}: cannot be written: its folder does not exist")
     inspect(source)
     library = llama_lib.load()
     params = library.llama_model_quantize_default_params()
-    params.ftype = library.LLAMA_FTYPE_MOSTLY_Q8_0
+    params.ftype = getattr(library, FILE_TYPES[quantization])
     params.allow_requantize = True
+    entries = _entries(library, importance) if importance else None
+    if entries is not None:
+        params.imatrix = entries
     staging = out.with_name(f"{out.name}.part")
     try:
         with llama_lib.collect_errors() as errors:
@@ -153,3 +177,16 @@ def requantize(source: Path, out: Path, *, quantization: Literal["q8_0"]) -> Ggu
     finally:
         staging.unlink(missing_ok=True)
     return facts
+
+
+def _entries(library: Any, importance: Mapping[str, FloatArray]) -> Any:
+    """The mapping as llama.cpp takes it: an array that ends with an entry without a name.
+
+    It points into the mapping's arrays, which must outlive it.
+    """
+    kind = library.llama_model_imatrix_data
+    entries = [
+        kind(name.encode(), values.ctypes.data_as(POINTER(c_float)), values.size)
+        for name, values in importance.items()
+    ]
+    return (kind * (len(entries) + 1))(*entries)

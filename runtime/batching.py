@@ -24,14 +24,15 @@ MIN_TOKENS = 32
 
 @dataclass(eq=False, slots=True)
 class EncodeWork:
-    """The rows of one request and the room for their vectors.
+    """The rows of one request and the room for their vectors or states.
 
     Attributes
     ----------
     rows : sequence of int32[T_i]
         Token ids, one array a text.
-    vectors : float32[N, D]
-        Filled row by row as batches finish.
+    vectors : float32[N, D] or list of float32[T_i, H]
+        Filled row by row as batches finish: an array with sentence vectors, a list of N with the
+        states of each row's tokens.
     deadline : float
         `time.monotonic` value after which nobody wants the answer; infinity without one.
     on_done : callable
@@ -39,7 +40,7 @@ class EncodeWork:
     """
 
     rows: Sequence[IntArray]
-    vectors: FloatArray
+    vectors: FloatArray | list[FloatArray]
     deadline: float
     on_done: Callable[[EncodeWork], None]
     submitted_ns: int = 0
@@ -59,6 +60,19 @@ class EncodeWork:
         self.tokens_left = sum(lengths)
         # Longest first: rows of like length share a batch, and the last batches are the short ones.
         self._order = length_order(np.array(lengths, np.int32))[0].tolist()
+
+    @property
+    def wants_states(self) -> bool:
+        """Whether it asks for the states of tokens rather than for sentence vectors."""
+        return isinstance(self.vectors, list)
+
+    def fill(self, indices: Sequence[int], made: FloatArray | Sequence[FloatArray]) -> None:
+        """Put what a batch made of some rows into its place."""
+        if isinstance(self.vectors, list):
+            for index, states in zip(indices, made, strict=True):
+                self.vectors[index] = states
+        else:
+            self.vectors[indices] = made
 
     @property
     def is_dead(self) -> bool:
@@ -161,7 +175,9 @@ class EncodeQueue:
         batch: Batch = []
         while self._works and budget > 0:
             work = self._works[0]
-            if batch and work.next_length > budget:
+            if batch and (
+                work.next_length > budget or work.wants_states != batch[0][0].wants_states
+            ):
                 break
             before = work.tokens_left
             rows = work.take(budget)

@@ -17,12 +17,13 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from sprat.errors import CorruptFile, InvalidInput, UnsupportedModel
 from sprat.manifest import MODEL_MANIFEST, ModelManifest, list_files, write
 from sprat.progress import Progress
 from sprat.published import WEIGHTS
+from sprat.static_table import QUANTIZATIONS
 
 ENCODER_QUANTIZATIONS = ("int8", "float32")
 _KEPT = (WEIGHTS, "config.json")
@@ -57,6 +58,8 @@ def encoder(folder: Path, origin: Origin, quantization: str, progress: Progress)
 
     Raises
     ------
+    InvalidInput
+        Another quantization.
     UnsupportedModel
         An architecture, module or pooling that sprat does not know.
     CorruptFile
@@ -65,11 +68,15 @@ def encoder(folder: Path, origin: Origin, quantization: str, progress: Progress)
     from sprat.quantize import ct2
 
     source = folder / "source"
+    if quantization not in ENCODER_QUANTIZATIONS:
+        raise InvalidInput(
+            f"quantization: expected {' or '.join(ENCODER_QUANTIZATIONS)} for an encoder, "
+            f"got {quantization!r}",
+            field="quantization",
+        )
     pooling = read_pooling(source)
     progress.phase(f"convert to {quantization}")
-    facts = ct2.convert(
-        source, folder / "ct2", quantization=cast(Literal["int8", "float32"], quantization)
-    )
+    facts = ct2.convert(source, folder / "ct2", quantization=quantization)
     limit = _read_json(source / "sentence_bert_config.json").get("max_seq_length")
     max_tokens = min(facts.max_positions, limit) if isinstance(limit, int) else facts.max_positions
     (source / "tokenizer.json").rename(folder / "tokenizer.json")
@@ -160,13 +167,15 @@ def check_quantization(quantization: str | None, *, encoder: bool | None) -> Non
     InvalidInput
         ``quantization`` is no weight type of this kind of model.
     """
-    of_encoders = quantization in ENCODER_QUANTIZATIONS
+    of_encoders = quantization in QUANTIZATIONS  # of static models too
     of_ggufs = quantization is not None and bool(_GGUF_TYPE.fullmatch(quantization))
     if quantization is None or (of_encoders and encoder is not False) or (of_ggufs and not encoder):
         return
     choices = []
     if encoder is not False:
-        choices.append(f"{' or '.join(ENCODER_QUANTIZATIONS)} for an encoder")
+        choices.append(
+            f"{' or '.join(ENCODER_QUANTIZATIONS)} for an encoder, float16 too for a static model"
+        )
     if not encoder:
         choices.append("q8_0, or the type it was published in, for a GGUF file")
     raise InvalidInput(

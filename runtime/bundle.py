@@ -3,7 +3,8 @@
 ::
 
     bundle.json        manifest: labels, tiers, their figures, sha256 of the others
-    head.safetensors   of each tier, by its name: weight float32[K, D], bias float32[K]
+    head.safetensors   of each tier, by its name: weight float32[K, D], bias float32[K]; or
+                       tagger.safetensors: see `sprat.tagger.Tagger`
     report.json        the whole evaluation
 """
 
@@ -19,7 +20,15 @@ from pathlib import Path
 from sprat import manifest as manifests
 from sprat.errors import CorruptFile, StaleBundle, StoreError
 from sprat.head import Head
-from sprat.manifest import BUNDLE_MANIFEST, REPORT, BundleManifest, ModelManifest, TierManifest
+from sprat.manifest import (
+    BUNDLE_MANIFEST,
+    REPORT,
+    BundleManifest,
+    Calibration,
+    ModelManifest,
+    TierManifest,
+)
+from sprat.tagger import Tagger
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,11 +39,14 @@ class Bundle:
     ----------
     manifest : BundleManifest
     heads : tuple of Head
-        One for each tier of the manifest, in its order.
+        One for each tier of the manifest, in its order; none of an extract task.
+    taggers : tuple of Tagger
+        One for each tier of an extract task.
     """
 
     manifest: BundleManifest
-    heads: tuple[Head, ...]
+    heads: tuple[Head, ...] = ()
+    taggers: tuple[Tagger, ...] = ()
 
     @classmethod
     def load(cls, folder: Path, *, bases: Mapping[str, ModelManifest] | None = None) -> Bundle:
@@ -63,11 +75,21 @@ class Bundle:
                     str(folder / BUNDLE_MANIFEST), f"files: {tier.weights} is not listed"
                 )
         manifests.verify(folder, manifest.files)
-        heads = tuple(_read_head(folder, manifest, tier) for tier in manifest.tiers)
+        if manifest.extract is not None:
+            taggers = tuple(_read_tagger(folder, manifest, tier) for tier in manifest.tiers)
+            bundle = cls(manifest, taggers=taggers)
+        else:
+            heads = tuple(_read_head(folder, manifest, tier) for tier in manifest.tiers)
+            bundle = cls(manifest, heads)
         if bases is not None:
-            for tier, head in zip(manifest.tiers, heads, strict=True):
-                _check_dimension(folder, tier, head, bases[tier.base.name])
-        return cls(manifest, heads)
+            for tier, part in zip(manifest.tiers, bundle._parts, strict=True):
+                _check_dimension(folder, tier, part, bases[tier.base.name])
+        return bundle
+
+    @property
+    def _parts(self) -> tuple[Head | Tagger, ...]:
+        """What each tier has."""
+        return self.taggers or self.heads
 
     def save(self, folder: Path, *, report: str) -> BundleManifest:
         """Write the bundle into an empty folder.
@@ -82,8 +104,8 @@ class Bundle:
         BundleManifest
             With the files that were written.
         """
-        for tier, head in zip(self.manifest.tiers, self.heads, strict=True):
-            head.save(folder / tier.weights)
+        for tier, part in zip(self.manifest.tiers, self._parts, strict=True):
+            part.save(folder / tier.weights)
         (folder / REPORT).write_text(report, encoding="utf-8")
         manifest = self.manifest.model_copy(update={"files": manifests.list_files(folder)})
         manifests.write(folder / BUNDLE_MANIFEST, manifest)
@@ -104,12 +126,28 @@ def _read_head(folder: Path, manifest: BundleManifest, tier: TierManifest) -> He
     return Head.load(folder / tier.weights, rows=len(manifest.labels), temperature=temperature)
 
 
-def _check_dimension(folder: Path, tier: TierManifest, head: Head, base: ModelManifest) -> None:
-    if head.dimension != base.dimension:
+def _read_tagger(folder: Path, manifest: BundleManifest, tier: TierManifest) -> Tagger:
+    assert manifest.extract is not None
+    calibration = tier.calibration or Calibration(temperature=1.0)
+    return Tagger.load(
+        folder / tier.weights,
+        fields=manifest.labels,
+        many=manifest.extract.many,
+        temperature=calibration.temperature,
+        shift=calibration.shift,
+    )
+
+
+def _check_dimension(
+    folder: Path, tier: TierManifest, part: Head | Tagger, base: ModelManifest
+) -> None:
+    ngrams = 0 if tier.moderation is None else tier.moderation.ngram_buckets
+    if part.dimension != base.dimension + ngrams:
+        weight = "weight" if isinstance(part, Head) else "states"
         raise CorruptFile(
             str(folder / tier.weights),
-            f"weight: {head.dimension} columns, but vectors of {base.name} have "
-            f"{base.dimension} elements",
+            f"{weight}: {part.dimension} columns, but vectors of {base.name} have "
+            f"{base.dimension} elements" + (f", and there are {ngrams} n-grams" if ngrams else ""),
         )
 
 

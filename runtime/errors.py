@@ -21,6 +21,7 @@ The tree, with the gRPC status that `server.status` answers for each branch::
         ├── ConfigError             FAILED_PRECONDITION   a configuration value, named by its path
         ├── DataError               FAILED_PRECONDITION   a row of a data file, named by its line
         ├── DownloadError           FAILED_PRECONDITION   no source could deliver a model
+        ├── EndpointError           FAILED_PRECONDITION   a remote model refuses us, or speaks oddly
         ├── StoreError              FAILED_PRECONDITION   the store cannot be read or written
         ├── UnsupportedModel        FAILED_PRECONDITION   an unknown architecture, tensor or format
         └── EngineError             INTERNAL              an execution library cannot load or run
@@ -147,6 +148,7 @@ class NotFound(SpratError):
         if len(known) > _MOST_OFFERED:
             offer += f" and {len(known) - _MOST_OFFERED} more"
         super().__init__(f"no {kind} named {name!r}{offer}", metadata={"kind": kind, "name": name})
+        self.known = known
 
     @property
     def kind(self) -> str:
@@ -319,6 +321,12 @@ class DownloadError(SetupError):
     """No source could deliver a model; the message lists each source and why."""
 
     reason = "DOWNLOAD"
+
+
+class EndpointError(SetupError):
+    """A remote model's endpoint refuses us, cannot be trusted, or does not speak the protocol."""
+
+    reason = "ENDPOINT"
 
 
 class StoreError(SetupError):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
@@ -71,6 +72,20 @@ class Head:
         top_k = min(top_k, len(self.bias))
         return classify_head(vectors_nd, self.weight, self.bias, self.temperature, top_k)
 
+    def probabilities(self, features_nd: FloatArray) -> npt.NDArray[np.float64]:
+        """Probability of each label by itself, for heads whose labels do not exclude each other.
+
+        Parameters
+        ----------
+        features_nd : float32[N, D]
+
+        Returns
+        -------
+        float64[N, K]
+            In [0, 1]; the temperature has no part in it.
+        """
+        return sigmoid(self.logits(features_nd))
+
     def save(self, path: Path) -> None:
         """Write weight and bias as a safetensors file; the temperature is the manifest's."""
         path.write_bytes(safetensors.numpy.save({"weight": self.weight, "bias": self.bias}))
@@ -100,6 +115,12 @@ class Head:
         weight = _tensor(path, "weight", tensors["weight"], dimensions=2, rows=rows)
         bias = _tensor(path, "bias", tensors["bias"], dimensions=1, rows=rows)
         return cls(weight, bias, temperature)
+
+
+def sigmoid(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """1 / (1 + exp(-x)) of each value, without overflow."""
+    result: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+    return result
 
 
 def _tensor(

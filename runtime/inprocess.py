@@ -22,12 +22,14 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    ModerateResult,
     QuestionSet,
     RouteResult,
     RouteSet,
     Sampling,
     TaskInfo,
     TokenizeResult,
+    TokenStates,
     TransformSpec,
     Truncation,
 )
@@ -131,10 +133,17 @@ class Runtime:
         texts: Sequence[str],
         *,
         top_k: int | None = None,
+        truncation: Truncation = "refuse",
         partial: bool = False,
     ) -> RouteResult:
         """See `sprat.client.Client.route`."""
-        return self._loop.run(self._service.route(routes, texts, top_k=top_k, partial=partial))
+        return self._loop.run(
+            self._service.route(routes, texts, top_k=top_k, truncation=truncation, partial=partial)
+        )
+
+    def moderate(self, task: str, texts: Sequence[str], *, partial: bool = False) -> ModerateResult:
+        """See `sprat.client.Client.moderate`."""
+        return self._loop.run(self._service.moderate(task, texts, partial=partial))
 
     def decide(
         self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
@@ -147,12 +156,15 @@ class Runtime:
         spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
+        requested: Sequence[str] = (),
         long_input: LongInput = "refuse",
         partial: bool = False,
     ) -> ExtractResult:
         """See `sprat.client.Client.extract`."""
         return self._loop.run(
-            self._service.extract(spec, texts, long_input=long_input, partial=partial)
+            self._service.extract(
+                spec, texts, requested=requested, long_input=long_input, partial=partial
+            )
         )
 
     def transform(
@@ -217,6 +229,25 @@ class Runtime:
     def tokenize(self, model: str, texts: Sequence[str]) -> TokenizeResult:
         """See `sprat.client.Client.tokenize`."""
         return self._loop.run(self._service.tokenize(model, texts))
+
+    def token_states(self, model: str, texts: Sequence[str]) -> list[TokenStates]:
+        """States of the tokens of texts, whatever their length: what taggers are trained on.
+
+        Only in process: states are too large to be sent.
+
+        Parameters
+        ----------
+        model : str
+            Name of an encoder.
+
+        Raises
+        ------
+        InvalidInput
+            For a text that nothing can be said of.
+        NotFound, TaskNotSupported
+            There is no such model, or it has no token states.
+        """
+        return self._loop.run(self._service.token_states(model, texts))
 
     def list_tasks(self) -> tuple[TaskInfo, ...]:
         """Every task, sorted by name."""

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from sprat import build, hub, published, wheel
+from sprat import build, build_static, hub, published, static_table, wheel
 from sprat.catalog import CATALOG, HubRepository, Wheel
 from sprat.errors import (
     CorruptFile,
@@ -50,7 +50,7 @@ class _Request:
     name : str
         In the store.
     quantization : str or None
-        None: int8 for an encoder, as published for a GGUF file.
+        None: int8 for an encoder, as published for a static model or a GGUF file.
     sources : tuple of Source
         Tried in this order.
     pins : tuple of FileEntry
@@ -93,8 +93,9 @@ def pull(
         Name in the store. Absent: the catalog's, or made from the last part of ``spec``; a
         quantization other than the default is appended.
     quantization : str, optional
-        ``int8`` (default) or ``float32`` for an encoder. ``q8_0`` for a GGUF file, or the type it
-        was published in; absent: the catalog's choice, or as published.
+        ``int8`` (default) or ``float32`` for an encoder; these or ``float16`` for a static model,
+        by default as published. ``q8_0`` for a GGUF file, or the type it was published in; absent:
+        the catalog's choice, or as published.
     progress : Progress, optional
         Told of phases and bytes.
     replace : bool
@@ -201,7 +202,7 @@ def _is_from(there: ModelManifest, request: _Request) -> bool:
 def _is_quantized(there: ModelManifest, quantization: str | None) -> bool:
     if quantization is not None:
         return there.quantization == quantization
-    return there.quantization == "int8" if there.kind == "encoder" else not there.source_weights
+    return there.quantization == "int8" if there.engine == "ct2" else not there.source_weights
 
 
 def _make(folder: Path, request: _Request, store: Store, progress: Progress) -> None:
@@ -219,7 +220,9 @@ def _make(folder: Path, request: _Request, store: Store, progress: Progress) -> 
     else:
         raise DownloadError(f"{request.name}: no source delivered it\n  " + "\n  ".join(reasons))
     try:
-        if (source_folder / published.WEIGHTS).is_file():
+        if static_table.is_static(source_folder):
+            build_static.published(folder, origin, request.quantization, progress)
+        elif (source_folder / published.WEIGHTS).is_file():
             build.encoder(folder, origin, request.quantization or "int8", progress)
         else:
             build.generative(folder, origin, request.quantization, progress)

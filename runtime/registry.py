@@ -16,11 +16,14 @@ from sprat.store import Store
 from sprat.task_config import ModelTaskConfig, TaskConfig
 from sprat.tasks import named
 from sprat.tasks.classify import ClassifyTask
+from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.named import NamedTask
+from sprat.tasks.route import RouteTask
+from sprat.tasks.tag import TagTask
 
 log = logging.getLogger(__name__)
 
-Task = ClassifyTask | NamedTask
+Task = ClassifyTask | ModerateTask | RouteTask | TagTask | NamedTask
 
 
 class Registry:
@@ -76,8 +79,22 @@ class Registry:
                 manifest, folder = store.bundle(task.bundle)
                 names = [tier.base.name for tier in manifest.tiers]
                 bundle = Bundle.load(folder, bases={name: store.model(name)[0] for name in names})
-                encoder = models.require_encoder(load_model(names[-1]), "classify")
-                return ClassifyTask(name, bundle, encoder, accept_at=task.accept_at)
+                model = load_model(names[-1])
+                if manifest.kind == "extract":
+                    states = models.require_states(model, manifest.kind)
+                    return TagTask(name, bundle, states, accept_at=task.accept_at)
+                encoder = models.require_encoder(model, manifest.kind)
+                if manifest.kind == "moderate":
+                    if task.accept_at is not None:
+                        raise ConfigError(
+                            f"tasks.{name}.accept_at",
+                            "expected none: a moderate bundle has thresholds for each category",
+                        )
+                    return ModerateTask(name, bundle, encoder, pool)
+                classifier = ClassifyTask(name, bundle, encoder, accept_at=task.accept_at)
+                return (
+                    classifier if manifest.route is None else RouteTask(classifier, manifest.route)
+                )
             model = load_model(task.model)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(

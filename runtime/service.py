@@ -14,12 +14,16 @@ from typing import TypeVar
 from sprat.budget import ComputePermits, CpuBudget, detect
 from sprat.config import Config, LimitsConfig
 from sprat.errors import InvalidInput, TaskNotSupported
-from sprat.model import GenerativeModel, require_encoder, require_generative
+from sprat.model import GenerativeModel, require_encoder, require_generative, require_states
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.store import Store
 from sprat.tasks import choose, decide, embed, extract, generate, route, transform
+from sprat.tasks.classify import ClassifyTask
+from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.named import VERBS, NamedTask, Spec
+from sprat.tasks.route import RouteTask
+from sprat.tasks.tag import TagTask
 from sprat.values import (
     Chunk,
     ClassifyResult,
@@ -31,6 +35,7 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    ModerateResult,
     QuestionSet,
     RouteResult,
     RouteSet,
@@ -38,6 +43,7 @@ from sprat.values import (
     TaskInfo,
     Timings,
     TokenizeResult,
+    TokenStates,
     TransformSpec,
     Truncation,
 )
@@ -111,25 +117,26 @@ class Service:
         model.
         """
         found = self.registry.task(task)
-        if isinstance(found, NamedTask):
-            result = await self.choose(
-                self._spec(task, LabelSet)[0],
+        if isinstance(found, ClassifyTask):
+            self._check_texts(texts)
+            return await found.run(
                 texts,
                 top_k=top_k,
                 truncation=truncation,
                 partial=partial,
                 deadline=deadline,
+                mailbox=self._mailbox,
             )
-            return replace(result, task_version=found.info.version)
-        self._check_texts(texts)
-        return await found.run(
+        labels, version = self._spec(task, LabelSet)
+        result = await self.choose(
+            labels,
             texts,
             top_k=top_k,
             truncation=truncation,
             partial=partial,
             deadline=deadline,
-            mailbox=self._mailbox,
         )
+        return replace(result, task_version=version)
 
     async def choose(
         self,
@@ -164,13 +171,26 @@ class Service:
         texts: Sequence[str],
         *,
         top_k: int | None = None,
+        truncation: Truncation = "refuse",
         partial: bool = False,
         deadline: float = math.inf,
     ) -> RouteResult:
         """Say where texts go, by a task or targets of the request's own.
 
-        See `sprat.tasks.route.run`.
+        See `sprat.tasks.route.RouteTask.run` for the task of a bundle, and `sprat.tasks.route.run`.
         """
+        if isinstance(routes, str):
+            task = self.registry.task(routes)
+            if isinstance(task, RouteTask):
+                self._check_texts(texts)
+                return await task.run(
+                    texts,
+                    top_k=top_k,
+                    truncation=truncation,
+                    partial=partial,
+                    deadline=deadline,
+                    mailbox=self._mailbox,
+                )
         routes, version = self._spec(routes, RouteSet)
         found = require_generative(self.registry.model(routes.model), "route")
         self._check_texts(texts)
@@ -182,22 +202,59 @@ class Service:
             texts,
             routes,
             top_k=top_k,
+            truncation=truncation,
             partial=partial,
             deadline=deadline,
             mailbox=self._mailbox,
         )
         return replace(result, task_version=version)
 
+    async def moderate(
+        self,
+        task: str,
+        texts: Sequence[str],
+        *,
+        partial: bool = False,
+        deadline: float = math.inf,
+    ) -> ModerateResult:
+        """Moderate texts by a task. See `sprat.tasks.moderate.ModerateTask.run`."""
+        found = self.registry.task(task)
+        if not isinstance(found, ModerateTask):
+            raise _cannot(found.info, "moderate")
+        self._check_texts(texts)
+        return await found.run(texts, partial=partial, deadline=deadline, mailbox=self._mailbox)
+
     async def extract(
         self,
         spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
+        requested: Sequence[str] = (),
         long_input: LongInput = "refuse",
         partial: bool = False,
         deadline: float = math.inf,
     ) -> ExtractResult:
-        """Extract the fields of a task or a schema from texts. See `sprat.tasks.extract.run`."""
+        """Extract the fields of a task or a schema from texts.
+
+        See `sprat.tasks.tag.TagTask.run` for the task of a bundle, and `sprat.tasks.extract.run`.
+        """
+        if isinstance(spec, str):
+            task = self.registry.task(spec)
+            if isinstance(task, TagTask):
+                self._check_texts(texts)
+                return await task.run(
+                    texts,
+                    requested=requested,
+                    long_input=long_input,
+                    partial=partial,
+                    deadline=deadline,
+                    mailbox=self._mailbox,
+                )
+        if requested:
+            raise InvalidInput(
+                "requested: only tasks of bundles take it; say it in the instructions",
+                field="requested",
+            )
         spec, version = self._spec(spec, ExtractSpec)
         found = require_generative(self.registry.model(spec.model), "extract")
         self._check_texts(texts)
@@ -279,11 +336,7 @@ class Service:
         task = self.registry.task(given)
         if isinstance(task, NamedTask) and isinstance(task.spec, wanted):
             return task.spec, task.info.version
-        kind = task.info.kind
-        raise TaskNotSupported(
-            f"task {given} is a task of kind {kind}, and cannot {VERBS[wanted]}",
-            metadata={"task": given, "kind": kind},
-        )
+        raise _cannot(task.info, VERBS[wanted])
 
     async def embed(
         self,
@@ -305,6 +358,15 @@ class Service:
             deadline=deadline,
             mailbox=self._mailbox,
         )
+
+    async def token_states(self, model: str, texts: Sequence[str]) -> list[TokenStates]:
+        """States of the tokens of texts of any length: what taggers are trained on.
+
+        See `sprat.model.EncoderModel.states`.
+        """
+        found = require_states(self.registry.model(model), "token_states")
+        encoded = await found.states(texts, long_input="chunk", mailbox=self._mailbox)
+        return [item for item in encoded.items if item is not None]
 
     def generate(
         self,
@@ -377,6 +439,13 @@ class Service:
         # A character takes at most four bytes: short texts need no encoding to be measured.
         if 4 * len(text) > limit and (size := len(text.encode("utf-8", "replace"))) > limit:
             raise InvalidInput(f"{field}: {size} bytes, at most {limit} are accepted", field=field)
+
+
+def _cannot(task: TaskInfo, verb: str) -> TaskNotSupported:
+    return TaskNotSupported(
+        f"task {task.name} is a task of kind {task.kind}, and cannot {verb}",
+        metadata={"task": task.name, "kind": task.kind},
+    )
 
 
 async def _versioned(

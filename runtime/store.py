@@ -93,6 +93,11 @@ class Store:
     def __init__(self, root: Path | None = None) -> None:
         self.root = (home() if root is None else root).absolute()
 
+    @property
+    def embeddings(self) -> Path:
+        """Folder of `sprat.train.features.EmbeddingCache`: what is in it can be made again."""
+        return self.root / "cache" / "embeddings"
+
     def model(self, name: str, *, check: bool = False) -> tuple[ModelManifest, Path]:
         """A model and its folder.
 
@@ -276,7 +281,8 @@ class Store:
     def partial_downloads(self, name: str) -> Path:
         """Folder for parts of a download, kept until ``name`` is added, or for a week.
 
-        Only for the ``build`` of `add_model`, which holds the name's lock.
+        So is the state of a training, which may be resumed as well. Only for the ``build`` of
+        `add_model` and its like, which holds the name's lock.
         """
         folder = self._downloads(name)
         folder.mkdir(parents=True, exist_ok=True)

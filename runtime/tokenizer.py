@@ -45,6 +45,8 @@ class Tokenizer:
     ----------
     backend : WordPiece or tokenizers.Tokenizer
         What does the work. One of the library is changed: it pads and cuts nothing.
+    add_special : bool, default True
+        Whether the library's puts special tokens around a text. Of `WordPiece`, its settings say.
 
     Attributes
     ----------
@@ -52,8 +54,11 @@ class Tokenizer:
         For people, whose it is and of what kind: ``sprat (WordPiece)``, ``tokenizers (Unigram)``.
     """
 
-    def __init__(self, backend: WordPiece | tokenizers.Tokenizer) -> None:
+    def __init__(
+        self, backend: WordPiece | tokenizers.Tokenizer, *, add_special: bool = True
+    ) -> None:
         self._backend = backend
+        self._add_special = add_special
         if isinstance(backend, WordPiece):
             self.name = "sprat (WordPiece)"
         else:
@@ -79,13 +84,7 @@ class Tokenizer:
         with contextlib.suppress(OSError, ValueError):
             return cls(WordPiece.from_tokenizer_json(path))
         # The library knows more kinds; and it says what is wrong.
-        import tokenizers
-
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library has no class of its own
-            raise CorruptFile(str(path), f"not a tokenizer ({error})") from None
-        return cls(backend)
+        return cls(read_library(path))
 
     def encode_batch(self, texts: Sequence[str]) -> list[IntArray]:
         """Token ids of each text, special tokens included, however many they are.
@@ -119,11 +118,35 @@ class Tokenizer:
         Returns
         -------
         ids : list of int32[min(T_i, limit)]
-            New arrays. A row that was cut keeps its beginning and the special token at its end.
+            New arrays. A row that was cut keeps its beginning, and the special token at its end
+            where there is one.
         dropped : list of int
             Tokens that were cut out of each row.
         """
         return self._encode(texts, limit)
+
+    def encode_spans(self, texts: Sequence[str]) -> list[tuple[IntArray, IntArray]]:
+        """Token ids of each text, and where in the text each token stands.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Texts that `check_text` accepts.
+
+        Returns
+        -------
+        list of (int32[T_i], int32[T_i, 2])
+            Ids as `encode_batch` gives them, special tokens included. Start and end of each token
+            in code points of the text as it was given; 0 and 0 for special tokens.
+        """
+        if isinstance(self._backend, WordPiece):
+            rows = self._backend.encode_batch(texts)
+            edges = itertools.pairwise(rows.offsets.tolist())
+            return [(rows.ids[start:end], rows.spans[start:end]) for start, end in edges]
+        return [
+            (np.array(each.ids, np.int32), np.array(each.offsets, np.int32).reshape(-1, 2))
+            for each in self._backend.encode_batch(texts)
+        ]
 
     def tokens(self, ids: IntArray) -> tuple[str, ...]:
         """The vocabulary's entry for each id, for people; empty where there is none."""
@@ -136,15 +159,41 @@ class Tokenizer:
             rows = self._backend.encode_batch(texts, limit, count_dropped=True)
             edges = itertools.pairwise(rows.offsets.tolist())
             return [rows.ids[start:end] for start, end in edges], rows.dropped.tolist()
-        encodings = self._backend.encode_batch_fast(texts)
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=self._add_special)
         whole = [np.array(encoding.ids, np.int32) for encoding in encodings]
         if limit is None:
             return whole, [0] * len(whole)
-        return [_cut(ids, limit) for ids in whole], [max(0, len(ids) - limit) for ids in whole]
+        keep_end = self._add_special
+        return [_cut(ids, limit, keep_end) for ids in whole], [
+            max(0, len(ids) - limit) for ids in whole
+        ]
 
 
-def _cut(ids: IntArray, limit: int) -> IntArray:
-    return ids if len(ids) <= limit else np.concatenate((ids[: limit - 1], ids[-1:]))
+def read_library(path: Path) -> tokenizers.Tokenizer:
+    """Read a tokenizer.json with the ``tokenizers`` library.
+
+    Raises
+    ------
+    CorruptFile
+        The file is missing, cut or malformed.
+    """
+    import tokenizers
+
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library has no class of its own
+        raise CorruptFile(str(path), f"not a tokenizer ({error})") from None
+
+
+def _cut(ids: IntArray, limit: int, keep_end: bool) -> IntArray:
+    if len(ids) <= limit:
+        return ids
+    return np.concatenate((ids[: limit - 1], ids[-1:])) if keep_end else ids[:limit]
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text has more than white space, control and invisible format characters."""
+    return _VISIBLE.search(text) is not None
 
 
 def check_text(text: str, field: str) -> None:
@@ -165,7 +214,7 @@ def check_text(text: str, field: str) -> None:
     """
     if not isinstance(text, str):
         raise InvalidInput(f"{field}: expected text, got {type(text).__name__}", field=field)
-    if _VISIBLE.search(text) is None:
+    if not is_visible(text):
         kind = "holds no visible character" if text else "is empty"
         raise InvalidInput(f"{field}: {kind}", field=field)
     if not text.isascii():

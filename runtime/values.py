@@ -209,7 +209,10 @@ class RouteSet:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Where one text goes, and why: the classification's label is a destination's name."""
+    """Where one text goes, and why: the classification's label is a destination's name.
+
+    Where the classification abstained, ``target`` is the default of the task, or empty.
+    """
 
     target: str
     classification: Classification
@@ -220,6 +223,71 @@ class RouteResult:
     """Targets in input order; ``None`` where ``errors`` names the index."""
 
     items: tuple[Routing | None, ...]
+    errors: tuple[ItemError, ...]
+    model: str
+    model_version: str
+    task_version: str
+    calibrated: bool
+    timings: Timings
+
+
+Action = Literal["allow", "flag", "block"]
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryScore:
+    """How sure it is that a text belongs to a category, and what follows.
+
+    Attributes
+    ----------
+    probability : float
+        In [0, 1]: the highest among the text's windows.
+    action : {"allow", "flag", "block"}
+        By the category's own thresholds.
+    start, end : int
+        Characters of the text, from ``start`` to before ``end``: the window that scored highest; of
+        a flagged category a sentence or a few words of it, where these reach the threshold by
+        themselves.
+    """
+
+    category: str
+    probability: float
+    action: Action
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moderation:
+    """What to do about one text.
+
+    Attributes
+    ----------
+    action : {"allow", "flag", "block"}
+        The strictest one of all categories.
+    category : str
+        The category that it is due to, the most probable one among those that ask for it; empty
+        when allowed.
+    categories : tuple of CategoryScore
+        All of them, in the order of the task.
+    chunks : int
+        Windows that the text was scanned in; 1 when it was not cut.
+    input_tokens : int
+        Tokens that the model read: what windows share counts for each of them.
+    """
+
+    action: Action
+    category: str
+    categories: tuple[CategoryScore, ...]
+    chunks: int = 1
+    input_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModerateResult:
+    """Answers in input order; ``None`` where ``errors`` names the index."""
+
+    items: tuple[Moderation | None, ...]
     errors: tuple[ItemError, ...]
     model: str
     model_version: str
@@ -359,6 +427,28 @@ class Tokenized:
     tokens: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenStates:
+    """What an encoder made of the tokens of one text; special tokens are left out.
+
+    Attributes
+    ----------
+    ids : int32[T]
+        T may be 0: of some texts a normalizer leaves nothing.
+    spans : int32[T, 2]
+        Start and end of each token in code points of the text.
+    states : float32[T, H]
+        The last layer's state of each token.
+    chunks : int
+        Parts that the text was cut into; 1 when it was not.
+    """
+
+    ids: IntArray
+    spans: IntArray
+    states: FloatArray
+    chunks: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class TokenizeResult:
     """Tokens of texts in input order; ``max_tokens`` is the model's limit."""
@@ -472,6 +562,9 @@ class Field:
         Characters of the text, from ``start`` to before ``end``, where the leaf stands.
     grounded : bool
         Whether a string stands in the text, up to case and white space.
+    confidence : float or None
+        Calibrated probability, in [0, 1], that field, start and end are right; None where nothing
+        was calibrated, as with generative models.
     """
 
     path: str
@@ -479,6 +572,7 @@ class Field:
     start: int | None = None
     end: int | None = None
     grounded: bool = False
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,7 +591,8 @@ class Extraction:
         False when the value did not end within ``max_tokens``, is nested more than 30 deep, or has
         a number beyond the range of float64.
     abstained : bool
-        A string did not stand in the text, and ``require_grounding`` asked for it.
+        A string did not stand in the text, and ``require_grounding`` asked for it; or a field has
+        less confidence than the task accepts.
     input_tokens, cached_tokens, output_tokens, forced_tokens : int
         Read; of these, read before for another text; generated; of these, those that the schema
         left no choice about.

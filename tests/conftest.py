@@ -12,6 +12,7 @@ import pytest
 from servers import ENCODER, GENERATOR, NAMED_TASKS, TASK, Server, sprat, start_server
 from tiny_models import CHAT_TEMPLATE, gguf_file
 
+from sprat.build_static import distilled
 from sprat.client import Client
 from sprat.pull import pull
 from sprat.store import Store
@@ -48,6 +49,12 @@ def minilm(store: Store) -> Path:
     """Folder of minilm-l6 (int8)."""
     pull("minilm-l6", store)
     return store.model("minilm-l6")[1]
+
+
+@pytest.fixture(scope="session")
+def minilm_static(store: Store, minilm: Path) -> str:
+    """Name of minilm-l6 as a static model, by the same rule; distilling it takes 14 s of CPU."""
+    return distilled("minilm-l6", "minilm-l6-static-256", store, dimension=256).name
 
 
 @pytest.fixture(scope="session")

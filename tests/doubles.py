@@ -31,6 +31,7 @@ from sprat.registry import Registry
 from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
 from sprat.service import Service
 from sprat.tasks.classify import ClassifyTask
+from sprat.text.ngrams import ngram_features
 from sprat.tokenizer import Tokenizer
 from sprat.values import FinishReason, FloatArray, Grammar, IntArray, Message
 
@@ -99,6 +100,15 @@ class Encoder:
         self._lock = threading.Lock()
 
     def encode(self, rows: Sequence[IntArray], *, threads: int) -> FloatArray:
+        return np.stack([vector(row, self.dimension) for row in self._pass(rows, threads)])
+
+    def states(self, rows: Sequence[IntArray], *, threads: int) -> list[FloatArray]:
+        return [
+            np.stack([vector([token], self.dimension) for token in row])
+            for row in self._pass(rows, threads)
+        ]
+
+    def _pass(self, rows: Sequence[IntArray], threads: int) -> list[list[int]]:
         lists = [row.tolist() for row in rows]
         assert lists
         assert all(1 <= len(row) <= self.max_tokens for row in lists)
@@ -112,7 +122,7 @@ class Encoder:
             error = self.failure and self.failure(lists)
             if error:
                 raise error
-            return np.stack([vector(row, self.dimension) for row in lists])
+            return lists
         finally:
             with self._lock:
                 self._running -= threads
@@ -441,6 +451,53 @@ def bundle(base: ModelManifest, *, accept_at: float = 0.0, calibrated: bool = Tr
     weight = np.eye(len(LABELS), base.dimension, dtype=np.float32)
     bias = np.array([0.1, 0.0, -0.1], np.float32)
     return Bundle(made, (Head(weight, bias, 0.5 if calibrated else 1.0),))
+
+
+def moderator(
+    base: ModelManifest, *, thresholds: Sequence[dict[str, float]], buckets: int = 4096
+) -> Bundle:
+    """Two categories: texts with a z, and texts with a q."""
+    figure = {"value": 0.9, "low": 0.8, "high": 1.0}
+    made = BundleManifest.model_validate(
+        {
+            "name": "moderator",
+            "kind": "moderate",
+            "labels": ("zed", "quirk"),
+            "tiers": [
+                {
+                    "name": "head",
+                    "base": {"name": base.name, "digest": base.digest},
+                    "weights": "head.safetensors",
+                    "calibration": {"temperature": 1.0},
+                    "evaluation": {"n": 9, "metrics": {"micro_f1": figure}},
+                    "moderation": {
+                        "window": 120,
+                        "overlap": 30,
+                        "ngram_buckets": buckets,
+                        "thresholds": thresholds,
+                    },
+                }
+            ],
+            "train_rows": 30,
+            "created": "2025-01-01T00:00:00Z",
+            "made_by": "tests",
+            "files": [{"path": "head.safetensors", "size": 1, "sha256": "b" * 64}],
+        }
+    )
+    weight = np.zeros((2, base.dimension + buckets), np.float32)
+    for row, letter in enumerate("zq"):
+        weight[row, base.dimension + _bucket(letter, buckets)] = 60
+    return Bundle(made, (Head(weight, np.array([-5, -5], np.float32)),))
+
+
+def _bucket(letter: str, buckets: int) -> int:
+    """Where a letter by itself goes: what is common to texts that share only that letter."""
+    one, other, neither = (
+        set(np.flatnonzero(ngram_features([text], buckets)[0]).tolist())
+        for text in (f"{letter}b", f"c{letter}d", "b c d")
+    )
+    (found,) = (one & other) - neither
+    return int(found)
 
 
 def encoder_model(

@@ -479,9 +479,9 @@ def test_codec_proto_states_the_defaults_of_sampling() -> None:
 
 def test_codec_requests_name_a_task_or_bring_a_spec() -> None:
     requests = (
-        (codec.route_request("t", ["x"], 2, False), "route_set"),
+        (codec.route_request("t", ["x"], 2, "refuse", False), "route_set"),
         (codec.decide_request("t", ["x"], False), "question_set"),
-        (codec.extract_request("t", ["x"], "refuse", False), "spec"),
+        (codec.extract_request("t", ["x"], (), "refuse", False), "spec"),
         (codec.transform_request("t", "x", {"a": "b"}), "spec"),
     )
     for request, spec in requests:

@@ -112,8 +112,9 @@ def test_codec_question_set_round_trips(questions: QuestionSet) -> None:
 
 @given(route_sets, st.none() | st.integers(-5, 100))
 def test_codec_route_set_round_trips(routes: RouteSet, top_k: int | None) -> None:
-    request = travel(codec.route_request(routes, ["a"], top_k, False))
+    request = travel(codec.route_request(routes, ["a"], top_k, "truncate", False))
     assert codec.route_set(request.route_set) == routes
+    assert codec.truncation(request.truncation) == "truncate"
     assert (request.top_k if request.HasField("top_k") else None) == top_k
 
 
@@ -161,8 +162,8 @@ def test_codec_decide_refuses_what_cannot_travel(questions: QuestionSet, field: 
 )
 def test_codec_route_refuses_what_cannot_travel(destination: Destination) -> None:
     with pytest.raises(InvalidInput) as caught:
-        codec.route_request(RouteSet("m", (destination,)), ["a"], None, False)
+        codec.route_request(RouteSet("m", (destination,)), ["a"], None, "refuse", False)
     assert caught.value.field == "destinations[0]"
     with pytest.raises(InvalidInput) as caught:
-        codec.route_request(RouteSet("m", ()), ["a", BAD], None, False)
+        codec.route_request(RouteSet("m", ()), ["a", BAD], None, "refuse", False)
     assert caught.value.field == "texts[1]"

@@ -32,7 +32,7 @@ def result(value: Any) -> ExtractResult:
     extraction = Extraction(
         value=value,
         json="" if value is None else write(read(json.dumps(value))),
-        fields=(Field("/a", 0.5, 0, 3, grounded=True), Field("/b", 0.25)),
+        fields=(Field("/a", 0.5, 0, 3, grounded=True, confidence=0.75), Field("/b", 0.25)),
         complete=value is not None,
         input_tokens=9,
         cached_tokens=5,
@@ -81,9 +81,9 @@ def test_codec_extract_deepest_value_can_be_read(part: str) -> None:
     ],
 )
 def test_codec_extract_spec_round_trips(spec: ExtractSpec) -> None:
-    request = travel(codec.extract_request(spec, ["a", "b"], "chunk", True))
+    request = travel(codec.extract_request(spec, ["a", "b"], ["f"], "chunk", True))
     assert codec.extract_spec(request.spec) == spec
-    assert list(request.texts) == ["a", "b"]
+    assert (list(request.texts), list(request.requested)) == (["a", "b"], ["f"])
     assert codec.long_input(request.long_input) == "chunk"
     assert request.partial_results
 
@@ -106,7 +106,16 @@ def test_codec_extract_defaults() -> None:
 )
 def test_codec_extract_request_refuses(spec: ExtractSpec, policy: Any, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        codec.extract_request(spec, ["a"], policy, False)
+        codec.extract_request(spec, ["a"], (), policy, False)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("requested", "field"), [("time", "requested"), (["\ud800"], "requested[0]")]
+)
+def test_codec_extract_request_refuses_requested(requested: Any, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        codec.extract_request("task", ["a"], requested, "refuse", False)
     assert caught.value.field == field
 
 

@@ -88,6 +88,7 @@ RULES: dict[str, Only | Within] = {
             "sprat.tokenizer",
             "sprat.text.*",
             "sprat.batching",
+            "sprat.tagger",
             "sprat.head",
             "sprat.engine.*",
             "sprat.train.*",
@@ -114,6 +115,7 @@ RULES: dict[str, Only | Within] = {
         ("llama_cpp.*", "llguidance.*", "gguf.*"),
         ("sprat.engine.llama*", "sprat.quantize.gguf*", BENCHMARKS),
     ),
+    "remote knows the HTTP client": Only(("httpx2.*",), ("sprat.remote",)),
     "only programs import cli": Only(
         ("sprat.cli.*",), ("sprat.cli.*", "sprat.demo.*", "sprat.__main__")
     ),

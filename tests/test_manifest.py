@@ -79,6 +79,13 @@ def bundle(**changes: Any) -> BundleManifest:
     return BundleManifest(**{**fields, **changes})
 
 
+def moderator(*thresholds: dict[str, Any], **changes: Any) -> BundleManifest:
+    section = {"window": 300, "overlap": 75, "ngram_buckets": 4096, "thresholds": thresholds}
+    return bundle(
+        kind="moderate", labels=("spam",), tiers=(tier(moderation={**section, **changes}),)
+    )
+
+
 def adapter(**changes: Any) -> AdapterManifest:
     fields: dict[str, Any] = {
         "name": "polite",
@@ -106,7 +113,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "document", [model(), bundle(), adapter()], ids=["model", "bundle", "adapter"]
+    "document",
+    [model(), bundle(), moderator({"flag_at": 0.4, "block_at": None}), adapter()],
+    ids=["model", "bundle", "moderator", "adapter"],
 )
 def test_manifest_round_trips(tmp_path: Path, document: Any) -> None:
     path = tmp_path / "document.json"
@@ -196,6 +205,11 @@ def test_manifest_read_missing_and_unreadable(tmp_path: Path) -> None:
         {"tiers": (tier(accept_at=float("nan")),)},
         {"tiers": (tier(base={"name": "m", "digest": "short"}),)},
         {"tiers": (tier(name="large"),)},
+        {"kind": "route"},
+        {"route": {"targets": {"bug": "a", "praise": "b"}}},
+        {"kind": "route", "route": {"targets": {"bug": "a"}}},
+        {"kind": "route", "route": {"targets": {"bug": "a", "praise": ""}}},
+        {"kind": "route", "route": {"targets": {"bug": "a", "praise": "b", "more": "c"}}},
     ],
     ids=str,
 )
@@ -205,19 +219,56 @@ def test_manifest_bundle_refuses_what_cannot_be_served(change: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
+    ("thresholds", "change", "message"),
+    [
+        ([], {}, "0 thresholds for 1 labels"),
+        ([{"flag_at": 0.5}] * 2, {}, "2 thresholds for 1 labels"),
+        ([{"flag_at": 0.5, "block_at": 0.4}], {}, "block_at 0.4 is below flag_at 0.5"),
+        ([{"flag_at": 0.0}], {}, "greater than 0"),
+        ([{"flag_at": float("nan")}], {}, "less than or equal to 1"),
+        ([{"flag_at": 0.5}], {"overlap": 300}, "overlap 300 is not below window 300"),
+        ([{"flag_at": 0.5}], {"window": 0}, "greater than or equal to 1"),
+        ([{"flag_at": 0.5}], {"ngram_buckets": 100}, "no power of two"),
+        ([{"flag_at": 0.5}], {"ngram_buckets": 1}, "no power of two"),
+    ],
+)
+def test_manifest_moderator_refuses_what_cannot_be_served(
+    thresholds: list[dict[str, float]], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        moderator(*thresholds, **change)
+
+
+def test_manifest_has_a_section_moderation_where_it_moderates() -> None:
+    made = moderator({"flag_at": 0.5})
+    with pytest.raises(ValueError, match="section moderation"):
+        bundle(tiers=made.tiers)
+    with pytest.raises(ValueError, match="section moderation"):
+        bundle(kind="moderate")
+    assert made.version != moderator({"flag_at": 0.6}).version
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"pooling": None},
         {"dimension": 0},
         {"engine": "llama"},
         {"kind": "generative"},
+        {"kind": "generative", "engine": "static", "pooling": None, "dimension": 0},
+        {"engine": "static", "dimension": 0},
     ],
     ids=str,
 )
 def test_manifest_model_refuses_fields_that_contradict_each_other(change: dict[str, Any]) -> None:
-    """What `model.load` relies on: a ct2 encoder has pooling and dimension; llama generates."""
+    """What `model.load` relies on: an encoder has pooling and dimension; llama generates."""
     with pytest.raises(ValueError, match="validation error"):
         model(**change)
+
+
+def test_manifest_model_takes_a_static_encoder() -> None:
+    made = model(engine="static", weights="model.safetensors", source_weights=None)
+    assert (made.kind, made.engine) == ("encoder", "static")
 
 
 def test_manifest_model_takes_a_generative_one() -> None:
@@ -278,8 +329,15 @@ def test_manifest_bundle_version_changes_with_all_that_answers_depend_on() -> No
         bundle(tiers=(tier(base={"name": "minilm-l6", "digest": "f" * 64}),)).version,
         bundle(tiers=(tier(), tier(name="finetune", weights="f.safetensors"))).version,
         bundle(files=(entry("head.safetensors", "e", 3),)).version,
+        *(
+            bundle(
+                kind="route",
+                route={"targets": {"bug": "a", "praise": target}, "default_target": default},
+            ).version
+            for target, default in (("b", ""), ("b", "c"), ("c", "b"))
+        ),
     }
-    assert len(versions) == 8
+    assert len(versions) == 11
 
 
 def test_manifest_bundle_version_stays_where_only_the_report_differs() -> None:

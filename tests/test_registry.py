@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import bundle, no_leaked_threads
+from doubles import bundle, moderator, no_leaked_threads
 from tiny_models import encoder_files, write_files
 
 from sprat.budget import ComputePermits
@@ -21,11 +21,14 @@ from sprat.errors import (
     SpratError,
     StaleBundle,
 )
+from sprat.head import Head
+from sprat.manifest import Route
 from sprat.pull import pull
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool
 from sprat.store import Store
 from sprat.task_config import ClassifyTaskConfig, TaskConfig
+from sprat.tasks.route import RouteTask
 from sprat.values import Label
 
 ENCODER, TASK = "tiny-encoder", "letters"
@@ -96,6 +99,22 @@ def test_registry_bundle_by_path(store: Store, permits: ComputePermits, pool: Co
     registry.close()
 
 
+def test_registry_route_bundle_is_a_route_task(
+    store: Store, permits: ComputePermits, pool: ComputePool, tmp_path: Path
+) -> None:
+    made = bundle(store.model(ENCODER)[0])
+    route = Route(targets=dict.fromkeys(made.manifest.labels, "ops"))
+    manifest = made.manifest.model_copy(update={"kind": "route", "route": route})
+    Bundle(manifest, made.heads).save(tmp_path, report="{}")
+    config = Config(tasks={"routes": TaskConfig(bundle=str(tmp_path), accept_at=0.5)})
+    registry = load(config, store, permits, pool)
+    task = registry.task("routes")
+    assert isinstance(task, RouteTask)
+    assert (task.info.kind, task.info.accept_at, task.info.calibrated) == ("route", 0.5, True)
+    assert task.info.version != bundle(store.model(ENCODER)[0]).manifest.version
+    registry.close()
+
+
 def test_registry_unknown_names_offer_the_known(
     store: Store, permits: ComputePermits, pool: ComputePool
 ) -> None:
@@ -162,6 +181,37 @@ def test_registry_threshold_without_calibration(
     load(Config(tasks=tasks(letters=None)), store, permits, pool).close()
     with no_leaked_threads(), pytest.raises(ConfigError, match=r"tasks\.letters\.accept_at"):
         load(Config(tasks=tasks(letters=0.5)), store, permits, pool)
+
+
+def test_registry_moderate_task_has_thresholds_of_its_own(
+    tmp_path: Path, permits: ComputePermits, pool: ComputePool
+) -> None:
+    store = build_store(tmp_path)
+    base, _ = store.model(ENCODER)
+    made = moderator(base, thresholds=[{"flag_at": 0.5}] * 2)
+    store.add_bundle("moderator", lambda path: made.save(path, report="{}"))
+    task = TaskConfig(bundle="moderator")
+    registry = load(Config(tasks={"m": task}), store, permits, pool)
+    assert registry.task("m").info.kind == "moderate"
+    registry.close()
+    with (
+        no_leaked_threads(),
+        pytest.raises(ConfigError, match=r"tasks\.m\.accept_at: expected none"),
+    ):
+        load(Config(tasks={"m": task.model_copy(update={"accept_at": 0.5})}), store, permits, pool)
+
+
+def test_registry_moderator_of_another_width_is_corrupt(
+    tmp_path: Path, permits: ComputePermits, pool: ComputePool
+) -> None:
+    store = build_store(tmp_path)
+    base, _ = store.model(ENCODER)
+    made = moderator(base, thresholds=[{"flag_at": 0.5}] * 2)
+    (head,) = made.heads
+    cut = Bundle(made.manifest, (Head(np.ascontiguousarray(head.weight[:, 1:]), head.bias),))
+    store.add_bundle("moderator", lambda path: cut.save(path, report="{}"))
+    with pytest.raises(CorruptFile, match=r"columns, but vectors .* and there are 4096 n-grams"):
+        load(Config(tasks={"m": TaskConfig(bundle="moderator")}), store, permits, pool)
 
 
 def test_registry_named_task_needs_a_generative_model(

@@ -440,3 +440,57 @@ def test_scheduler_encode_leaves_nobody_waiting_when_a_worker_breaks(
         pass
     assert "model m failed" in caplog.text
     scheduler.close()
+
+
+# -- states of tokens ------------------------------------------------------------------------
+
+
+class StatesCall(Call):
+    """One request for the states of tokens."""
+
+    def __init__(self, *rows: list[int]) -> None:
+        super().__init__(*rows)
+        self.states: list[FloatArray] = [np.empty((0, 4), np.float32)] * len(rows)
+        self.work.vectors = self.states
+
+    def check(self) -> None:
+        self.wait()
+        assert self.work.error is None
+        for row, states in zip(self.rows, self.states, strict=True):
+            np.testing.assert_array_equal(states, [vector([token]) for token in row])
+        assert self.ends == 1
+
+
+def test_scheduler_encode_answers_with_the_states_of_the_tokens(make: Make) -> None:
+    scheduler = make()
+    call = StatesCall([1], [2, 3], [4, 5, 6])
+    scheduler.submit(call.work)
+    call.check()
+
+
+def test_scheduler_encode_keeps_vectors_and_states_in_batches_of_their_own(
+    make: Make, encoder: Encoder
+) -> None:
+    scheduler = make(threads=1)
+    first = occupy(scheduler, encoder, 1)
+    calls = [(StatesCall if n % 3 else Call)([n, n + 1], [n + 2]) for n in range(12)]
+    for call in calls:
+        scheduler.submit(call.work)
+    encoder.gate.set()
+    for call in (*first, *calls):
+        call.check()
+    for _, rows in encoder.calls[1:]:
+        kinds = {isinstance(call, StatesCall) for call in calls for row in call.rows if row in rows}
+        assert len(kinds) == 1
+    # Neighbours of one kind still share a batch.
+    assert len(encoder.calls) < 1 + len(calls)
+
+
+def test_scheduler_encode_states_of_a_failed_batch_are_an_error(
+    make: Make, encoder: Encoder
+) -> None:
+    encoder.failure = lambda rows: EngineError("broken")
+    scheduler = make()
+    call = StatesCall([1, 2], [3])
+    scheduler.submit(call.work)
+    assert call.check_error(EngineError).message == "broken"

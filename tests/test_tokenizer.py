@@ -275,3 +275,25 @@ def test_tokenizer_cut_rows_are_what_the_library_makes(tokenizer: Tokenizer, min
     text = "The first rule of the crossing was never to fight the river, nor to wait for it."
     (ids,), _ = tokenizer.encode_within([text], 16)
     assert ids.tolist() == expected.encode(text).ids
+
+
+# -- where tokens stand ----------------------------------------------------------------------
+
+
+def test_tokenizer_spans_are_code_points_of_the_text(tokenizer: Tokenizer) -> None:
+    text = "\ufeffTable for Zoe\u0308 \U0001f600\r\nat\u00a07:30pm"
+    ((ids, spans),) = tokenizer.encode_spans([text])
+    assert ids.tolist() == encode(tokenizer, text)
+    assert (spans.dtype, spans.shape) == (np.int32, (len(ids), 2))
+    assert spans[0].tolist() == spans[-1].tolist() == [0, 0]
+    found = [text[start:end] for start, end in spans[1:-1].tolist()]
+    assert "".join(found).replace("\u0308", "") == "TableforZoe\U0001f600at7:30pm"
+    assert found[-4:] == ["7", ":", "30", "pm"]
+
+
+def test_tokenizer_spans_of_texts_of_any_length(tokenizer: Tokenizer) -> None:
+    texts = ["a", "\u00ad", "long text " * 400]
+    encoded = tokenizer.encode_spans(texts)
+    assert [ids.tolist() for ids, _ in encoded] == [encode(tokenizer, text) for text in texts]
+    assert [len(spans) for _, spans in encoded] == [3, 2, 802]
+    assert tokenizer.encode_spans([]) == []

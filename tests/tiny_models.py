@@ -109,7 +109,10 @@ def gguf_file(
     context_length: int = POSITIONS,
     chat_template: str | None = None,
 ) -> bytes:
-    """A random one-layer llama in float32, with a token for each byte and one for a space."""
+    """A random one-layer llama in float32, with a token for each byte and one for a space.
+
+    As a ``qwen2`` it has what this has beside: biases; as a ``qwen3`` norms of Q and K.
+    """
     path = folder / "written.gguf"
     draw = np.random.default_rng(7)
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581"]
@@ -123,6 +126,9 @@ def gguf_file(
     writer.add_head_count_kv(HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(WIDTH // HEADS)
+    if architecture == "qwen3":
+        writer.add_key_length(WIDTH // HEADS)
+        writer.add_value_length(WIDTH // HEADS)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
@@ -145,6 +151,11 @@ def gguf_file(
         writer.add_tensor(f"{name}.weight", draw.normal(0, 0.1, shape).astype(np.float32))
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
+    for part in ("q", "k", "v") if architecture == "qwen2" else ():
+        bias = draw.normal(0, 0.1, WIDTH).astype(np.float32)
+        writer.add_tensor(f"blk.0.attn_{part}.bias", bias)
+    for part in ("q", "k") if architecture == "qwen3" else ():
+        writer.add_tensor(f"blk.0.attn_{part}_norm.weight", np.ones(WIDTH // HEADS, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

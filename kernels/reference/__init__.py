@@ -32,6 +32,7 @@ from sprat.kernels.reference.ngram import NgramIndex
 from sprat.kernels.reference.packing import length_order, pack
 from sprat.kernels.reference.pooling import pool
 from sprat.kernels.reference.sampling import sample
+from sprat.kernels.reference.static import Embedded, StaticEmbedding
 from sprat.kernels.reference.stop import StopMatcher
 from sprat.kernels.reference.tagging import viterbi
 from sprat.kernels.reference.trie import score_trie
@@ -40,8 +41,10 @@ from sprat.kernels.reference.wordpiece import Ragged, WordPiece
 from sprat.kernels.reference.wordpiece_settings import WordPieceSettings
 
 __all__ = [
+    "Embedded",
     "NgramIndex",
     "Ragged",
+    "StaticEmbedding",
     "StopMatcher",
     "Utf8Stream",
     "WordPiece",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,19 +14,22 @@ from sprat.kernels.reference.checks import (
     check_offsets,
 )
 
+Table: TypeAlias = npt.NDArray[np.int8] | npt.NDArray[np.float16] | npt.NDArray[np.float32]
+
 
 def embedding_bag(
     ids_n: npt.NDArray[np.int32],
     offsets: npt.NDArray[np.int64],
-    table_vh: npt.NDArray[np.int8] | npt.NDArray[np.float16],
+    table_vh: Table,
     weights_v: npt.NDArray[np.float32] | None = None,
     normalize: bool = True,
+    rows_v: npt.NDArray[np.int32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Average the table's rows of each text's tokens.
 
     Text b has the n tokens ``ids[offsets[b]:offsets[b + 1]]``::
 
-        e[b] = sum over its ids i of (weights[i] * table[i]) / n
+        e[b] = sum over its ids i of (weights[i] * table[rows[i]]) / n
 
     and, when `normalize` is set, ``e[b] / sqrt(sum(e[b] ** 2))``. Sums over tokens run in float32
     in their order, the norm is taken in float64, as in `pool`. The sum is divided by the number of
@@ -36,13 +41,15 @@ def embedding_bag(
         The tokens of all texts, one text after the other, each in [0, V).
     offsets : int64[B + 1]
         Where each text starts, and the end of the last: from 0, ascending, to N.
-    table_vh : int8[V, H] or float16[V, H]
-        A row for each token of the vocabulary.
+    table_vh : int8[V, H], float16[V, H] or float32[V, H]
+        A row for each token of the vocabulary; with `rows_v`, any number of rows.
     weights_v : float32[V], optional
-        What each row is multiplied by: the scale of a quantized table (of all of it, or of each
-        row) times the weight of the token. 1 by default.
+        What each token's row is multiplied by: the scale of a quantized table (of all of it, or of
+        each row) times the weight of the token. 1 by default.
     normalize : bool, default True
         Scale each vector to length 1. A zero vector stays zero.
+    rows_v : int32[V], optional
+        The row of each token, where tokens share rows. By default token i has row i.
 
     Returns
     -------
@@ -55,8 +62,8 @@ def embedding_bag(
     TypeError
         An argument of another type or dtype.
     ValueError
-        An array of another shape or layout, offsets that do not ascend from 0 to N, or an id
-        outside the table.
+        An array of another shape or layout, offsets that do not ascend from 0 to N, or an id or a
+        row outside the table.
 
     References
     ----------
@@ -73,26 +80,18 @@ def embedding_bag(
     """
     check_array("ids_n", ids_n, np.int32, 1)
     check_offsets("offsets", offsets, ids_n.shape[0])
-    dtype = getattr(table_vh, "dtype", None)
-    check_array("table_vh", table_vh, np.float16 if dtype == np.float16 else np.int8, 2)
-    rows, width = table_vh.shape
-    if weights_v is not None:
-        check_array("weights_v", weights_v, np.float32, 1)
-        if weights_v.shape[0] != rows:
-            raise ValueError(
-                f"weights_v: expected {rows} weights, one for each row of table_vh,"
-                f" got {weights_v.shape[0]}"
-            )
+    vocabulary = check_table(table_vh, weights_v, rows_v)
     check_bool("normalize", normalize)
-    check_ids("ids_n", ids_n, rows)
+    check_ids("ids_n", ids_n, vocabulary)
 
-    vectors_bh = np.zeros((offsets.shape[0] - 1, width), dtype=np.float32)
+    vectors_bh = np.zeros((offsets.shape[0] - 1, table_vh.shape[1]), dtype=np.float32)
     with np.errstate(all="ignore"):
         for vector_h, start, end in zip(vectors_bh, offsets[:-1], offsets[1:], strict=True):
             if start == end:
                 continue
             for token in ids_n[start:end]:
-                row_h = table_vh[token].astype(np.float32)
+                row = token if rows_v is None else rows_v[token]
+                row_h = table_vh[row].astype(np.float32)
                 vector_h += row_h if weights_v is None else row_h * weights_v[token]
             vector_h /= np.float32(end - start)
             if normalize:
@@ -101,3 +100,34 @@ def embedding_bag(
                 if norm != 0:
                     vector_h[:] = wide_h / norm
     return vectors_bh
+
+
+def check_table(table_vh: Any, weights_v: Any, rows_v: Any) -> int:
+    """Refuse what is no table with its weights and rows; see `embedding_bag`.
+
+    Returns
+    -------
+    int
+        How many tokens it is for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `embedding_bag` raises them.
+    """
+    dtype = getattr(table_vh, "dtype", None)
+    kinds = (np.float16, np.float32)
+    check_array("table_vh", table_vh, next((k for k in kinds if dtype == k), np.int8), 2)
+    vocabulary, of = table_vh.shape[0], "row of table_vh"
+    if rows_v is not None:
+        check_array("rows_v", rows_v, np.int32, 1)
+        check_ids("rows_v", rows_v, vocabulary)
+        vocabulary, of = rows_v.shape[0], "value of rows_v"
+    if weights_v is not None:
+        check_array("weights_v", weights_v, np.float32, 1)
+        if weights_v.shape[0] != vocabulary:
+            raise ValueError(
+                f"weights_v: expected {vocabulary} weights, one for each {of},"
+                f" got {weights_v.shape[0]}"
+            )
+    return int(vocabulary)

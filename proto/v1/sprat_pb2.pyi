@@ -20,6 +20,13 @@ class Scoring(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCORING_CONSTRAINED: _ClassVar[Scoring]
     SCORING_FULL: _ClassVar[Scoring]
 
+class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTION_UNSPECIFIED: _ClassVar[Action]
+    ACTION_ALLOW: _ClassVar[Action]
+    ACTION_FLAG: _ClassVar[Action]
+    ACTION_BLOCK: _ClassVar[Action]
+
 class QuestionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     QUESTION_KIND_UNSPECIFIED: _ClassVar[QuestionKind]
@@ -51,6 +58,10 @@ TRUNCATION_END: Truncation
 SCORING_UNSPECIFIED: Scoring
 SCORING_CONSTRAINED: Scoring
 SCORING_FULL: Scoring
+ACTION_UNSPECIFIED: Action
+ACTION_ALLOW: Action
+ACTION_FLAG: Action
+ACTION_BLOCK: Action
 QUESTION_KIND_UNSPECIFIED: QuestionKind
 QUESTION_KIND_CHOICE: QuestionKind
 QUESTION_KIND_SCORE: QuestionKind
@@ -215,18 +226,20 @@ class RouteSet(_message.Message):
     def __init__(self, model: _Optional[str] = ..., destinations: _Optional[_Iterable[_Union[Destination, _Mapping]]] = ..., instructions: _Optional[str] = ..., scoring: _Optional[_Union[Scoring, str]] = ..., normalize_length: _Optional[bool] = ..., correct_prior: _Optional[bool] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class RouteRequest(_message.Message):
-    __slots__ = ("task", "texts", "top_k", "partial_results", "route_set")
+    __slots__ = ("task", "texts", "top_k", "partial_results", "route_set", "truncation")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
     ROUTE_SET_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     task: str
     texts: _containers.RepeatedScalarFieldContainer[str]
     top_k: int
     partial_results: bool
     route_set: RouteSet
-    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., partial_results: _Optional[bool] = ..., route_set: _Optional[_Union[RouteSet, _Mapping]] = ...) -> None: ...
+    truncation: Truncation
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., partial_results: _Optional[bool] = ..., route_set: _Optional[_Union[RouteSet, _Mapping]] = ..., truncation: _Optional[_Union[Truncation, str]] = ...) -> None: ...
 
 class Routing(_message.Message):
     __slots__ = ("target", "classification")
@@ -251,6 +264,60 @@ class RouteResponse(_message.Message):
     calibrated: bool
     timings: Timings
     def __init__(self, results: _Optional[_Iterable[_Union[Routing, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class ModerateRequest(_message.Message):
+    __slots__ = ("task", "texts", "partial_results")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    partial_results: bool
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., partial_results: _Optional[bool] = ...) -> None: ...
+
+class CategoryScore(_message.Message):
+    __slots__ = ("category", "probability", "action", "start", "end")
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    category: str
+    probability: float
+    action: Action
+    start: int
+    end: int
+    def __init__(self, category: _Optional[str] = ..., probability: _Optional[float] = ..., action: _Optional[_Union[Action, str]] = ..., start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
+class Moderation(_message.Message):
+    __slots__ = ("action", "category", "categories", "chunks", "input_tokens")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    action: Action
+    category: str
+    categories: _containers.RepeatedCompositeFieldContainer[CategoryScore]
+    chunks: int
+    input_tokens: int
+    def __init__(self, action: _Optional[_Union[Action, str]] = ..., category: _Optional[str] = ..., categories: _Optional[_Iterable[_Union[CategoryScore, _Mapping]]] = ..., chunks: _Optional[int] = ..., input_tokens: _Optional[int] = ...) -> None: ...
+
+class ModerateResponse(_message.Message):
+    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[Moderation]
+    errors: _containers.RepeatedCompositeFieldContainer[ItemError]
+    model: ModelVersion
+    task_version: str
+    calibrated: bool
+    timings: Timings
+    def __init__(self, results: _Optional[_Iterable[_Union[Moderation, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class Question(_message.Message):
     __slots__ = ("name", "text", "kind", "options")
@@ -347,32 +414,36 @@ class ExtractSpec(_message.Message):
     def __init__(self, model: _Optional[str] = ..., schema: _Optional[str] = ..., instructions: _Optional[str] = ..., require_grounding: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class ExtractRequest(_message.Message):
-    __slots__ = ("task", "texts", "long_input", "partial_results", "spec")
+    __slots__ = ("task", "texts", "long_input", "partial_results", "spec", "requested")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     LONG_INPUT_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_FIELD_NUMBER: _ClassVar[int]
     task: str
     texts: _containers.RepeatedScalarFieldContainer[str]
     long_input: LongInput
     partial_results: bool
     spec: ExtractSpec
-    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., long_input: _Optional[_Union[LongInput, str]] = ..., partial_results: _Optional[bool] = ..., spec: _Optional[_Union[ExtractSpec, _Mapping]] = ...) -> None: ...
+    requested: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., long_input: _Optional[_Union[LongInput, str]] = ..., partial_results: _Optional[bool] = ..., spec: _Optional[_Union[ExtractSpec, _Mapping]] = ..., requested: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Field(_message.Message):
-    __slots__ = ("path", "score", "start", "end", "grounded")
+    __slots__ = ("path", "score", "start", "end", "grounded", "confidence")
     PATH_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     GROUNDED_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     path: str
     score: float
     start: int
     end: int
     grounded: bool
-    def __init__(self, path: _Optional[str] = ..., score: _Optional[float] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., grounded: _Optional[bool] = ...) -> None: ...
+    confidence: float
+    def __init__(self, path: _Optional[str] = ..., score: _Optional[float] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., grounded: _Optional[bool] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Extraction(_message.Message):
     __slots__ = ("value", "json", "fields", "complete", "abstained", "input_tokens", "cached_tokens", "output_tokens", "forced_tokens", "chunks")

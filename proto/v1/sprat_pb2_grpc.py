@@ -44,6 +44,11 @@ class SpratStub:
                 request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteRequest.SerializeToString,
                 response_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteResponse.FromString,
                 _registered_method=True)
+        self.Moderate = channel.unary_unary(
+                '/sprat.v1.Sprat/Moderate',
+                request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ModerateRequest.SerializeToString,
+                response_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ModerateResponse.FromString,
+                _registered_method=True)
         self.Decide = channel.unary_unary(
                 '/sprat.v1.Sprat/Decide',
                 request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.DecideRequest.SerializeToString,
@@ -103,6 +108,14 @@ class SpratServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Moderate(self, request, context):
+        """Says which categories of a moderate task each text falls into, what to do about it, and where in
+        the text the reason stands. Long texts are scanned in windows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Decide(self, request, context):
         """Answers several questions about each text with probabilities; generates nothing.
         """
@@ -111,7 +124,7 @@ class SpratServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Extract(self, request, context):
-        """Fills the fields of a JSON Schema from each text, and says where in the text they stand.
+        """Finds the fields of a task or a JSON Schema in each text, and says where in the text they stand.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +184,11 @@ def add_SpratServicer_to_server(servicer, server):
                     servicer.Route,
                     request_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteRequest.FromString,
                     response_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteResponse.SerializeToString,
+            ),
+            'Moderate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Moderate,
+                    request_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ModerateRequest.FromString,
+                    response_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ModerateResponse.SerializeToString,
             ),
             'Decide': grpc.unary_unary_rpc_method_handler(
                     servicer.Decide,
@@ -267,6 +285,33 @@ class Sprat:
             '/sprat.v1.Sprat/Route',
             sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteRequest.SerializeToString,
             sprat_dot_proto_dot_v1_dot_sprat__pb2.RouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Moderate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprat.v1.Sprat/Moderate',
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.ModerateRequest.SerializeToString,
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.ModerateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,10 +13,17 @@ from sprat.cli import (
     adapters,
     bulk,
     decide,
+    distil,
     doctor,
     evaluate,
+    evaluate_transform,
     extract,
+    inspect,
+    moderate,
+    quantize,
+    route,
     serving,
+    static,
     store_commands,
     train,
     transform,
@@ -73,13 +80,21 @@ def _root(
 app.command(rich_help_panel="Models")(store_commands.pull)
 app.command(rich_help_panel="Models")(store_commands.models)
 app.command(rich_help_panel="Models")(store_commands.remove)
+app.command(rich_help_panel="Models")(quantize.quantize)
+app.command(rich_help_panel="Models")(static.static)
 app.add_typer(adapters.app, name="adapters", rich_help_panel="Models")
 app.command(rich_help_panel="Training")(train.train)
 app.command("eval", rich_help_panel="Training")(evaluate.evaluate)
+app.command(rich_help_panel="Training")(inspect.inspect)
+app.command("eval-transform", rich_help_panel="Training")(evaluate_transform.evaluate_transform)
+app.command(rich_help_panel="Training")(distil.label)
+app.command(rich_help_panel="Training")(distil.synthesize)
 app.command(rich_help_panel="Serving")(serving.serve)
 app.command(rich_help_panel="Serving")(serving.token)
 app.command(rich_help_panel="Serving")(serving.bench)
 app.command(rich_help_panel="Use")(use.classify)
+app.command(rich_help_panel="Use")(moderate.moderate)
+app.command(rich_help_panel="Use")(route.route)
 app.command(rich_help_panel="Use")(decide.decide)
 app.command(rich_help_panel="Use")(extract.extract)
 app.command(rich_help_panel="Use")(transform.transform)

@@ -18,12 +18,14 @@ from sprat.values import (
     ClassifyResult,
     Extraction,
     ExtractResult,
+    ModerateResult,
+    Moderation,
     RouteResult,
     Routing,
     Truncation,
 )
 
-Result = ClassifyResult | RouteResult | ExtractResult
+Result = ClassifyResult | RouteResult | ModerateResult | ExtractResult
 
 BATCH = 64
 
@@ -45,12 +47,13 @@ def run(
     tls_ca: TlsCa = None,
     as_json: Json = False,
 ) -> None:
-    """Classify every line of a JSONL file, or route or extract from it, as the task does.
+    """Classify every line of a JSONL file, or route, moderate or extract, as the task does.
 
     Each answer line has `line`, `label`, `confidence`, `scores`, and the `id` of its input line if
     it has one; those of a route task have a `target` too, those of an extract task `value` and
-    `fields`. An input that cannot be answered gets `error` instead and the run goes on. Run the
-    same command again after an interruption: it continues after the last whole answer.
+    `fields`, those of a moderate task `action`, `category` and `categories` instead. An input that
+    cannot be answered gets `error` instead and the run goes on. Run the same command again after an
+    interruption: it continues after the last whole answer.
     """
     lines = _count_lines(source)
     done = 0 if restart else _resume(out)
@@ -71,7 +74,9 @@ def run(
             usable = [text for text in texts if isinstance(text, str)]
             result: Result | None = None
             if usable and kinds.get(name) == "route":
-                result = verbs.route(name, usable, partial=True)
+                result = verbs.route(name, usable, partial=True, truncation=truncation)
+            elif usable and kinds.get(name) == "moderate":
+                result = verbs.moderate(name, usable, partial=True)
             elif usable and kinds.get(name) == "extract":
                 result = verbs.extract(name, usable, partial=True)
             elif usable:
@@ -161,9 +166,15 @@ def _write(answers: IO[str], batch: list[tuple[int, dict[str, Any]]], result: Re
     return failed
 
 
-def _answer(item: Classification | Routing | Extraction) -> dict[str, Any]:
+def _answer(item: Classification | Routing | Extraction | Moderation) -> dict[str, Any]:
     if isinstance(item, Routing):
         return {"target": item.target, **_answer(item.classification)}
+    if isinstance(item, Moderation):
+        return {
+            "action": item.action,
+            "category": item.category,
+            "categories": [asdict(each) for each in item.categories],
+        }
     if isinstance(item, Extraction):
         return {
             "value": item.value,

@@ -1,4 +1,4 @@
-"""Sentence vectors for training and evaluation, with a progress bar."""
+"""Sentence vectors and token states for training and evaluation, with a progress bar."""
 
 from __future__ import annotations
 
@@ -9,29 +9,57 @@ import numpy as np
 import typer
 
 from sprat.cli.output import Bar
-from sprat.values import FloatArray
+from sprat.values import FloatArray, IntArray, TokenStates
 
 if TYPE_CHECKING:
     from sprat.inprocess import Runtime
+    from sprat.train.features import EmbeddingCache
 
 EMBED_BATCH = 256
 
 
-def embedder(runtime: Runtime, model: str, bar: Bar) -> Callable[[Sequence[str]], FloatArray]:
-    """A function from texts to vectors; texts that are too long are cut, and it says how many."""
+def embedder(
+    runtime: Runtime, model: str, bar: Bar, cache: EmbeddingCache | None = None
+) -> Callable[[Sequence[str]], FloatArray]:
+    """A function from different texts to vectors, which are kept in ``cache`` if there is one.
 
-    def embed(texts: Sequence[str]) -> FloatArray:
+    Texts that are too long are cut, and it says how many.
+    """
+
+    def compute(texts: Sequence[str]) -> tuple[FloatArray, IntArray]:
         parts = []
-        cut = 0
+        dropped = []
         bar.phase(f"embed {len(texts)} texts", total=len(texts))
         for start in range(0, len(texts), EMBED_BATCH):
             batch = texts[start : start + EMBED_BATCH]
             result = runtime.embed(model, batch, truncation="truncate")
             parts.append(result.vectors)
-            cut += int(np.count_nonzero(result.dropped_tokens))
+            dropped.append(result.dropped_tokens)
             bar.advance(len(batch))
-        if cut:
+        return np.concatenate(parts), np.concatenate(dropped)
+
+    def embed(texts: Sequence[str]) -> FloatArray:
+        vectors, dropped = compute(texts) if cache is None else cache.embed(texts, compute)
+        if cut := int(np.count_nonzero(dropped)):
             typer.echo(f"{cut} of {len(texts)} texts were too long and were cut", err=True)
-        return np.concatenate(parts)
+        return vectors
 
     return embed
+
+
+def state_reader(
+    runtime: Runtime, model: str, bar: Bar
+) -> Callable[[Sequence[str]], list[TokenStates]]:
+    """A function from texts to the states of their tokens; each different text is read once."""
+
+    def read(texts: Sequence[str]) -> list[TokenStates]:
+        different = list(dict.fromkeys(texts))
+        made: dict[str, TokenStates] = {}
+        bar.phase(f"read {len(different)} texts", total=len(different))
+        for start in range(0, len(different), EMBED_BATCH):
+            batch = different[start : start + EMBED_BATCH]
+            made.update(zip(batch, runtime.token_states(model, batch), strict=True))
+            bar.advance(len(batch))
+        return [made[text] for text in texts]
+
+    return read

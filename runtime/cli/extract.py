@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sprat.cli.connect import connect, require_server
+from sprat.cli.connect import connect, task_name
 from sprat.cli.output import (
     Json,
     Server,
@@ -20,15 +20,17 @@ from sprat.cli.output import (
     read_file,
     read_texts,
 )
+from sprat.errors import InvalidInput
 from sprat.text.leaves import leaves, pointer, read
-from sprat.values import ExtractResult, ExtractSpec, Field
+from sprat.values import ExtractResult, ExtractSpec, Field, LongInput
 
 
 def extract(
-    model: Annotated[
+    task: Annotated[
         str,
         typer.Argument(
-            help="A generative model, such as smollm2-135m; or an extract task of the server."
+            help="An extract task of the server; without one, a bundle by name or path. "
+            "With --schema, a generative model."
         ),
     ],
     texts: Annotated[
@@ -41,6 +43,14 @@ def extract(
     instructions: Annotated[
         str, typer.Option("--instructions", help="What the texts are and what to look for.")
     ] = "",
+    requested: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--requested",
+            metavar="FIELD",
+            help="A field that the texts were asked for, for a trained task; may be repeated.",
+        ),
+    ] = None,
     require_grounding: Annotated[
         bool,
         typer.Option(
@@ -56,21 +66,36 @@ def extract(
     tls_ca: TlsCa = None,
     as_json: Json = False,
 ) -> None:
-    """Fill the fields of a JSON Schema from each text; show where in the text they stand."""
-    spec: str | ExtractSpec = model
-    if schema is None:
-        require_server(server, "a schema with --schema")
-    else:
+    """Find fields in each text and show where they stand: by a trained task, or a JSON Schema.
+
+    A trained task finds spans of the text, each with a calibrated confidence. With --schema, a
+    generative model fills the schema; its scores are its own.
+    """
+    given = read_texts(texts)
+    long_input: LongInput = "chunk" if chunk else "refuse"
+    if schema is not None:
+        if requested:
+            raise InvalidInput("--requested: of no use with --schema", field="requested")
         spec = ExtractSpec(
-            model,
+            task,
             read_file(schema, "--schema"),
             instructions,
             require_grounding=require_grounding,
             max_tokens=max_tokens,
         )
-    given = read_texts(texts)
-    with connect(server, models=[model], token=token, tls_ca=tls_ca) as verbs:
-        result = verbs.extract(spec, given, long_input="chunk" if chunk else "refuse")
+        with connect(server, models=[task], token=token, tls_ca=tls_ca) as verbs:
+            result = verbs.extract(spec, given, long_input=long_input)
+    else:
+        for option, value in (
+            ("instructions", instructions),
+            ("require-grounding", require_grounding),
+        ):
+            if value:
+                raise InvalidInput(f"--{option}: expected --schema beside it", field=option)
+        with connect(server, tasks=[task], token=token, tls_ca=tls_ca) as verbs:
+            result = verbs.extract(
+                task_name(task, server), given, requested=requested or (), long_input=long_input
+            )
     if as_json:
         print_json(asdict(result))
     else:
@@ -86,8 +111,14 @@ def _report(result: ExtractResult) -> None:
             rows.append((index, "", "(abstained)" if item.abstained else "(incomplete)", "", ""))
             continue
         values = {pointer(path): leaf.value for path, leaf in leaves(read(item.json))}
-        rows += [(index, f.path, _shown(values[f.path]), f.score, _span(f)) for f in item.fields]
+        rows += [
+            (index, f.path, _shown(values[f.path]), _sureness(f), _span(f)) for f in item.fields
+        ]
     print_table(["text", "path", "value", "score", "span"], rows, right="text score span")
+
+
+def _sureness(field: Field) -> float:
+    return field.score if field.confidence is None else field.confidence
 
 
 def _shown(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sprat.errors import ConfigError
+from sprat.errors import ConfigError, StoreError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 Server = Annotated[
@@ -149,3 +150,20 @@ def read_texts(given: Sequence[str] | None, what: str = "texts") -> list[str]:
     except UnicodeDecodeError as error:
         raise typer.BadParameter(f"stdin is not UTF-8 (byte {error.start})") from None
     return [line for line in lines if line.strip()]
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file as UTF-8: all of it, or nothing.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written.
+    """
+    work = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        work.write_text(text, encoding="utf-8")
+        work.replace(path)
+    except OSError as error:
+        work.unlink(missing_ok=True)
+        raise StoreError(f"{path}: {error.strerror}") from error

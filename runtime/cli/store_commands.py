@@ -18,7 +18,8 @@ def pull(
         str,
         typer.Argument(
             help="A name of the catalog (`sprat models --known`), `hf:org/name@revision`, "
-            "`hf:org/name:file.gguf`, or the path of a folder or .gguf file."
+            "`hf:org/name:file.gguf`, or the path of a folder (of an encoder, or in the format of "
+            "model2vec) or of a .gguf file."
         ),
     ],
     name: Annotated[
@@ -28,8 +29,8 @@ def pull(
         str | None,
         typer.Option(
             "--quantization",
-            help="Weight type: int8 or float32 for encoders, q8_0 for GGUF. "
-            "Absent: int8; as published for your own GGUF.",
+            help="Weight type: int8 or float32 for encoders, these or float16 for static models, "
+            "q8_0 for GGUF. Absent: int8; as published for static models and your own GGUF.",
         ),
     ] = None,
     replace: Annotated[
@@ -107,7 +108,7 @@ def models(
                 m.name,
                 m.kind,
                 m.engine,
-                m.quantization,
+                m.quantization if m.gate is None else f"{m.quantization} (gated)",
                 tokenizers[m.name],
                 m.max_tokens,
                 megabytes(m.size_bytes),

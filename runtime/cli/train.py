@@ -1,29 +1,88 @@
-"""``sprat train``: a bundle from examples."""
+"""``sprat train``: a bundle or an adapter from examples. Each kind of task has its trainer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sprat.cli.embedding import embedder
-from sprat.cli.evaluate import show_report
-from sprat.cli.output import Json, print_json, progress
+from sprat.cli.output import Json
+from sprat.cli.train_adapter import (
+    AdapterRequest,
+    Bf16,
+    Instructions,
+    Prompt,
+    Rank,
+    RequireGrounding,
+    SchemaFile,
+    train_adapter,
+)
+from sprat.cli.train_heads import train_heads
+from sprat.cli.train_moderate import train_moderate
+from sprat.cli.train_request import TrainRequest
+from sprat.cli.train_tagger import train_tagger
+from sprat.errors import InvalidInput
+from sprat.train.checks import Conflicts
+from sprat.train.fit import ClassWeights
 
-if TYPE_CHECKING:
-    from sprat.train.evaluate import Report
+KINDS: dict[str, Callable[[TrainRequest], None]] = {
+    "classify": train_heads,
+    "route": train_heads,
+    "extract": train_tagger,
+    "moderate": train_moderate,
+}
+"""What trains each kind: it writes the bundle that the command line asks for, and reports."""
+
+ROWS = "Training rows"
+ROUTES = "Route tasks"
+MODERATE = "Moderate tasks"
+FINDINGS = "What the rows tell"
+TUNING = "Training with torch"
 
 
 def train(
     data: Annotated[
-        Path, typer.Argument(help="JSONL or CSV with `text` and `label`; 20 or more rows a label.")
+        Path,
+        typer.Argument(
+            help="JSONL or CSV with `text` and `label`; 20 or more rows a label. A moderate task "
+            "takes `labels` as well: all categories of the text, none for a clean one. An extract "
+            'task takes JSONL with `text`, `spans`: [{"field", "start", "end", "text"?}] and '
+            "`requested`?, a list of fields."
+        ),
     ],
     out: Annotated[
-        str, typer.Option("--out", "-o", help="Name of the bundle in the store, or a path with /.")
+        str, typer.Option("--out", "-o", help="Name in the store; of a bundle also a path with /.")
     ],
-    base: Annotated[str, typer.Option("--base", help="Encoder in the store.")] = "minilm-l6",
-    kind: Annotated[str, typer.Option("--kind", help="Kind of task: classify.")] = "classify",
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            help=f"Kind of task: {', '.join(KINDS)}; with a generative base classify, extract, "
+            "transform.",
+        ),
+    ] = "classify",
+    base: Annotated[
+        str, typer.Option("--base", help="Encoder or generative model in the store.")
+    ] = "minilm-l6",
+    tiers: Annotated[
+        str,
+        typer.Option(
+            "--tiers",
+            help="What to train, from the cheapest to the best, separated by commas: `static` (a "
+            "head on a static model), `head` (one on the encoder), `finetune` (one on an encoder "
+            "of its own, trained for this task; needs torch: `pip install 'sprat[finetune]'`).",
+        ),
+    ] = "head",
+    static_base: Annotated[
+        str | None,
+        typer.Option(
+            "--static-base",
+            help="Model of the tier `static`. Absent: BASE-static, which is distilled from the "
+            "encoder if it is not there.",
+        ),
+    ] = None,
     test: Annotated[
         Path | None,
         typer.Option("--test", help="Held-out rows. Absent: a share of the data is held out."),
@@ -31,56 +90,241 @@ def train(
     held_out: Annotated[
         float, typer.Option("--held-out", min=0.05, max=0.5, help="Share that is held out.")
     ] = 0.2,
+    conflicts: Annotated[
+        Conflicts,
+        typer.Option(
+            "--conflicts",
+            help="What to do with texts that have several labels: `refuse` the file, `drop` all "
+            "rows of such a text, or `keep` them. Of `extract`: with texts whose spans overlap; "
+            "`keep` trains on the longest.",
+            rich_help_panel=ROWS,
+        ),
+    ] = "refuse",
+    class_weights: Annotated[
+        ClassWeights,
+        typer.Option(
+            "--class-weights",
+            help="`balanced`: every label counts the same, however few rows it has; finds more of "
+            "the rare ones. `none`: every row counts the same.",
+            rich_help_panel=ROWS,
+        ),
+    ] = "none",
+    accept_at: Annotated[
+        float,
+        typer.Option(
+            "--accept-at", min=0, max=1, help="Least confidence of an answer; below: abstain."
+        ),
+    ] = 0.0,
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            "--targets",
+            help="JSON or TOML file: a target (queue, team, model, endpoint) for each label. "
+            "Absent: the label itself.",
+            rich_help_panel=ROUTES,
+        ),
+    ] = None,
+    default: Annotated[
+        str | None,
+        typer.Option(
+            "--default",
+            help="Target of texts below --accept-at. Absent: such texts go nowhere.",
+            rich_help_panel=ROUTES,
+        ),
+    ] = None,
+    clean_label: Annotated[
+        str | None,
+        typer.Option(
+            "--clean-label",
+            help="The label that says that a text is clean, such as `ham`.",
+            rich_help_panel=MODERATE,
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy",
+            help="TOML or JSON file: for each category when to flag and when to block, as in "
+            "`spam = {flag = {min_recall = 0.95}, block = {at = 0.99}}`.",
+            rich_help_panel=MODERATE,
+        ),
+    ] = None,
+    min_precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--min-precision",
+            metavar="[CATEGORY=]P",
+            help="Flag so that a share of P of what is flagged is right, and as much as possible "
+            "then. Absent: where F1 is best.",
+            rich_help_panel=MODERATE,
+        ),
+    ] = None,
+    min_recall: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--min-recall",
+            metavar="[CATEGORY=]R",
+            help="Flag a share of R of the category's texts, and as little else as possible.",
+            rich_help_panel=MODERATE,
+        ),
+    ] = None,
+    block_precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--block-precision",
+            metavar="[CATEGORY=]P",
+            help="Block so that a share of P of what is blocked is right. Absent: block nothing.",
+            rich_help_panel=MODERATE,
+        ),
+    ] = None,
+    learning_curve: Annotated[
+        bool,
+        typer.Option(
+            "--learning-curve",
+            help="Would more examples help? Measures growing shares of the rows.",
+            rich_help_panel=FINDINGS,
+        ),
+    ] = False,
+    suspects: Annotated[
+        Path | None,
+        typer.Option(
+            "--suspects",
+            help="Write the training rows whose label is probably wrong to this JSONL file, the "
+            "most probable first.",
+            rich_help_panel=FINDINGS,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            help="Write the evaluation with plots to this file; it opens offline.",
+            rich_help_panel=FINDINGS,
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option("--no-cache", help="Neither use nor keep embeddings in the store."),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits and resampling.")] = 0,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the bundle.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite what is there.")] = False,
+    instructions: Instructions = "",
+    schema: SchemaFile = None,
+    require_grounding: RequireGrounding = False,
+    prompt: Prompt = None,
+    rank: Rank = 8,
+    bf16: Bf16 = False,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            min=1,
+            help="Most passes over the rows; training ends early where it no longer helps. Absent: "
+            "6.",
+            rich_help_panel=TUNING,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            help="The highest. Absent: 0.0001 for an encoder, 0.001 for LoRA.",
+            rich_help_panel=TUNING,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a training that was interrupted, by the same command.",
+            rich_help_panel=TUNING,
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fit a classifier head on a frozen encoder, calibrate it, and evaluate it on held-out rows.
+    """Train a task from labelled rows, calibrate it, and evaluate it on held-out rows.
 
-    The head is a multinomial logistic regression on sentence vectors. Its temperature is fitted on
-    out-of-fold scores, so that no row is spent on calibration alone.
+    A classifier is a multinomial logistic regression on the sentence vectors of a frozen encoder.
+    Its regularization and its calibration are chosen on out-of-fold scores, so that no row is spent
+    on them alone. Before that the rows are checked: repeated texts, contradicting labels, test rows
+    that were trained on.
+
+    An extract task finds spans by a conditional random field on the states of the encoder's tokens;
+    `requested` lists the fields that a text was asked for, where that is known.
+
+    With a generative base, a LoRA adapter of it is trained instead, for tasks of kind classify,
+    extract (rows with `text` and `value` or `spans`) or transform (`text` and `target`), and
+    evaluated as the server would use it. That needs torch: `pip install 'sprat[finetune]'`.
     """
-    from sprat.bundle import write_bundle
-    from sprat.inprocess import Runtime
-    from sprat.manifest import BundleManifest, ModelRef
     from sprat.store import Store
-    from sprat.train.data import read
-    from sprat.train.head import train_classifier
 
-    if kind != "classify":
-        raise typer.BadParameter(f"expected classify, got {kind}", param_hint="--kind")
-    store = Store()
-    rows, held = read(data), None if test is None else read(test)
-    reports: list[Report] = []
-
-    with Runtime(models=[base], store=store) as runtime, progress("train") as bar:
-        encoder, _ = store.model(base)
-
-        def build(folder: Path) -> BundleManifest:
-            manifest, report = train_classifier(
-                rows,
-                embed=embedder(runtime, base, bar),
-                base=ModelRef(name=encoder.name, digest=encoder.digest),
-                name=Path(out).name,
-                out=folder,
+    if Store().model(base)[0].kind == "generative":
+        train_adapter(
+            AdapterRequest(
+                data=data,
+                out=out,
+                kind=kind,
+                base=base,
+                test=test,
                 held_out=held_out,
-                test=held,
+                instructions=instructions,
+                schema=schema,
+                require_grounding=require_grounding,
+                prompt=prompt,
+                epochs=epochs,
+                rank=rank,
+                learning_rate=learning_rate,
+                bf16=bf16,
+                resume=resume,
                 seed=seed,
-                progress=bar,
+                replace=replace,
+                as_json=as_json,
             )
-            reports.append(report)
-            return manifest
-
-        if "/" in out:
-            manifest = write_bundle(Path(out), build, replace=replace)
-        else:
-            manifest, _ = store.add_bundle(out, build, replace=replace)
-    if as_json:
-        figures = reports[0].model_dump(mode="json")
-        print_json({"name": manifest.name, "version": manifest.version, **figures})
-    else:
-        typer.echo(
-            f"{manifest.name}: {len(manifest.labels)} labels, {manifest.train_rows} training rows, "
-            f"version {manifest.version}"
         )
-        show_report(reports[0])
+        return
+    if kind not in KINDS:
+        raise typer.BadParameter(
+            f"expected one of {', '.join(KINDS)}, got {kind}", param_hint="--kind"
+        )
+    if kind != "moderate":
+        for option, value in (
+            ("clean-label", clean_label),
+            ("policy", policy),
+            ("min-precision", min_precision),
+            ("min-recall", min_recall),
+            ("block-precision", block_precision),
+        ):
+            if value:
+                raise InvalidInput(f"--{option}: expected --kind moderate beside it", field=option)
+    KINDS[kind](
+        TrainRequest(
+            data=data,
+            out=out,
+            kind=kind,
+            base=base,
+            tiers=tuple(name.strip() for name in tiers.split(",")),
+            static_base=static_base,
+            test=test,
+            held_out=held_out,
+            conflicts=conflicts,
+            class_weights=class_weights,
+            accept_at=accept_at,
+            targets=targets,
+            default=default,
+            learning_curve=learning_curve,
+            suspects=suspects,
+            html=html,
+            cache=not no_cache,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            resume=resume,
+            seed=seed,
+            replace=replace,
+            clean_label=clean_label,
+            policy=policy,
+            min_precision=tuple(min_precision or ()),
+            min_recall=tuple(min_recall or ()),
+            block_precision=tuple(block_precision or ()),
+            as_json=as_json,
+        )
+    )

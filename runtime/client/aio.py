@@ -36,6 +36,7 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    ModerateResult,
     QuestionSet,
     RouteResult,
     RouteSet,
@@ -134,11 +135,19 @@ class AsyncClient:
         texts: Sequence[str],
         *,
         top_k: int | None = None,
+        truncation: Truncation = "refuse",
         partial: bool = False,
     ) -> RouteResult:
         """See `Client.route`."""
-        request = codec.route_request(routes, texts, top_k, partial)
+        request = codec.route_request(routes, texts, top_k, truncation, partial)
         return codec.route_result(await self._call(self._stub.Route, request))
+
+    async def moderate(
+        self, task: str, texts: Sequence[str], *, partial: bool = False
+    ) -> ModerateResult:
+        """See `Client.moderate`."""
+        request = codec.moderate_request(task, texts, partial)
+        return codec.moderate_result(await self._call(self._stub.Moderate, request))
 
     async def decide(
         self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
@@ -152,11 +161,12 @@ class AsyncClient:
         spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
+        requested: Sequence[str] = (),
         long_input: LongInput = "refuse",
         partial: bool = False,
     ) -> ExtractResult:
         """See `Client.extract`."""
-        request = codec.extract_request(spec, texts, long_input, partial)
+        request = codec.extract_request(spec, texts, requested, long_input, partial)
         return codec.extract_result(await self._call(self._stub.Extract, request))
 
     async def transform(

@@ -35,6 +35,7 @@ from sprat.values import (
     LongInput,
     Message,
     ModelInfo,
+    ModerateResult,
     QuestionSet,
     RouteResult,
     RouteSet,
@@ -179,14 +180,33 @@ class Client:
         texts: Sequence[str],
         *,
         top_k: int | None = None,
+        truncation: Truncation = "refuse",
         partial: bool = False,
     ) -> RouteResult:
         """Say where each text goes, by a route task of the server or targets of the request's own.
 
-        As `choose`, with a target for each label; an empty one means its name.
+        The task of a bundle answers as `classify`, with its default target where it abstains;
+        everything else as `choose`, with a target for each label: an empty one means its name.
         """
-        request = codec.route_request(routes, texts, top_k, partial)
+        request = codec.route_request(routes, texts, top_k, truncation, partial)
         return codec.route_result(self._call(self._stub.Route, request))
+
+    def moderate(self, task: str, texts: Sequence[str], *, partial: bool = False) -> ModerateResult:
+        """Say which categories each text falls into, what to do about it, and where the reason is.
+
+        Texts may be of any length: long ones are scanned in windows. Errors as in `classify`.
+
+        Parameters
+        ----------
+        task : str
+            Name of a moderate task.
+        texts : sequence of str
+            From 1 to the server's limit.
+        partial : bool
+            Answer the good texts when some are bad, and list those in ``errors``.
+        """
+        request = codec.moderate_request(task, texts, partial)
+        return codec.moderate_result(self._call(self._stub.Moderate, request))
 
     def decide(
         self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
@@ -205,12 +225,14 @@ class Client:
         spec: str | ExtractSpec,
         texts: Sequence[str],
         *,
+        requested: Sequence[str] = (),
         long_input: LongInput = "refuse",
         partial: bool = False,
     ) -> ExtractResult:
-        """Fill the fields of a JSON Schema from each text, and say where in the text they stand.
+        """Find the fields of a task or a JSON Schema in each text, and say where they stand.
 
-        Scores are the model's own and not calibrated. Errors as in `classify`.
+        Fields of a trained task carry a calibrated confidence. The scores of a generative model are
+        its own. Errors as in `classify`.
 
         Parameters
         ----------
@@ -218,13 +240,16 @@ class Client:
             Name of an extract task of the server; or model, schema and what else there is to say.
         texts : sequence of str
             From 1 to the server's limit.
+        requested : sequence of str
+            Fields that the texts were asked for, such as by the turn of a dialogue before them; for
+            a trained task only. Others are found too.
         long_input : {"refuse", "chunk"}
             What happens to a text of more tokens than the model takes beside schema and answer:
-            with ``chunk``, values of overlapping parts are merged.
+            with ``chunk``, overlapping parts are read, and what they give is merged.
         partial : bool
             Answer the good texts when some are bad, and list those in ``errors``.
         """
-        request = codec.extract_request(spec, texts, long_input, partial)
+        request = codec.extract_request(spec, texts, requested, long_input, partial)
         return codec.extract_result(self._call(self._stub.Extract, request))
 
     def transform(

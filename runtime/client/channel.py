@@ -18,7 +18,7 @@ from sprat.store import home
 DEFAULT_TIMEOUT_S = 60.0
 
 _RETRIED = (
-    *("Classify", "Route", "Decide", "Extract", "Embed"),
+    *("Classify", "Route", "Moderate", "Decide", "Extract", "Embed"),
     *("Tokenize", "ListTasks", "ListModels"),
 )
 SERVICE_CONFIG = json.dumps(

@@ -27,6 +27,7 @@ from sprat.codec.listing import (
     tokenize_response,
     tokenize_result,
 )
+from sprat.codec.moderate import moderate_request, moderate_response, moderate_result
 from sprat.codec.route import route_request, route_response, route_result, route_set
 from sprat.codec.transform import (
     transform_chunk,
@@ -58,6 +59,9 @@ __all__ = [
     "list_tasks_response",
     "long_input",
     "model_infos",
+    "moderate_request",
+    "moderate_response",
+    "moderate_result",
     "prompt",
     "question_set",
     "route_request",

@@ -59,7 +59,11 @@ def extract_spec(message: pb.ExtractSpec) -> ExtractSpec:
 
 
 def extract_request(
-    spec: str | ExtractSpec, texts: Sequence[str], policy: LongInput, partial: bool
+    spec: str | ExtractSpec,
+    texts: Sequence[str],
+    requested: Sequence[str],
+    policy: LongInput,
+    partial: bool,
 ) -> pb.ExtractRequest:
     """An extract call as a message."""
     if policy not in _LONG_INPUT_NUMBERS:
@@ -68,6 +72,7 @@ def extract_request(
         )
     request = pb.ExtractRequest(
         texts=checked_all(texts, "texts"),
+        requested=checked_all(requested, "requested"),
         long_input=_LONG_INPUT_NUMBERS[policy],
         partial_results=partial,
     )
@@ -120,6 +125,7 @@ def extract_response(result: ExtractResult) -> pb.ExtractResponse:
                 start=field.start,
                 end=field.end,
                 grounded=field.grounded,
+                confidence=field.confidence,
             )
     return message
 
@@ -160,4 +166,5 @@ def _field(message: pb.Field) -> Field:
         message.start if message.HasField("start") else None,
         message.end if message.HasField("end") else None,
         message.grounded,
+        message.confidence if message.HasField("confidence") else None,
     )

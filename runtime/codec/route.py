@@ -1,4 +1,4 @@
-"""Route, by targets of the request."""
+"""Route, by a task or by targets of the request."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from sprat.codec.common import (
     set_number,
     timings,
     timings_message,
+    truncation_number,
 )
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import Destination, RouteResult, RouteSet, Routing
+from sprat.values import Destination, RouteResult, RouteSet, Routing, Truncation
 
 
 def route_set(message: pb.RouteSet) -> RouteSet:
@@ -57,10 +58,18 @@ def route_response(result: RouteResult) -> pb.RouteResponse:
 
 
 def route_request(
-    routes: str | RouteSet, texts: Sequence[str], top_k: int | None, partial: bool
+    routes: str | RouteSet,
+    texts: Sequence[str],
+    top_k: int | None,
+    policy: Truncation,
+    partial: bool,
 ) -> pb.RouteRequest:
     """A route call as a message."""
-    request = pb.RouteRequest(texts=checked_all(texts, "texts"), partial_results=partial)
+    request = pb.RouteRequest(
+        texts=checked_all(texts, "texts"),
+        truncation=truncation_number(policy),
+        partial_results=partial,
+    )
     set_number(request, "top_k", top_k, "top_k")
     if isinstance(routes, str):
         request.task = checked(routes, "task")

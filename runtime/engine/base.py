@@ -25,7 +25,7 @@ from sprat.values import (
 
 
 class EncoderEngine(Protocol):
-    """Token ids in, sentence vectors out."""
+    """Token ids in, sentence vectors out, or the states of the tokens."""
 
     dimension: int
     max_tokens: int
@@ -48,6 +48,17 @@ class EncoderEngine(Protocol):
         -------
         float32[B, dimension]
             Pooled, L2-normalized vectors in the order of ``rows``.
+        """
+        ...
+
+    def states(self, rows: Sequence[IntArray], *, threads: int) -> list[FloatArray]:
+        """Run one batch on the calling thread; what `encode` would pool.
+
+        Returns
+        -------
+        list of float32[T_i, H]
+            The last layer's state of each token, in the order of ``rows``. H is the model's own
+            width.
         """
         ...
 

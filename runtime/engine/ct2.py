@@ -55,7 +55,7 @@ class Ct2Encoder:
     max_tokens : int
         Longest row. The model must have that many positions.
     workers : int
-        Threads that may call `encode` at once, and cores that one call may use where that is
+        Threads that may call it at once, and cores that one call may use where that is
         faster.
 
     Attributes
@@ -80,7 +80,7 @@ class Ct2Encoder:
         self._rows = _vocabulary_size(folder / "vocabulary.json")
         per_core = _load(folder, inter_threads=workers, intra_threads=1)
         longest = np.zeros((1, max_tokens), np.int32)
-        self.dimension = self._forward(per_core, longest, np.array([max_tokens], np.int32)).shape[1]
+        self.dimension = self._pooled(per_core, longest, np.array([max_tokens], np.int32)).shape[1]
         self.alone_threads = 1
         self._encoders: tuple[Encoder, Encoder] | None = per_core, per_core
         if workers > 1:
@@ -107,8 +107,29 @@ class Ct2Encoder:
             A row is empty, is too long or holds a token id that the model has no vector for; or
             the engine is closed.
         """
+        return self._pooled(self._encoder(threads), *self._pack(rows))
+
+    def states(self, rows: Sequence[IntArray], *, threads: int) -> list[FloatArray]:
+        """Run one batch; see `EncoderEngine.states`.
+
+        Raises
+        ------
+        EngineError
+            As `encode`.
+        """
+        ids_bt, lengths_b = self._pack(rows)
+        states_bth = self._forward(self._encoder(threads), ids_bt, lengths_b)
+        lengths = lengths_b.tolist()
+        return [row[:length].copy() for row, length in zip(states_bth, lengths, strict=True)]
+
+    def _encoder(self, threads: int) -> Encoder:
         if self._encoders is None:
             raise EngineError(f"{self._folder}: the engine is closed")
+        per_core, all_cores = self._encoders
+        return all_cores if threads > 1 else per_core
+
+    def _pack(self, rows: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
+        """Padded ids and lengths: int32[B, T] and int32[B]."""
         lengths = [len(row) for row in rows]
         shortest, longest = min(lengths, default=0), max(lengths, default=0)
         if not (shortest and longest <= self.max_tokens):
@@ -125,8 +146,7 @@ class Ct2Encoder:
                 f"{self._folder}: expected token ids in [0, {self._rows}), got {ids_n.min()} to "
                 f"{ids_n.max()}: the tokenizer is another model's"
             ) from None
-        per_core, all_cores = self._encoders
-        return self._forward(all_cores if threads > 1 else per_core, ids_bt, lengths_b)
+        return ids_bt, lengths_b
 
     def _time_short_text(self, encoder: Encoder) -> float:
         """Median seconds of a forward pass, once warm."""
@@ -135,19 +155,23 @@ class Ct2Encoder:
         seconds = []
         for _ in range(TRIALS + 1):
             started = time.perf_counter()
-            self._forward(encoder, ids, lengths)
+            self._pooled(encoder, ids, lengths)
             seconds.append(time.perf_counter() - started)
         return statistics.median(seconds[1:])
 
+    def _pooled(self, encoder: Encoder, ids_bt: IntArray, lengths_b: IntArray) -> FloatArray:
+        return pool(self._forward(encoder, ids_bt, lengths_b), lengths_b, self._pooling)
+
     def _forward(self, encoder: Encoder, ids_bt: IntArray, lengths_b: IntArray) -> FloatArray:
+        """States of all tokens, float32[B, T, H]; those of the padding say nothing."""
         try:
             output = encoder.forward_batch(
                 StorageView.from_array(ids_bt), StorageView.from_array(lengths_b)
             )
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"{self._folder}: CTranslate2 cannot run it ({error})") from error
-        # A view: it keeps the output alive while the kernel reads it.
-        return pool(np.asarray(output.last_hidden_state), lengths_b, self._pooling)
+        # A view: it keeps the output alive while it is read.
+        return np.asarray(output.last_hidden_state)
 
     def close(self) -> None:
         """Release the weights. No call may be running."""

@@ -55,7 +55,7 @@ class FakeEncoder:
     batches : list of int
         Rows of each call so far, in the order in which the calls came.
     closed : bool
-        Whether `close` was called; then `encode` raises `EngineError`.
+        Whether `close` was called; then calls raise `EngineError`.
     """
 
     def __init__(
@@ -84,6 +84,23 @@ class FakeEncoder:
         EngineError
             A failing call, a closed engine, no rows, or a row that is empty or too long.
         """
+        self._check(rows)
+        sums = np.stack([self._directions(row).sum(axis=0) for row in rows])
+        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+        return sums.astype(np.float32)
+
+    def states(self, rows: Sequence[IntArray], *, threads: int) -> list[FloatArray]:
+        """Run one batch, the direction of each id as its state; see `EncoderEngine.states`.
+
+        Raises
+        ------
+        EngineError
+            As `encode`; both count as calls.
+        """
+        self._check(rows)
+        return [self._directions(row).astype(np.float32) for row in rows]
+
+    def _check(self, rows: Sequence[IntArray]) -> None:
         call = next(self._calls)
         self.batches.append(len(rows))
         if self.closed:
@@ -97,16 +114,13 @@ class FakeEncoder:
                 f"expected rows of 1 to {self.max_tokens} tokens, got {len(rows)} rows of "
                 f"{min(lengths, default=0)} to {max(lengths, default=0)}"
             )
-        sums = np.stack([self._directions(row).sum(axis=0) for row in rows])
-        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
-        return sums.astype(np.float32)
 
     def _directions(self, row: IntArray) -> npt.NDArray[np.float64]:
         directions: npt.NDArray[np.float64] = np.cos(np.outer(row + 1.0, self._frequencies))
         return directions
 
     def close(self) -> None:
-        """Make every later `encode` fail."""
+        """Make every later call fail."""
         self.closed = True
 
 

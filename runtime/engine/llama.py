@@ -30,6 +30,7 @@ from sprat.engine.llama_lane_prefixes import Prefixes
 from sprat.engine.llama_load import chat_template, load_model
 from sprat.engine.llama_sampler import Sampler
 from sprat.engine.llama_sequence import LiveSequence
+from sprat.engine.llama_spelling import Spelling, spell
 from sprat.engine.llama_verify import choose_all
 from sprat.engine.llama_vocab import Vocabulary
 from sprat.engine.stream import TextStream
@@ -214,29 +215,18 @@ class LlamaEngine:
         """See `sprat.engine.base.GenerativeEngine.compile`."""
         return self._compiler.compile(grammar)
 
+    def spell(self, text: str, grammar: LlamaGrammar | None = None) -> Spelling:
+        """See `sprat.engine.llama_spelling.spell`."""
+        matcher = None if grammar is None else grammar.matcher()
+        return spell(self._vocabulary, text, self.turn_end(), matcher)
+
     def most_choice_tokens(self, options: Sequence[IntArray]) -> int:
         """See `sprat.engine.base.GenerativeEngine.most_choice_tokens`."""
         longest = max(map(len, options))
         room = self._choice_cells - option_cells(options)
         return max(0, min(room, self.context_length - longest))
 
-    # The owner's thread.
-
-    def chooser(self) -> Chooser:
-        """See `sprat.engine.base.GenerativeEngine.chooser`."""
-        if self._chooser is None:
-            self._chooser = Chooser(
-                self._lib,
-                self._model,
-                cells=self._choice_cells,
-                end=self._turn_end(),
-                vocabulary_size=self._vocabulary.size,
-                threads=self._threads,
-                adapters=self._adapters,
-            )
-        return self._chooser
-
-    def _turn_end(self) -> int:
+    def turn_end(self) -> int:
         """The token with which the chat template ends an answer; EOS where it says none."""
         answered = [Message("user", "x"), Message("assistant", "x"), Message("user", "x")]
         try:
@@ -247,6 +237,22 @@ class LlamaEngine:
             return self._vocabulary.end_id
         ends = (token for token in whole[len(asked) :].tolist() if self._vocabulary.is_end(token))
         return next(ends, self._vocabulary.end_id)
+
+    # The owner's thread.
+
+    def chooser(self) -> Chooser:
+        """See `sprat.engine.base.GenerativeEngine.chooser`."""
+        if self._chooser is None:
+            self._chooser = Chooser(
+                self._lib,
+                self._model,
+                cells=self._choice_cells,
+                end=self.turn_end(),
+                vocabulary_size=self._vocabulary.size,
+                threads=self._threads,
+                adapters=self._adapters,
+            )
+        return self._chooser
 
     def busy(self) -> bool:
         """See `sprat.engine.base.GenerativeEngine.busy`."""

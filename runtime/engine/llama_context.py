@@ -25,6 +25,7 @@ def make_context(
     batch_tokens: int,
     is_unified: bool,
     threads: int,
+    on_tensor: Any = None,
 ) -> Any:
     """Make a context.
 
@@ -46,6 +47,8 @@ def make_context(
         Whether the sequences share their cells.
     threads : int
         Compute threads.
+    on_tensor : callback, optional
+        A ``ggml_backend_sched_eval_callback``, which the caller keeps. Called for every tensor.
 
     Raises
     ------
@@ -61,6 +64,8 @@ def make_context(
     params.flash_attn_type = FLASH_ATTENTION_OFF
     params.kv_unified = is_unified
     params.offload_kqv = params.op_offload = False
+    if on_tensor is not None:
+        params.cb_eval = on_tensor
     with collect_errors() as errors:
         context = lib.llama_init_from_model(model, params)
     if not context:

@@ -107,15 +107,11 @@ class _Tokenizer:
             for token in range(vocabulary.size)
         ]
         self.special_token_ids: list[int] = []
-        # Some vocabularies put a space in front of a text; what a grammar forces has none.
-        self._mark = "" if b"".join(map(vocabulary.piece, self._ids("x"))) == b"x" else "\x02"
-        self._mark_length = len(self._ids(self._mark))
 
     def __call__(self, text: bytes) -> list[int]:
-        return self._ids(self._mark + text.decode("utf-8", "replace"))[self._mark_length :]
-
-    def _ids(self, text: str) -> list[int]:
-        return [*self._vocabulary.tokenize(text, parse_special=False).tolist()]
+        # What a grammar forces goes on behind other tokens.
+        ids: list[int] = self._vocabulary.continuation(text.decode("utf-8", "replace")).tolist()
+        return ids
 
 
 class LlamaGrammar:

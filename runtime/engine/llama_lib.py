@@ -54,7 +54,8 @@ CPU_FLAGS = {
 
 NAMES = (
     *("llama_adapter_lora_free", "llama_adapter_lora_init"),
-    *("llama_backend_init", "llama_batch", "llama_context_default_params", "llama_decode"),
+    *("llama_backend_init", "llama_batch", "llama_batch_free", "llama_batch_init"),
+    *("llama_context_default_params", "llama_decode"),
     *("llama_free", "llama_get_logits", "llama_get_logits_ith", "llama_get_memory"),
     *("llama_init_from_model", "llama_log_callback", "llama_log_set"),
     *("llama_max_parallel_sequences", "llama_memory_clear", "llama_memory_seq_cp"),

@@ -67,6 +67,10 @@ class Vocabulary:
         }
         alternatives = "|".join(re.escape(text) for text in sorted(texts - {""}))
         self.controls = re.compile(f"(?={alternatives})." if alternatives else "(?!)", re.DOTALL)
+        # Some vocabularies put a space in front of a text.
+        alone = self.tokenize("x", parse_special=False).tolist()
+        self._mark = "" if b"".join(map(self.piece, alone)) == b"x" else "\x02"
+        self._mark_length = len(self.tokenize(self._mark, parse_special=False))
 
     def tokenize(self, text: str, *, parse_special: bool) -> IntArray:
         """Tokens of a text, and nothing before or after them: int32[T].
@@ -100,6 +104,16 @@ class Vocabulary:
             if count == _TOO_MANY:
                 raise EngineError(f"llama.cpp cannot tokenize {len(data)} bytes")
         return ids[:count].copy()
+
+    def continuation(self, text: str) -> IntArray:
+        """Tokens of a text that goes on behind others: int32[T]. None of them is special.
+
+        Raises
+        ------
+        InvalidInput
+            As in `tokenize`.
+        """
+        return self.tokenize(self._mark + text, parse_special=False)[self._mark_length :]
 
     def with_bos(self, ids: IntArray) -> IntArray:
         """The tokens, after the one that begins a text where the model wants it."""

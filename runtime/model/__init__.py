@@ -1,4 +1,4 @@
-"""Loaded models: an encoder or a generative one, each with its tokenizer and its queue."""
+"""Loaded models: an encoder, a static one or a generative one, with all that serving it takes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,29 @@ from sprat.manifest import ModelManifest
 from sprat.model.choices import Branch, Choices
 from sprat.model.encoder import Encoded, EncoderModel
 from sprat.model.generator import GenerativeModel
+from sprat.model.static import StaticModel
 from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
 from sprat.tokenizer import Tokenizer
 
 __all__ = [
     "Branch",
     "Choices",
+    "EmbeddingModel",
     "Encoded",
     "EncoderModel",
     "GenerativeModel",
     "Model",
+    "StaticModel",
     "load",
     "require_encoder",
     "require_generative",
+    "require_states",
 ]
 
-Model = EncoderModel | GenerativeModel
+EmbeddingModel = EncoderModel | StaticModel
+"""What makes sentence vectors of texts."""
+
+Model = EmbeddingModel | GenerativeModel
 
 
 def load(
@@ -54,6 +61,10 @@ def load(
         When its files cannot be used here.
     """
     weights = folder / manifest.weights
+    if manifest.engine == "static":
+        from sprat.engine.static import StaticEncoder
+
+        return StaticModel(manifest, StaticEncoder(folder), pool)
     if manifest.engine == "ct2":
         from sprat.engine.ct2 import Ct2Encoder
 
@@ -85,19 +96,36 @@ def load(
     return GenerativeModel(manifest, generator, pool)
 
 
-def require_encoder(model: Model, verb: str) -> EncoderModel:
-    """The model as an encoder.
+def require_encoder(model: Model, verb: str) -> EmbeddingModel:
+    """The model as one that makes sentence vectors.
 
     Raises
     ------
     TaskNotSupported
         When it is none.
     """
-    if isinstance(model, EncoderModel):
+    if isinstance(model, EncoderModel | StaticModel):
         return model
     raise TaskNotSupported(
         f"{verb} needs an encoder; model {model.info.name} is {model.info.kind}",
         metadata={"model": model.info.name, "kind": model.info.kind},
+    )
+
+
+def require_states(model: Model, verb: str) -> EncoderModel:
+    """The model as one that has states of tokens.
+
+    Raises
+    ------
+    TaskNotSupported
+        When it has none.
+    """
+    if isinstance(model, EncoderModel):
+        return model
+    kind = "static" if isinstance(model, StaticModel) else model.info.kind
+    raise TaskNotSupported(
+        f"{verb} needs the states of an encoder's tokens; model {model.info.name} is {kind}",
+        metadata={"model": model.info.name, "kind": kind},
     )
 
 

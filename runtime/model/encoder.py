@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,8 +16,17 @@ from sprat.errors import InputTooLong, InvalidInput
 from sprat.manifest import ModelManifest
 from sprat.model.common import model_info, note
 from sprat.scheduler import ComputePool, EncodeScheduler, Mailbox
+from sprat.text.parts import cut_tokens
 from sprat.tokenizer import Tokenizer, check_text
-from sprat.values import FloatArray, IntArray, ItemError, Tokenized, Truncation
+from sprat.values import (
+    FloatArray,
+    IntArray,
+    ItemError,
+    LongInput,
+    Tokenized,
+    TokenStates,
+    Truncation,
+)
 
 INLINE_CHARACTERS = 2048
 """Texts up to this long together are tokenized on the event loop: under a millisecond, where a
@@ -24,6 +34,9 @@ change of threads would cost as much. Longer ones go to the pool."""
 
 CHARACTERS_PER_TOKEN = 4
 """Rough length of a token, for the permit that is taken before a text is tokenized."""
+
+MOST_OVERLAP = 64
+"""Most tokens that neighbouring parts of a long text share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,8 @@ class Encoded:
     Attributes
     ----------
     vectors : float32[M, D]
-        L2-normalized, one row for each of ``kept``.
+        L2-normalized, one row for each of ``kept``. A static model's row is zero where it knows no
+        token, and not normalized where its own configuration says so.
     kept : list of int
         Indices of the texts that were encoded.
     input_tokens, dropped_tokens : list of int
@@ -48,6 +62,55 @@ class Encoded:
     tokenize_ns: int
     queue_ns: int
     infer_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTokens:
+    """States of the tokens of the good texts and what happened to the others.
+
+    Attributes
+    ----------
+    items : tuple of TokenStates or None
+        Per text; None where it failed.
+    input_tokens : list of int
+        Per text, special tokens included; 0 where it failed.
+    """
+
+    items: tuple[TokenStates | None, ...]
+    input_tokens: list[int]
+    errors: tuple[ItemError, ...]
+    tokenize_ns: int
+    queue_ns: int
+    infer_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A text on its way through the encoder, in one part or several that overlap."""
+
+    index: int
+    ids: IntArray
+    spans: IntArray
+    parts: list[tuple[int, int]]
+
+    @property
+    def rows(self) -> list[IntArray]:
+        """Ids of each part between the special tokens that stand at the ends of the text."""
+        first, last = self.ids[:1], self.ids[-1:]
+        body = self.ids[1:-1]
+        return [np.concatenate((first, body[start:end], last)) for start, end in self.parts]
+
+    def join(self, states: Sequence[FloatArray]) -> TokenStates:
+        """The states of all tokens; of tokens in two parts that with the most context."""
+        edges = [0, *((e + s) // 2 for (_, e), (s, _) in pairwise(self.parts)), self.parts[-1][1]]
+        kept = [
+            part[1 + low - start : 1 + high - start]
+            for part, (start, _), (low, high) in zip(
+                states, self.parts, pairwise(edges), strict=True
+            )
+        ]
+        whole = np.concatenate(kept)
+        return TokenStates(self.ids[1:-1], self.spans[1:-1], whole, len(self.parts))
 
 
 class EncoderModel:
@@ -126,8 +189,62 @@ class EncoderModel:
             vectors, kept, input_tokens, dropped, tuple(errors), tokenize_ns, queue_ns, infer_ns
         )
 
+    async def states(
+        self,
+        texts: Sequence[str],
+        *,
+        long_input: LongInput = "refuse",
+        partial: bool = False,
+        deadline: float = math.inf,
+        mailbox: Mailbox,
+    ) -> EncodedTokens:
+        """States of the tokens of texts, and where these stand.
+
+        A text that is too long may be read in parts that overlap by up to 64 tokens: each token's
+        state comes from the part in which it has the most context.
+
+        Parameters
+        ----------
+        long_input : {"refuse", "chunk"}
+            What happens to a text of more tokens than the model takes.
+
+        See `encode` for the other parameters and for what is raised.
+        """
+        started = time.perf_counter_ns()
+        characters = sum(map(len, texts))
+        estimate = characters // CHARACTERS_PER_TOKEN + 2 * len(texts)
+        with self._scheduler.reservation(estimate):
+            if characters <= INLINE_CHARACTERS:
+                plans, errors = self._plan(texts, long_input, partial)
+            else:
+                plans, errors = await self._pool.run(
+                    self.info.name, lambda: self._plan(texts, long_input, partial)
+                )
+        tokenize_ns = time.perf_counter_ns() - started
+        rows = [row for plan in plans for row in plan.rows]
+        states: list[FloatArray] = [np.empty((0, 0), np.float32)] * len(rows)
+        queue_ns = infer_ns = 0
+        if rows:
+            work = await self._run(rows, states, deadline, mailbox)
+            queue_ns, infer_ns = work.queue_ns, work.infer_ns
+        items: list[TokenStates | None] = [None] * len(texts)
+        input_tokens = [0] * len(texts)
+        at = 0
+        for plan in plans:
+            parts = len(plan.parts)
+            items[plan.index] = plan.join(states[at : at + parts])
+            input_tokens[plan.index] = sum(map(len, rows[at : at + parts]))
+            at += parts
+        return EncodedTokens(
+            tuple(items), input_tokens, tuple(errors), tokenize_ns, queue_ns, infer_ns
+        )
+
     async def _run(
-        self, rows: list[IntArray], vectors: FloatArray, deadline: float, mailbox: Mailbox
+        self,
+        rows: list[IntArray],
+        vectors: FloatArray | list[FloatArray],
+        deadline: float,
+        mailbox: Mailbox,
     ) -> EncodeWork:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         work = EncodeWork(
@@ -145,14 +262,7 @@ class EncoderModel:
         self, texts: Sequence[str], truncation: Truncation, partial: bool
     ) -> tuple[list[IntArray], list[int], list[int], list[int], list[ItemError]]:
         errors: list[ItemError] = []
-        kept: list[int] = []
-        for index, text in enumerate(texts):
-            try:
-                check_text(text, field=f"texts[{index}]")
-            except InvalidInput as error:
-                note(errors, index, error, partial)
-            else:
-                kept.append(index)
+        kept = _readable(texts, errors, partial)
         rows: list[IntArray] = []
         good: list[int] = []
         input_tokens = [0] * len(texts)
@@ -161,13 +271,7 @@ class EncoderModel:
         encoded = self._tokenizer.encode_within([texts[i] for i in kept], limit)
         for index, row, cut in zip(kept, *encoded, strict=True):
             if cut and truncation == "refuse":
-                too_long = InputTooLong(
-                    field=f"texts[{index}]",
-                    tokens=len(row) + cut,
-                    limit=limit,
-                    hint="send a shorter text, or ask for truncation",
-                )
-                note(errors, index, too_long, partial)
+                note(errors, index, self._too_long(index, len(row) + cut, "truncation"), partial)
             else:
                 rows.append(row)
                 good.append(index)
@@ -175,6 +279,34 @@ class EncoderModel:
                 dropped[index] = cut
         errors.sort(key=lambda e: e.index)
         return rows, good, input_tokens, dropped, errors
+
+    def _plan(
+        self, texts: Sequence[str], long_input: LongInput, partial: bool
+    ) -> tuple[list[_Plan], list[ItemError]]:
+        errors: list[ItemError] = []
+        kept = _readable(texts, errors, partial)
+        plans = []
+        encoded = self._tokenizer.encode_spans([texts[i] for i in kept])
+        room = self.info.max_tokens - 2
+        for index, (ids, spans) in zip(kept, encoded, strict=True):
+            parts = [(0, len(ids) - 2)]
+            if len(ids) - 2 > room:
+                if long_input == "refuse":
+                    error = self._too_long(index, len(ids), "chunks (long_input)")
+                    note(errors, index, error, partial)
+                    continue
+                parts = cut_tokens(texts[index], spans[1:-1], room, min(MOST_OVERLAP, room // 4))
+            plans.append(_Plan(index, ids, spans, parts))
+        errors.sort(key=lambda e: e.index)
+        return plans, errors
+
+    def _too_long(self, index: int, tokens: int, way_out: str) -> InputTooLong:
+        return InputTooLong(
+            field=f"texts[{index}]",
+            tokens=tokens,
+            limit=self.info.max_tokens,
+            hint=f"send a shorter text, or ask for {way_out}",
+        )
 
     async def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
         """Ids and pieces of texts, special tokens included, whatever their length."""
@@ -191,6 +323,19 @@ class EncoderModel:
     def close(self) -> None:
         """Finish what waits and release the weights."""
         self._scheduler.close()
+
+
+def _readable(texts: Sequence[str], errors: list[ItemError], partial: bool) -> list[int]:
+    """Indices of the texts that something can be said of; the others are noted."""
+    kept: list[int] = []
+    for index, text in enumerate(texts):
+        try:
+            check_text(text, field=f"texts[{index}]")
+        except InvalidInput as error:
+            note(errors, index, error, partial)
+        else:
+            kept.append(index)
+    return kept
 
 
 def _settle(future: asyncio.Future[None], work: EncodeWork) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +14,7 @@ from sprat.budget import ComputePermits
 from sprat.engine.base import EncoderEngine
 from sprat.errors import Cancelled, DeadlineExceeded, EngineError, NotReady, QueueFull, SpratError
 from sprat.scheduler.loop import as_sprat_error
+from sprat.values import FloatArray
 
 
 class EncodeScheduler:
@@ -147,10 +149,11 @@ class EncodeScheduler:
         """Run a batch; the work that it ends."""
         rows = [work.rows[i] for work, indices in batch for i in indices]
         error: Exception | None = None
-        vectors = None
+        made: FloatArray | Sequence[FloatArray] | None = None
+        run = self._engine.states if batch[0][0].wants_states else self._engine.encode
         started = time.perf_counter_ns()
         try:
-            vectors = self._engine.encode(rows, threads=threads)
+            made = run(rows, threads=threads)
         except Exception as caught:
             error = caught
         elapsed = time.perf_counter_ns() - started
@@ -163,8 +166,8 @@ class EncodeScheduler:
             for work, indices in batch:
                 work.queue_ns = max(work.queue_ns, started - work.submitted_ns)
                 work.infer_ns = max(work.infer_ns, elapsed)
-                if vectors is not None:
-                    work.vectors[indices] = vectors[start : start + len(indices)]
+                if made is not None:
+                    work.fill(indices, made[start : start + len(indices)])
                 elif work.error is None:
                     work.error = as_sprat_error(self.name, error)
                 start += len(indices)

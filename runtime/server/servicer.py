@@ -64,6 +64,18 @@ async def _route(service: Service, request: pb.RouteRequest, deadline: float) ->
             _asked(request, "route_set", codec.route_set),
             list(request.texts),
             top_k=request.top_k if request.HasField("top_k") else None,
+            truncation=codec.truncation(request.truncation),
+            partial=request.partial_results,
+            deadline=deadline,
+        )
+    )
+
+
+async def _moderate(service: Service, request: pb.ModerateRequest, deadline: float) -> Message:
+    return codec.moderate_response(
+        await service.moderate(
+            request.task,
+            list(request.texts),
             partial=request.partial_results,
             deadline=deadline,
         )
@@ -75,6 +87,7 @@ async def _extract(service: Service, request: pb.ExtractRequest, deadline: float
         await service.extract(
             _asked(request, "spec", codec.extract_spec),
             list(request.texts),
+            requested=list(request.requested),
             long_input=codec.long_input(request.long_input),
             partial=request.partial_results,
             deadline=deadline,
@@ -162,6 +175,7 @@ async def _list_models(service: Service, _: pb.ListModelsRequest, __: float) -> 
 UNARY: dict[str, tuple[type[Message], Unary]] = {
     "Classify": (pb.ClassifyRequest, _classify),
     "Route": (pb.RouteRequest, _route),
+    "Moderate": (pb.ModerateRequest, _moderate),
     "Decide": (pb.DecideRequest, _decide),
     "Extract": (pb.ExtractRequest, _extract),
     "Embed": (pb.EmbedRequest, _embed),

@@ -40,6 +40,7 @@ CODES: dict[type[SpratError], grpc.StatusCode] = {
     errors.ConfigError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DataError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DownloadError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.EndpointError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StoreError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnsupportedModel: grpc.StatusCode.FAILED_PRECONDITION,
     errors.EngineError: grpc.StatusCode.INTERNAL,

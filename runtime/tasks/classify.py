@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 
 from sprat.bundle import Bundle
+from sprat.calibration import confidences
 from sprat.errors import ConfigError, InvalidInput
-from sprat.model import EncoderModel
+from sprat.model import EmbeddingModel
 from sprat.scheduler import Mailbox
 from sprat.values import (
     Classification,
     ClassifyResult,
+    FloatArray,
     LabelScore,
     TaskInfo,
     Timings,
@@ -29,7 +31,7 @@ class ClassifyTask:
         How requests call it.
     bundle : Bundle
         Labels and heads.
-    model : EncoderModel
+    model : EmbeddingModel
         The encoder of the bundle's last tier.
     accept_at : float, optional
         Abstain below this confidence, in [0, 1]; absent: as in the bundle.
@@ -41,11 +43,12 @@ class ClassifyTask:
     """
 
     def __init__(
-        self, name: str, bundle: Bundle, model: EncoderModel, *, accept_at: float | None = None
+        self, name: str, bundle: Bundle, model: EmbeddingModel, *, accept_at: float | None = None
     ) -> None:
         manifest = bundle.manifest
         tier = manifest.tiers[-1]
         calibrated = tier.calibration is not None
+        self._calibration = tier.calibration
         self._head = bundle.heads[-1]
         self._model = model
         self._labels = manifest.labels
@@ -94,11 +97,16 @@ class ClassifyTask:
             encoded.vectors, len(self._labels) if top_k is None else top_k
         )
         items: list[Classification | None] = [None] * len(texts)
-        for index, best, chances in zip(
-            encoded.kept, ranked.tolist(), probabilities.tolist(), strict=True
+        for index, best, chances, confidence in zip(
+            encoded.kept,
+            ranked.tolist(),
+            probabilities.tolist(),
+            self._confidences(probabilities[:, 0]),
+            strict=True,
         ):
             items[index] = self._decide(
                 tuple(map(LabelScore, map(self._labels.__getitem__, best), chances)),
+                confidence,
                 encoded.input_tokens[index],
                 encoded.dropped_tokens[index],
             )
@@ -117,10 +125,19 @@ class ClassifyTask:
             ),
         )
 
+    def _confidences(self, best_n: FloatArray) -> Sequence[float | None]:
+        if self._calibration is None:
+            return [None] * len(best_n)
+        confidence_n: list[float | None] = confidences(best_n, self._calibration).tolist()
+        return confidence_n
+
     def _decide(
-        self, scores: tuple[LabelScore, ...], input_tokens: int, dropped_tokens: int
+        self,
+        scores: tuple[LabelScore, ...],
+        confidence: float | None,
+        input_tokens: int,
+        dropped_tokens: int,
     ) -> Classification:
-        confidence = scores[0].score if self.info.calibrated else None
         abstained = confidence is not None and confidence < self.info.accept_at
         return Classification(
             label="" if abstained else scores[0].label,

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sprat.model import EncoderModel
+from sprat.model import EmbeddingModel
 from sprat.scheduler import Mailbox
 from sprat.values import EmbedResult, Timings, Truncation
 
 
 async def run(
-    model: EncoderModel,
+    model: EmbeddingModel,
     texts: Sequence[str],
     *,
     truncation: Truncation = "refuse",

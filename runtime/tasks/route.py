@@ -1,16 +1,64 @@
-"""Route: say where texts go, by targets of the request's own, with a generative model."""
+"""Route: say where texts go, by a bundle, or by targets of the request's own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from sprat.manifest import Route
 from sprat.model import GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tasks import choose
-from sprat.values import Label, LabelSet, RouteResult, RouteSet, Routing
+from sprat.tasks.classify import ClassifyTask
+from sprat.values import (
+    ClassifyResult,
+    Label,
+    LabelSet,
+    RouteResult,
+    RouteSet,
+    Routing,
+    Truncation,
+)
 
 GENERAL_INSTRUCTIONS = "Say where the text that the user sends belongs."
+
+
+class RouteTask:
+    """A classifier whose labels have targets.
+
+    Parameters
+    ----------
+    classifier : ClassifyTask
+        Of a bundle of kind route.
+    route : Route
+        Its targets.
+    """
+
+    def __init__(self, classifier: ClassifyTask, route: Route) -> None:
+        self._classifier = classifier
+        self._route = route
+        self.info = classifier.info
+
+    async def run(
+        self,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+        deadline: float = math.inf,
+        mailbox: Mailbox,
+    ) -> RouteResult:
+        """Route texts. Parameters and errors as in `ClassifyTask.run`."""
+        result = await self._classifier.run(
+            texts,
+            top_k=top_k,
+            truncation=truncation,
+            partial=partial,
+            deadline=deadline,
+            mailbox=mailbox,
+        )
+        return _routed(result, self._route.targets, self._route.default_target)
 
 
 async def run(
@@ -19,6 +67,7 @@ async def run(
     routes: RouteSet,
     *,
     top_k: int | None = None,
+    truncation: Truncation = "refuse",
     partial: bool = False,
     deadline: float = math.inf,
     mailbox: Mailbox,
@@ -29,15 +78,30 @@ async def run(
         texts,
         _labels(routes),
         top_k=top_k,
+        truncation=truncation,
         partial=partial,
         deadline=deadline,
         mailbox=mailbox,
         field="destinations",
     )
     targets = {each.name: each.target or each.name for each in routes.destinations}
+    return _routed(result, targets)
+
+
+def check(model: GenerativeModel, routes: RouteSet) -> None:
+    """Raise what `run` would, whatever the text."""
+    choose.check(model, _labels(routes), field="destinations")
+
+
+def _routed(
+    result: ClassifyResult, targets: Mapping[str, str], default_target: str = ""
+) -> RouteResult:
     return RouteResult(
         items=tuple(
-            None if item is None else Routing(targets[item.label], item) for item in result.items
+            None
+            if item is None
+            else Routing(default_target if item.abstained else targets[item.label], item)
+            for item in result.items
         ),
         errors=result.errors,
         model=result.model,
@@ -46,11 +110,6 @@ async def run(
         calibrated=result.calibrated,
         timings=result.timings,
     )
-
-
-def check(model: GenerativeModel, routes: RouteSet) -> None:
-    """Raise what `run` would, whatever the text."""
-    choose.check(model, _labels(routes), field="destinations")
 
 
 def _labels(routes: RouteSet) -> LabelSet:

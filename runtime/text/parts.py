@@ -35,6 +35,25 @@ def cut(text: str, tokens: Sequence[str], room: int, overlap: int) -> list[tuple
     return [(start, end) for start, end in characters.tolist()]
 
 
+def cut_tokens(text: str, spans: IntArray, room: int, overlap: int) -> list[tuple[int, int]]:
+    """Parts of a text as `cut` makes them, by its tokens, where it is known where these stand.
+
+    Parameters
+    ----------
+    spans : int32[N, 2]
+        Start and end of each token in characters.
+    room, overlap : int
+        As in `cut`.
+
+    Returns
+    -------
+    list of (int, int)
+        First token of each part and the one past its last.
+    """
+    tokens = chunk(text, np.ascontiguousarray(spans), room, overlap)[0]
+    return [(start, end) for start, end in tokens.tolist()]
+
+
 def _spans(text: str, tokens: Sequence[str]) -> IntArray:
     """Characters of each token."""
     spans = np.zeros((len(tokens), 2), np.int32)

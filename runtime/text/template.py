@@ -65,6 +65,11 @@ class Template:
         if TEXT not in self._names:
             raise InvalidInput("prompt: expected the placeholder {text}", field="prompt")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the placeholders, each once, in the order of the prompt."""
+        return tuple(dict.fromkeys(self._names))
+
     def fill(self, inputs: Mapping[str, str]) -> str:
         """The prompt with its inputs.
 

@@ -1,4 +1,4 @@
-"""Train a classifier head and evaluate bundles: from labelled rows to a bundle and its report.
+"""Train a classifier or router: from labelled rows to a bundle and its report.
 
 No model is loaded here: the caller gives a function that makes sentence vectors of texts.
 """
@@ -8,23 +8,43 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+import numpy.typing as npt
 
 import sprat
 from sprat.bundle import Bundle
 from sprat.errors import EngineError, InvalidInput
 from sprat.head import Head
-from sprat.manifest import NAME_PATTERN, BundleManifest, Calibration, ModelRef, TierManifest
+from sprat.manifest import (
+    NAME_PATTERN,
+    BundleManifest,
+    ModelRef,
+    Route,
+    TierManifest,
+    TierName,
+)
 from sprat.progress import Progress, Silent
-from sprat.train.data import Dataset
-from sprat.train.evaluate import Report, evaluate
-from sprat.train.fit import Candidate, FittedHead, fit_head
-from sprat.train.split import assign_folds, same_texts, split
-from sprat.values import FloatArray, IntArray
+from sprat.train.calibrate import CalibrationFit, log_softmax
+from sprat.train.curve import FitAndScore, learning_curve
+from sprat.train.evaluate import evaluate
+from sprat.train.fit import ClassWeights, fit_head, fit_weights
+from sprat.train.prepare import Prepared
+from sprat.train.record import (
+    HeadTraining,
+    Provenance,
+    SuspectLine,
+    TierRecord,
+    TrainingRecord,
+    TuningRecord,
+)
+from sprat.train.report import Report
+from sprat.train.suspects import Suspect, confusing_pairs, find_suspects
+from sprat.values import FloatArray
 
 log = logging.getLogger(__name__)
 
@@ -32,176 +52,300 @@ Embed = Callable[[Sequence[str]], FloatArray]
 """Texts to their L2-normalized sentence vectors, float32[N, D], in the same order."""
 
 
-class _Training(BaseModel):
-    """How the head came about, for ``report.json``."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Refits:
+    """Heads fitted on parts of the training rows.
 
-    model_config = ConfigDict(frozen=True)
+    Attributes
+    ----------
+    out_of_fold : float64[N, K]
+        Probabilities of the training rows' labels by heads that have not seen them.
+    score : callable
+        Scores of the test rows, float32[M, K], by a head fitted on the training rows at these
+        indices alone.
+    """
 
-    rows: int
-    folds: int
-    seed: int
-    regularization: float
-    candidates: tuple[Candidate, ...]
-    repeated_test_rows: int
-
-
-class _BundleReport(BaseModel):
-    """The content of ``report.json``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    evaluation: Report
-    training: _Training
+    out_of_fold: npt.NDArray[np.float64]
+    score: FitAndScore
 
 
-def train_classifier(
-    data: Dataset,
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedTier:
+    """One tier of a bundle to be.
+
+    Attributes
+    ----------
+    manifest : TierManifest
+    head : Head
+    record : TierRecord
+    refits : Refits or None
+        What is known of heads on parts of the rows; None where fitting is too slow for that.
+    """
+
+    manifest: TierManifest
+    head: Head
+    record: TierRecord
+    refits: Refits | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A bundle that was written.
+
+    Attributes
+    ----------
+    manifest : BundleManifest
+    record : TrainingRecord
+        The content of its ``report.json``.
+    suspects : tuple of Suspect
+        Those of the record, with their texts.
+    """
+
+    manifest: BundleManifest
+    record: TrainingRecord
+    suspects: tuple[Suspect, ...]
+
+
+TrainTier = Callable[[Prepared, Progress], TrainedTier]
+"""Trains one tier."""
+
+
+def train_tier(
+    prepared: Prepared,
+    progress: Progress,
     *,
-    embed: Embed,
+    name: TierName,
     base: ModelRef,
-    name: str,
-    out: Path,
-    held_out: float = 0.2,
-    test: Dataset | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> tuple[BundleManifest, Report]:
-    """Train a classifier on frozen sentence vectors, evaluate it, write it as a bundle.
+    embed: Embed,
+    class_weights: ClassWeights = "none",
+    accept_at: float = 0.0,
+) -> TrainedTier:
+    """Fit a head on frozen sentence vectors, calibrate it, evaluate it.
 
     Parameters
     ----------
-    data : Dataset
-        Labelled rows: two or more labels, three or more different texts of each (two with
-        ``test``).
-    embed : callable
-        Sentence vectors of texts by the base model. Called once.
+    name : {"static", "head", "finetune"}
+        Of the tier.
     base : ModelRef
         The model that ``embed`` uses.
+    embed : callable
+        Sentence vectors of texts by that model. Called once, with no text twice.
+    class_weights : {"none", "balanced"}
+        See `sprat.train.fit.fit_head`.
+    accept_at : float
+        Least confidence of an answer, in [0, 1].
+
+    Raises
+    ------
+    SetupError
+        When scikit-learn is not installed.
+    """
+    train, test = prepared.train, prepared.test
+    progress.phase(f"embed {len(train) + len(test)} texts")
+    vectors = embed_texts(embed, prepared.texts)
+    vectors_nd, vectors_md = vectors[: len(train)], vectors[len(train) :]
+    fitted = fit_head(
+        vectors_nd,
+        prepared.targets_n,
+        prepared.folds_n,
+        class_weights=class_weights,
+        progress=progress,
+    )
+    temperature = fitted.calibration.calibration.temperature
+
+    def score(rows: npt.NDArray[np.int64]) -> FloatArray:
+        weight, bias = fit_weights(
+            vectors_nd[rows],
+            prepared.targets_n[rows],
+            fitted.chosen.regularization,
+            class_weights,
+            whitening=fitted.chosen.whitening,
+        )
+        return Head(weight, bias).logits(vectors_md)
+
+    progress.phase(f"evaluate on {len(test)} rows")
+    return judge_tier(
+        prepared,
+        vectors_md,
+        name=name,
+        base=base,
+        head=Head(fitted.weight, fitted.bias, temperature),
+        calibration=fitted.calibration,
+        training=HeadTraining(
+            folds=int(prepared.folds_n.max()) + 1,
+            class_weights=class_weights,
+            regularization=fitted.chosen.regularization,
+            whitening=fitted.chosen.whitening,
+            candidates=fitted.candidates,
+            calibration=fitted.calibration,
+        ),
+        accept_at=accept_at,
+        refits=Refits(np.exp(log_softmax(fitted.out_of_fold, temperature)), score),
+    )
+
+
+def judge_tier(
+    prepared: Prepared,
+    vectors_md: FloatArray,
+    *,
+    name: TierName,
+    base: ModelRef,
+    head: Head,
+    calibration: CalibrationFit,
+    training: HeadTraining | TuningRecord,
+    accept_at: float,
+    refits: Refits | None,
+) -> TrainedTier:
+    """Evaluate a head that was fitted and calibrated: all that is known of a tier then.
+
+    Parameters
+    ----------
+    vectors_md : float32[M, D]
+        Sentence vectors of the test rows by the model of the tier.
+    """
+    logits_mk = head.logits(vectors_md)
+
+    def evaluated(rows: npt.NDArray[np.intp]) -> Report:
+        return evaluate(
+            logits_mk[rows],
+            prepared.test_targets_m[rows],
+            labels=prepared.labels,
+            lines=[prepared.test.lines[row] for row in rows],
+            calibration=calibration.calibration,
+            seed=prepared.seed,
+        )
+
+    report = evaluated(np.arange(len(logits_mk)))
+    fresh = np.flatnonzero(~prepared.is_leaked_m)
+    return TrainedTier(
+        TierManifest(
+            name=name,
+            base=base,
+            weights=f"{name}.safetensors",
+            calibration=calibration.calibration,
+            accept_at=accept_at,
+            evaluation=report.summary(),
+        ),
+        head,
+        TierRecord(
+            evaluation=report,
+            without_leaked=evaluated(fresh).summary() if 0 < len(fresh) < len(logits_mk) else None,
+            training=training,
+        ),
+        refits,
+    )
+
+
+def train_classifier(
+    prepared: Prepared,
+    tiers: Sequence[TrainTier],
+    *,
+    name: str,
+    out: Path,
+    route: Route | None = None,
+    with_learning_curve: bool = False,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train the tiers of a classifier or router, and write them as a bundle.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Checked and split rows.
+    tiers : sequence of callable
+        From the cheapest to the best; see `train_tier`.
     name : str
         Of the bundle.
     out : Path
         Empty folder to write into; see `sprat.store.Store.add_bundle` and
         `sprat.bundle.write_bundle`.
-    held_out : float
-        Share of ``data`` to evaluate on, above 0 and below 1; of no effect with ``test``.
-    test : Dataset, optional
-        Rows to evaluate on instead; ``data`` is then trained on as a whole.
-    seed : int
-        Of splits and resampling, at least 0. The same rows, vectors and seed give the same bundle.
+    route : Route, optional
+        Where texts of each label go: makes the bundle one of kind route.
+    with_learning_curve : bool
+        Measure accuracy with growing shares of the rows; takes about twice the time of a head.
     progress : Progress, optional
         Told of each phase.
 
-    Returns
-    -------
-    BundleManifest, Report
-        What was written, and the evaluation as a whole.
-
     Raises
     ------
-    DataError
-        When the rows do not suffice, or ``test`` has labels that ``data`` does not have.
     InvalidInput
-        When ``name``, ``held_out`` or ``seed`` is out of range.
-    SetupError
-        When scikit-learn is not installed.
+        When ``name`` cannot be one.
     """
-    _check(name, seed)
+    check_name(name)
     progress = Silent() if progress is None else progress
-    train, held = split(data, held_out, seed=seed) if test is None else (data, test)
-    folds_n = assign_folds(train, seed=seed)
-    labels = tuple(sorted(set(train.labels)))
-    targets_n, held_targets = train.targets(labels), held.targets(labels)
-    repeated = _repeated(train, held)
-    if repeated:
-        log.warning(
-            "%d of %d test rows repeat a training text: they make the figures look better",
-            repeated,
-            len(held),
-        )
-    progress.phase(f"embed {len(train) + len(held)} texts")
-    vectors = _embed(embed, (*train.texts, *held.texts))
-    vectors_nd, held_vectors = vectors[: len(train)], vectors[len(train) :]
-    head = fit_head(vectors_nd, targets_n, folds_n, progress=progress)
-    progress.phase(f"evaluate on {len(held)} rows")
-    report = evaluate(
-        held_vectors @ head.weight.T + head.bias,
-        held_targets,
-        labels=labels,
-        lines=held.lines,
-        temperature=head.chosen.temperature,
-        seed=seed,
+    for message in prepared.report.messages():
+        log.info("%s: %s", prepared.train.path, message)
+    trained = [train(prepared, progress) for train in tiers]
+    suspects, analyses = _analyse(
+        prepared, trained, with_learning_curve=with_learning_curve, progress=progress
+    )
+    record = TrainingRecord(
+        provenance=Provenance.of(prepared.train, prepared.test, seed=prepared.seed),
+        data=prepared.report,
+        tiers={tier.manifest.name: tier.record for tier in trained},
+        **analyses,
     )
     bundle = Bundle(
         BundleManifest(
             name=name,
-            kind="classify",
-            labels=labels,
-            tiers=(
-                TierManifest(
-                    name="head",
-                    base=base,
-                    weights="head.safetensors",
-                    calibration=Calibration(temperature=head.chosen.temperature),
-                    evaluation=report.summary(),
-                ),
-            ),
-            train_rows=len(train),
+            kind="classify" if route is None else "route",
+            labels=prepared.labels,
+            tiers=tuple(tier.manifest for tier in trained),
+            route=route,
+            train_rows=len(prepared.train),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             made_by=f"sprat {sprat.__version__}",
             files=(),
         ),
-        (Head(head.weight, head.bias, head.chosen.temperature),),
+        tuple(tier.head for tier in trained),
     )
-    training = _describe(head, folds_n, seed=seed, repeated=repeated)
-    document = _BundleReport(evaluation=report, training=training)
-    return bundle.save(out, report=document.model_dump_json(indent=2) + "\n"), report
+    manifest = bundle.save(out, report=record.model_dump_json(indent=2) + "\n")
+    return Trained(manifest, record, suspects)
 
 
-def evaluate_bundle(bundle: Bundle, data: Dataset, *, embed: Embed, seed: int = 0) -> Report:
-    """Evaluate the last tier of a bundle on labelled rows.
+def _analyse(
+    prepared: Prepared,
+    trained: Sequence[TrainedTier],
+    *,
+    with_learning_curve: bool,
+    progress: Progress,
+) -> tuple[tuple[Suspect, ...], dict[str, Any]]:
+    """Suspects with their texts, and the fields of a `TrainingRecord` that say what to do next.
 
-    Parameters
-    ----------
-    embed : callable
-        Sentence vectors of texts by the model of that tier. Called once.
-    seed : int
-        Of the resampling, at least 0.
-
-    Raises
-    ------
-    DataError
-        When rows have labels that the bundle does not have: with their lines and its labels.
+    The last tier with refits is asked.
     """
-    manifest, head = bundle.manifest, bundle.heads[-1]
-    targets_n = data.targets(manifest.labels)
-    return evaluate(
-        head.logits(_embed(embed, data.texts)),
-        targets_n,
-        labels=manifest.labels,
-        lines=data.lines,
-        temperature=head.temperature,
-        seed=seed,
-    )
+    refits = next((tier.refits for tier in reversed(trained) if tier.refits is not None), None)
+    if refits is None:
+        return (), {"confusing_pairs": (), "suspects": (), "learning_curve": None}
+    asked = (refits.out_of_fold, prepared.targets_n, prepared.labels)
+    suspects = find_suspects(prepared.train, *asked)
+    curve = None
+    if with_learning_curve:
+        curve = learning_curve(
+            prepared.train,
+            prepared.test_targets_m,
+            refits.score,
+            seed=prepared.seed,
+            progress=progress,
+        )
+    return suspects, {
+        "confusing_pairs": confusing_pairs(*asked),
+        "suspects": tuple(map(SuspectLine.of, suspects)),
+        "learning_curve": curve,
+    }
 
 
-def _check(name: str, seed: int) -> None:
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a bundle, as InvalidInput."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise InvalidInput(
             f"name: {name!r} is not up to 64 of a-z, 0-9, '.', '_' and '-', "
             "the first a letter or digit",
             field="name",
         )
-    if seed < 0:
-        raise InvalidInput(f"seed: expected 0 or more, got {seed}", field="seed")
 
 
-def _repeated(train: Dataset, held: Dataset) -> int:
-    """Rows of ``held`` whose text is among those of ``train``."""
-    numbers = same_texts((*train.texts, *held.texts))
-    return int(np.isin(numbers[len(train) :], numbers[: len(train)]).sum())
-
-
-def _embed(embed: Embed, texts: Sequence[str]) -> FloatArray:
+def embed_texts(embed: Embed, texts: Sequence[str]) -> FloatArray:
     """Vectors of texts, each different text embedded once."""
     numbers: dict[str, int] = {}
     rows = [numbers.setdefault(text, len(numbers)) for text in texts]
@@ -211,14 +355,3 @@ def _embed(embed: Embed, texts: Sequence[str]) -> FloatArray:
     if not np.isfinite(vectors).all():
         raise EngineError("embed: not all vectors are finite")
     return vectors.astype(np.float32, copy=False)[rows]
-
-
-def _describe(head: FittedHead, folds_n: IntArray, *, seed: int, repeated: int) -> _Training:
-    return _Training(
-        rows=len(folds_n),
-        folds=int(folds_n.max()) + 1,
-        seed=seed,
-        regularization=head.chosen.regularization,
-        candidates=head.candidates,
-        repeated_test_rows=repeated,
-    )

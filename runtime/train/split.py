@@ -31,8 +31,12 @@ def same_texts(texts: Sequence[str]) -> IntArray:
         From 0, in the order of first occurrence.
     """
     numbers: dict[str, int] = {}
-    keys = (" ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts)
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int32)
+    return np.array([numbers.setdefault(text_key(t), len(numbers)) for t in texts], np.int32)
+
+
+def text_key(text: str) -> str:
+    """What texts that differ only in case, white space or Unicode form have in common."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def split(data: Dataset, held_out: float, *, seed: int) -> tuple[Dataset, Dataset]:

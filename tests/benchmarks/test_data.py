@@ -38,6 +38,10 @@ def test_data_public_texts_are_found_beside_the_checkout(
     folder.mkdir(parents=True)
     (folder / data.PUBLIC).write_text('{"text": "one", "label": "x"}\n{"text": "two"}\n')
     assert data.load(tmp_path / "checkout").texts == ("one", "two")
+    assert data.public(tmp_path / "checkout") is None  # nothing to train on
+    (folder / data.TRAIN).write_text("")
+    found = folder / data.TRAIN, folder / data.PUBLIC
+    assert data.public(tmp_path / "checkout") == found
 
 
 def test_data_falls_back_to_the_tickets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

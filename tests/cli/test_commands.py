@@ -12,8 +12,10 @@ from servers import ENCODER, GENERATOR, TASK, Server, sprat
 from sprat.store import Store
 
 COMMANDS = (
-    *("pull", "models", "remove", "adapters", "train", "eval", "serve", "token", "bench"),
-    *("classify", "decide", "extract", "transform", "embed", "generate", "run", "doctor"),
+    *("pull", "models", "remove", "quantize", "static", "adapters"),
+    *("train", "eval", "eval-transform", "inspect", "label", "synthesize"),
+    *("serve", "token", "bench", "classify", "route", "moderate", "decide", "extract"),
+    *("transform", "embed", "generate", "run", "doctor"),
 )
 
 

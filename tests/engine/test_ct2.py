@@ -288,3 +288,42 @@ def test_ct2_engine_pulls_in_neither_converters_nor_torch(tiny: Path) -> None:
     )
     modules = set(json.loads(done.stdout))
     assert not modules & {"ctranslate2.converters", "ctranslate2.specs", "torch", "transformers"}
+
+
+# -- states of tokens ------------------------------------------------------------------------
+
+
+def test_ct2_states_are_what_encode_pools(
+    real: tuple[Ct2Encoder, float], rows: list[IntArray]
+) -> None:
+    engine, tolerance = real
+    states = engine.states(rows, threads=1)
+    assert [each.shape for each in states] == [(len(row), engine.dimension) for row in rows]
+    assert all(each.dtype == np.float32 for each in states)
+    pooled = np.stack([each.mean(axis=0) for each in states])
+    pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+    # The very batch that `encode` runs.
+    assert distance(pooled, engine.encode(rows, threads=1)) < 1e-6
+    for row, each in zip(rows, states, strict=True):
+        (alone,) = engine.states([row], threads=1)
+        # States have elements of some 0.5 where those of a normalized vector have 0.05.
+        assert distance(alone, each) < 60 * tolerance
+
+
+def test_ct2_states_stay_when_the_next_batch_runs(tiny: Path) -> None:
+    engine = make(tiny)
+    (states,) = engine.states([row(1, 2, 3)], threads=1)
+    kept = states.copy()
+    engine.states([row(4, 5, 6)], threads=1)
+    np.testing.assert_array_equal(states, kept)
+    assert states.flags.owndata
+
+
+@pytest.mark.parametrize("rows", [[], [row()], [row(1), row(*range(POSITIONS + 1))], [row(ROWS)]])
+def test_ct2_states_refuse_rows(tiny: Path, rows: list[IntArray]) -> None:
+    engine = make(tiny)
+    with pytest.raises(EngineError, match="expected"):
+        engine.states(rows, threads=1)
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.states([row(1)], threads=1)

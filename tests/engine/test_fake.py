@@ -241,3 +241,18 @@ def test_fake_arguments_are_named() -> None:
         make: Any = engine
         with pytest.raises(TypeError):
             make(4)
+
+
+def test_fake_encoder_states_are_those_of_the_tokens() -> None:
+    engine = FakeEncoder(dimension=6, failing_calls={1})
+    rows = [row(1, 2, 3), row(2)]
+    first, second = engine.states(rows, threads=1)
+    assert (first.shape, first.dtype, second.shape) == ((3, 6), np.float32, (1, 6))
+    np.testing.assert_array_equal(first[1:2], second)
+    with pytest.raises(EngineError, match="told to fail on call 1"):
+        engine.states(rows, threads=1)
+    with pytest.raises(EngineError, match="rows of 1 to 512 tokens"):
+        engine.states([row()], threads=1)
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.states(rows, threads=1)

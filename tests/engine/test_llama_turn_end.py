@@ -25,7 +25,7 @@ def ending(
 ) -> Callable[[ChatTemplate | None], str]:
     def find(template: ChatTemplate | None) -> str:
         monkeypatch.setattr(exact, "_template", template)
-        return exact._vocabulary.text(exact._turn_end())
+        return exact._vocabulary.text(exact.turn_end())
 
     return find
 

@@ -37,7 +37,7 @@ def table(kind: str, rows: int, width: int, seed: int = 0) -> npt.NDArray[Any]:
     random = np.random.default_rng(seed)
     if kind == "int8":
         return random.integers(-128, 128, size=(rows, width)).astype(np.int8)
-    return random.normal(size=(rows, width)).astype(np.float16)
+    return random.normal(size=(rows, width)).astype(kind)
 
 
 def ragged(*lengths: int, rows: int, seed: int = 0) -> tuple[I32, I64]:
@@ -59,7 +59,7 @@ def mean(
 
 # Widths straddle the 8 and 64 columns that are summed at once.
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 63, 64, 65, 72, 130, 256])
-@pytest.mark.parametrize("kind", ["int8", "float16"])
+@pytest.mark.parametrize("kind", ["int8", "float16", "float32"])
 def test_embedding_bag_means_the_rows_of_each_text(kind: str, width: int) -> None:
     table_vh = table(kind, 50, width, seed=width)
     ids_n, offsets = ragged(1, 0, 7, 130, 0, rows=50)
@@ -75,7 +75,7 @@ def test_embedding_bag_means_the_rows_of_each_text(kind: str, width: int) -> Non
 
 
 @given(
-    kind=st.sampled_from(["int8", "float16"]),
+    kind=st.sampled_from(["int8", "float16", "float32"]),
     lengths=st.lists(st.integers(0, 9), max_size=6),
     rows=st.integers(1, 12),
     width=st.integers(0, 80),
@@ -132,6 +132,17 @@ def test_embedding_bag_keeps_nan_in_the_texts_that_use_it() -> None:
     assert np.isnan(bag(ids_n, offsets, np.zeros((4, 9), np.int8), weights_v)).all(axis=1).tolist()
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_embedding_bag_tokens_share_rows(weighted: bool) -> None:
+    table_vh = table("int8", 3, 70)
+    rows_v = np.array([2, 0, 0, 1, 2], np.int32)
+    weights_v = np.array([1, 0.5, -2, 1, 3], np.float32) if weighted else None
+    ids_n, offsets = ragged(2, 0, 9, rows=5)
+    found_bh = bag(ids_n, offsets, table_vh, weights_v, False, rows_v)
+    spread_bh = bag(ids_n, offsets, np.ascontiguousarray(table_vh[rows_v]), weights_v, False)
+    np.testing.assert_array_equal(found_bh, spread_bh)
+
+
 def test_embedding_bag_zero_vector_stays_zero() -> None:
     table_vh = np.array([[5] * 9, [-5] * 9], np.int8)
     ids_n, offsets = np.array([0, 1], np.int32), np.array([0, 2])
@@ -163,7 +174,7 @@ WEIGHTS = np.ones(5, np.float32)
         ((IDS, [0, 3], TABLE), "offsets: expected a numpy array, got list"),
         ((IDS, OFFSETS.astype(np.int32), TABLE), "offsets: expected dtype int64, got int32"),
         ((IDS, OFFSETS, None), "table_vh: expected a numpy array, got NoneType"),
-        ((IDS, OFFSETS, TABLE.astype(np.float32)), "table_vh: expected dtype int8, got float32"),
+        ((IDS, OFFSETS, TABLE.astype(np.float64)), "table_vh: expected dtype int8, got float64"),
         ((IDS, OFFSETS, TABLE.astype(">f2")), "table_vh: expected dtype int8, got >f2"),
         ((IDS, OFFSETS, TABLE.astype(np.uint8)), "table_vh: expected dtype int8, got uint8"),
         (
@@ -215,6 +226,26 @@ def test_embedding_bag_refuses_another_type(arguments: Any, message: str) -> Non
             (IDS, OFFSETS, TABLE, WEIGHTS[:4]),
             "weights_v: expected 5 weights, one for each row of table_vh, got 4",
         ),
+        (
+            (IDS, OFFSETS, TABLE, WEIGHTS, True, np.zeros(6, np.int32)),
+            "weights_v: expected 6 weights, one for each value of rows_v, got 5",
+        ),
+        (
+            (IDS, OFFSETS, TABLE, None, True, np.array([0, 1, 5, 2, 2], np.int32)),
+            "rows_v[2]: expected a value in [0, 5), got 5",
+        ),
+        (
+            (IDS, OFFSETS, TABLE, None, True, np.array([0, -1], np.int32)),
+            "rows_v[1]: expected a value in [0, 5), got -1",
+        ),
+        (
+            (IDS, OFFSETS, TABLE, None, True, np.zeros((2, 2), np.int32)),
+            "rows_v: expected ndim 1, got 2",
+        ),
+        (
+            (IDS, OFFSETS, TABLE, None, True, np.zeros(3, np.int32)),
+            "ids_n[1]: expected a value in [0, 3), got 4",
+        ),
         ((IDS, OFFSETS, TABLE[:4]), "ids_n[1]: expected a value in [0, 4), got 4"),
         ((IDS - 1, OFFSETS, TABLE), "ids_n[0]: expected a value in [0, 5), got -1"),
         (
@@ -228,6 +259,6 @@ def test_embedding_bag_refuses_another_type(arguments: Any, message: str) -> Non
     ],
 )
 def test_embedding_bag_refuses_bad_arrays(arguments: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=r"^(ids_n|offsets|table_vh|weights_v)") as caught:
+    with pytest.raises(ValueError, match=r"^(ids_n|offsets|table_vh|weights_v|rows_v)") as caught:
         bag(*arguments)
     assert str(caught.value) == message

@@ -19,6 +19,7 @@ SHOW = "import sprat.kernels as k; print(k.implementation, k.isa, k.pool.__modul
 BEST = "avx2" if _array.AVX2 else "baseline"
 NATIVE = {
     "NgramIndex": _text.NgramIndex,
+    "StaticEmbedding": _wordpiece.StaticEmbedding,
     "StopMatcher": _text.StopMatcher,
     "Utf8Stream": _text.Utf8Stream,
     "WordPiece": _wordpiece.WordPiece,
@@ -39,7 +40,7 @@ NATIVE = {
 }
 HAVE_VARIANTS = [
     *("test_embedding.py", "test_head.py", "test_logits.py", "test_sampling.py"),
-    *("test_pool.py", "test_trie.py", "test_viterbi.py"),
+    *("test_pool.py", "test_static.py", "test_trie.py", "test_viterbi.py"),
 ]
 
 
@@ -134,6 +135,8 @@ def test_kernels_reference_needs_no_extension() -> None:
         (_text.Utf8Stream, reference.Utf8Stream),
         (_text.Utf8Stream.feed, reference.Utf8Stream.feed),
         (_text.Utf8Stream.flush, reference.Utf8Stream.flush),
+        (_wordpiece.StaticEmbedding, reference.StaticEmbedding),
+        (_wordpiece.StaticEmbedding.encode_batch, reference.StaticEmbedding.encode_batch),
         (_wordpiece.WordPiece, reference.WordPiece),
         (_wordpiece.WordPiece.encode_batch, reference.WordPiece.encode_batch),
         (_wordpiece.WordPiece.from_tokenizer_json, reference.WordPiece.from_tokenizer_json),

@@ -103,6 +103,8 @@ def test_wheel_has_what_runs(wheel: Path) -> None:
         "sprat/proto/v1/sprat.proto",
         "sprat/proto/v1/sprat_pb2.pyi",
         "sprat/py.typed",
+        "sprat/train/page.css",
+        "sprat/train/page.js",
     } <= names
     assert [name for name in names if name.startswith("sprat/demo/") and name.endswith(".jsonl")]
     assert {name.split("/")[0] for name in names} == {"sprat", metadata.split("/")[0]}

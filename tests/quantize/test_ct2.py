@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +37,7 @@ from sprat.quantize.ct2 import EncoderFacts, convert
 from sprat.tokenizer import Tokenizer
 
 FAMILIES = ("bert", "camembert", "distilbert", "roberta", "xlm-roberta")
-QUANTIZATIONS: tuple[Literal["int8", "float32"], ...] = ("int8", "float32")
+QUANTIZATIONS: tuple[str, ...] = ("int8", "int8_unsaturated", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +83,14 @@ def reference(published: Path, rows: list[npt.NDArray[np.int32]]) -> Array:
 
 @pytest.mark.parametrize(
     ("quantization", "least_mean", "least_min"),
-    [("float32", 0.9999, 0.9999), ("int8", 0.99, 0.98)],
+    [("float32", 0.9999, 0.9999), ("int8", 0.99, 0.98), ("int8_unsaturated", 0.99, 0.98)],
 )
 def test_ct2_convert_keeps_the_vectors_of_real_sentences(
     published: Path,
     rows: list[npt.NDArray[np.int32]],
     reference: Array,
     tmp_path: Path,
-    quantization: Literal["int8", "float32"],
+    quantization: str,
     least_mean: float,
     least_min: float,
 ) -> None:
@@ -199,9 +201,7 @@ def test_ct2_convert_reads_bfloat16_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_ct2_convert_repeats_itself_byte_by_byte(
-    tmp_path: Path, quantization: Literal["int8", "float32"]
-) -> None:
+def test_ct2_convert_repeats_itself_byte_by_byte(tmp_path: Path, quantization: str) -> None:
     folder = publish(tmp_path / "m")
     for name in ("first", "second"):
         convert(folder, tmp_path / name, quantization=quantization)
@@ -378,9 +378,120 @@ def test_ct2_convert_refuses_a_vocab_txt_that_is_not_utf8(tmp_path: Path) -> Non
     assert_refused(folder, CorruptFile, "byte 6 is not UTF-8")
 
 
+def saved_weights(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """The matrices of a model.bin and their scales, read by its layout."""
+    content = (folder / "model.bin").read_bytes()
+    at = 0
+
+    def number(code: str) -> Any:
+        nonlocal at
+        (value,) = struct.unpack_from(f"<{code}", content, at)
+        at += struct.calcsize(f"<{code}")
+        return value
+
+    def text() -> str:
+        nonlocal at
+        size = number("H")
+        at += size
+        return content[at - size : at - 1].decode()
+
+    number("I"), text(), number("I")
+    found = {}
+    for _ in range(number("I")):
+        name = text()
+        shape = [number("I") for _ in range(number("B"))]
+        dtype = (np.float32, np.int8, np.int16, np.int32)[number("B")]
+        size = number("I")
+        found[name] = np.frombuffer(content[at : at + size], dtype).reshape(shape)
+        at += size
+    return {name: array for name, array in found.items() if "weight" in name}
+
+
+def matrices(tmp_path: Path, quantization: str) -> Iterator[tuple[str, Array, Array, Array]]:
+    """Name, published weights, integers and scales of every matrix of a small BERT."""
+    folder = publish(tmp_path / "m")
+    convert(folder, tmp_path / "exact", quantization="float32")
+    convert(folder, tmp_path / "ct2", quantization=quantization)
+    exact, rounded = saved_weights(tmp_path / "exact"), saved_weights(tmp_path / "ct2")
+    names = [name for name in exact if name.endswith("weight")]
+    assert len(names) == 1 + 2 * 4
+    for name in names:
+        assert rounded[name].dtype == np.int8
+        yield (
+            name,
+            *(a.astype(np.float64) for a in (exact[name], rounded[name])),
+            rounded[f"{name}_scale"].astype(np.float64)[:, None],
+        )
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int8_unsaturated"])
+def test_ct2_convert_moves_no_weight_by_more_than_half_a_step(
+    tmp_path: Path, quantization: str
+) -> None:
+    for _, exact, rounded, scale in matrices(tmp_path, quantization):
+        assert np.abs(rounded - exact * scale).max() <= 0.5 + 1e-4
+        assert np.abs(rounded).max() == 127 or quantization != "int8"
+
+
+def test_ct2_convert_int8_unsaturated_fits_16_bits_on_any_activation(tmp_path: Path) -> None:
+    saturated = []
+    for quantization in ("int8", "int8_unsaturated"):
+        out = tmp_path / quantization
+        out.mkdir()
+        pairs = [
+            255 * (rounded[:, ::2] + rounded[:, 1::2])
+            for name, _, rounded, _ in matrices(out, quantization)
+            if "embeddings" not in name
+        ]
+        saturated.append(any(sums.max() > 32767 or sums.min() < -32768 for sums in pairs))
+    assert saturated == [True, False]
+
+
+def test_ct2_convert_int8_unsaturated_gives_up_no_more_than_it_must(tmp_path: Path) -> None:
+    for name, exact, _, scale in matrices(tmp_path, "int8_unsaturated"):
+        most = np.abs(exact).max(axis=1)
+        if "embeddings" not in name:
+            sums = exact[:, ::2] + exact[:, 1::2]
+            same = np.sign(exact[:, ::2]) == np.sign(exact[:, 1::2])
+            most = np.maximum(most, (np.abs(sums) * same).max(axis=1))
+        np.testing.assert_allclose(scale[:, 0], 127 / most, rtol=1e-6)
+
+
+AVX2 = """
+import sys
+import numpy as np
+from ctranslate2 import Encoder, StorageView
+rows = np.random.default_rng(3).integers(0, 40, (5, 9), dtype=np.int32)
+views = StorageView.from_array(rows), StorageView.from_array(np.full(5, 9, np.int32))
+for folder in sys.argv[1:]:
+    hidden = Encoder(folder, intra_threads=1).forward_batch(*views).last_hidden_state
+    print(np.asarray(hidden).astype(np.float64).tobytes().hex())
+"""
+
+
+def test_ct2_convert_int8_unsaturated_is_the_same_with_avx2(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "m")
+    convert(folder, tmp_path / "ct2", quantization="int8_unsaturated")
+    found = []
+    for isa in ("AVX2", "DEFAULT"):
+        done = subprocess.run(
+            [sys.executable, "-c", AVX2, str(tmp_path / "ct2")],
+            env={**os.environ, "CT2_USE_MKL": "0", "ONEDNN_MAX_CPU_ISA": isa},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append(np.frombuffer(bytes.fromhex(done.stdout.strip()), np.float64))
+    # Attention is computed in float32 by other kernels, which may round otherwise.
+    np.testing.assert_allclose(found[0], found[1], atol=0.02)
+    assert np.abs(found[0] - found[1]).mean() < 1e-4
+
+
 @pytest.mark.parametrize("quantization", ["int4", "", None])
 def test_ct2_convert_refuses_another_quantization(tmp_path: Path, quantization: Any) -> None:
-    with pytest.raises(ConfigError, match="quantization: expected int8 or float32, got"):
+    with pytest.raises(
+        ConfigError, match="quantization: expected int8 or int8_unsaturated or float32, got"
+    ):
         convert(publish(tmp_path / "m"), tmp_path / "ct2", quantization=quantization)
 
 

@@ -284,6 +284,34 @@ def test_gguf_requantize_changes_nothing_but_the_weights(
     assert [path.name for path in requantized.parent.iterdir()] == ["model.gguf"]
 
 
+@pytest.mark.parametrize(
+    ("quantization", "kind", "most"),
+    [("f16", "f16", 5e-4), ("q8_0", "q8_0", 0.005), ("q4_0", "q4_0", 0.13), ("iq4_nl", None, 0.13)],
+)
+def test_gguf_requantize_makes_every_type(
+    tiny: Path, tmp_path: Path, quantization: str, kind: str | None, most: float
+) -> None:
+    facts = requantize(tiny, tmp_path / "out.gguf", quantization=quantization)
+    assert facts.quantization == (kind or quantization)
+    before = {t.name: t for t in gguf.GGUFReader(tiny).tensors}
+    for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors:
+        weights = gguf.dequantize(tensor.data, tensor.tensor_type)
+        error = np.abs(weights - before[tensor.name].data).max()
+        assert error <= most * np.abs(before[tensor.name].data).max()
+
+
+def test_gguf_requantize_dequantizes_the_published_weights(published: Path, tmp_path: Path) -> None:
+    requantize(published, tmp_path / "f16.gguf", quantization="f16")
+    name = "blk.0.attn_k.weight"
+    old, new = (
+        next(t for t in gguf.GGUFReader(path).tensors if t.name == name)
+        for path in (published, tmp_path / "f16.gguf")
+    )
+    assert (old.tensor_type.name, new.tensor_type.name) == ("Q4_1", "F16")
+    expected = gguf.dequantize(old.data, old.tensor_type)
+    np.testing.assert_array_equal(new.data, expected.astype(np.float16))
+
+
 def weights_of(path: Path, name: str) -> bytes:
     tensors = Header(path).tensors
     padded = {tensor.name: -(-tensor.size // 32) * 32 for tensor in tensors}
@@ -394,7 +422,7 @@ def test_gguf_requantize_refuses_what_llama_cpp_does_not_know(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("quantization", ["q4_0", "Q8_0", None])
+@pytest.mark.parametrize("quantization", ["q4_k", "Q8_0", None])
 def test_gguf_requantize_refuses_another_quantization(tmp_path: Path, quantization: Any) -> None:
-    with pytest.raises(ConfigError, match="quantization: expected q8_0, got"):
+    with pytest.raises(ConfigError, match="quantization: expected f16, q8_0, q4_0, iq4_nl; got"):
         requantize(tmp_path / "in.gguf", tmp_path / "out.gguf", quantization=quantization)

@@ -41,6 +41,7 @@ SAMPLES: list[SpratError] = [
     errors.ConfigError("server.listen", "expected unix:PATH"),
     errors.DataError("rows.jsonl", 7, "no label"),
     errors.DownloadError("no source"),
+    errors.EndpointError("https://models.example.org: status 401"),
     errors.StoreError("no space"),
     errors.UnsupportedModel("bart"),
     errors.EngineError("cannot load"),

@@ -192,3 +192,27 @@ async def test_classify_truncation_is_reported(model: EncoderModel, mailbox: Mai
     result = await task.run(["a " * 20], truncation="truncate", mailbox=mailbox)
     assert result.items[0] is not None
     assert (result.items[0].input_tokens, result.items[0].dropped_tokens) == (16, 6)
+
+
+async def test_classify_confidence_is_that_of_the_curve_and_decides(
+    model: EncoderModel, mailbox: Mailbox
+) -> None:
+    plain = bundle(model.manifest)
+    (tier,) = plain.manifest.tiers
+    assert tier.calibration is not None
+    curve = tier.calibration.model_copy(update={"isotonic": ((0.0, 0.0), (1.0, 0.5))})
+    curved_tier = tier.model_copy(update={"calibration": curve})
+    curved = Bundle(plain.manifest.model_copy(update={"tiers": (curved_tier,)}), plain.heads)
+    before = await ClassifyTask(TASK, plain, model).run(TEXTS, mailbox=mailbox)
+    after = await ClassifyTask(TASK, curved, model).run(TEXTS, mailbox=mailbox)
+    for one, other in zip(before.items, after.items, strict=True):
+        assert one is not None
+        assert other is not None
+        assert other.scores == one.scores
+        assert other.label == one.label
+        assert other.confidence == pytest.approx(one.scores[0].score / 2)
+    strict = ClassifyTask(TASK, curved, model, accept_at=0.51)
+    assert all(
+        item is not None and item.abstained
+        for item in (await strict.run(TEXTS, mailbox=mailbox)).items
+    )

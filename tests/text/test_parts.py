@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sprat.text.parts import cut
+from sprat.text.parts import cut, cut_tokens
 
 
 def words(text: str) -> list[str]:
@@ -74,3 +75,17 @@ def test_parts_ascend_within_the_text(text: str, tokens: list[str], room: int) -
     parts = cut(text, tokens, room, room // 2)
     assert all(0 <= start <= end <= len(text) for start, end in parts)
     assert parts == sorted(parts)
+
+
+def test_parts_cut_tokens_are_those_of_the_same_parts() -> None:
+    spans = np.array([match.span() for match in re.finditer(r"\w+|\.", SENTENCES)], np.int32)
+    found = cut_tokens(SENTENCES, spans, 20, 5)
+    assert found[0][0] == 0
+    assert found[-1][1] == len(spans)
+    for start, end in found:
+        assert 0 < end - start <= 20
+        assert SENTENCES[spans[start, 0] : spans[end - 1, 1]].endswith(".")
+    for (_, end), (start, _) in pairwise(found):
+        assert end - 5 <= start <= end
+    # A view of every other row, as of spans without special tokens.
+    assert cut_tokens(SENTENCES, np.repeat(spans, 2, axis=0)[::2], 20, 5) == found

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sprat.errors import DataError
+from sprat.manifest import sha256_file
 from sprat.train.data import Dataset, read
+from sprat.train.rows import MAX_TEXT_BYTES
 
 SECRET = "xyzzy-secret"
 
@@ -75,10 +77,12 @@ def test_data_lines_survive_endings_blank_lines_and_byte_order_mark(
     tmp_path: Path, ending: str, mark: bytes
 ) -> None:
     lines = [json.dumps(GOOD), "", json.dumps({**GOOD, "id": 7, "label": " x "}), "   "]
-    data = read(write(tmp_path, "rows.jsonl", mark + ending.join(lines).encode()))
+    path = write(tmp_path, "rows.jsonl", mark + ending.join(lines).encode())
+    data = read(path)
     assert data == Dataset(
-        ("a parcel", "a parcel"), ("delivery", "x"), (1, 3), str(tmp_path / "rows.jsonl")
+        ("a parcel", "a parcel"), ("delivery", "x"), (1, 3), str(path), sha256_file(path)
     )
+    assert data.take([1]).sha256 == data.sha256
     lines = ["id,label,text", "", '7,x,"two', 'lines, ""quoted"""', "", "8,y,z"]
     data = read(write(tmp_path, "rows.CSV", mark + ending.join(lines).encode()))
     assert data.texts == (f'two{ending}lines, "quoted"', "z")
@@ -178,13 +182,52 @@ def test_data_names_ten_bad_rows_and_counts_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
-def test_data_names_line_and_offset_of_invalid_utf8(tmp_path: Path, name: str) -> None:
+def test_data_names_line_and_column_of_invalid_utf8(tmp_path: Path, name: str) -> None:
     content = b"\xef\xbb\xbftext,label\ncaf\xe9,x\n"
     error = failure(write(tmp_path, name, content))
     assert error.line == 2
-    assert f"offset {content.index(0xE9)} of the file" in error.message
-    error = failure(write(tmp_path, name, "text,label\na,x\n".encode("utf-16")))
-    assert (error.line, "offset 0" in error.message) == (1, True)
+    assert "not UTF-8: invalid byte at column 4\n  convert the file" in error.message
+    for encoding in ("utf-16-le", "utf-16-be"):
+        error = failure(write(tmp_path, name, "\ufefftext,label\na,x\n".encode(encoding)))
+        assert (error.line, "UTF-16, expected UTF-8" in error.message) == (1, True)
+
+
+def test_data_mixed_encodings_are_named_by_line(tmp_path: Path) -> None:
+    lines = ["text,label", *[f"caf\u00e9 {number},x" for number in range(14)]]
+    content = b"\n".join(
+        line.encode("utf-8" if number < 3 else "cp1252") for number, line in enumerate(lines)
+    )
+    error = failure(write(tmp_path, "rows.csv", content))
+    assert error.line == 4
+    assert error.message.endswith(
+        "\n  line 13: not UTF-8: invalid byte at column 4\n  and 2 more bad rows"
+        "\n  encodings are mixed: 2 other lines hold characters in valid UTF-8; convert the lines "
+        "that are not, not the whole file"
+    )
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_data_rows_of_ten_megabytes_are_named_by_line(tmp_path: Path, name: str) -> None:
+    long = SECRET * (10_000_000 // len(SECRET) + 1)
+    rows = [("fine", "x"), (long, "x"), ("fine", "y")]
+    if name.endswith("csv"):
+        stream = io.StringIO(newline="")
+        csv.writer(stream).writerows([("text", "label"), *rows])
+        content = stream.getvalue()
+    else:
+        content = jsonl(*({"text": text, "label": label} for text, label in rows))
+    error = failure(write(tmp_path, name, content))
+    assert error.line == (3 if name.endswith("csv") else 2)
+    assert f"text: {len(long)} bytes, at most 4194304 are accepted" in error.message
+
+
+def test_data_size_is_counted_in_bytes(tmp_path: Path) -> None:
+    for text, fits in (("a" * MAX_TEXT_BYTES, True), ("\u00e9" * (MAX_TEXT_BYTES // 2 + 1), False)):
+        path = write(tmp_path, "rows.jsonl", jsonl({"text": text, "label": "x"}))
+        if fits:
+            assert len(read(path).texts[0]) == MAX_TEXT_BYTES
+        else:
+            assert f"{MAX_TEXT_BYTES + 2} bytes" in failure(path).message
 
 
 def test_data_refuses_files_that_it_cannot_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +12,37 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 
 from sprat.errors import SetupError
+from sprat.train import fit
 from sprat.train.calibrate import fit_temperature, log_softmax, nll
 from sprat.train.data import Dataset
-from sprat.train.fit import REGULARIZATION, TOLERANCE, Head, fit_head
+from sprat.train.fit import REGULARIZATION, TOLERANCE, WHITENING, FittedHead, fit_head
 from sprat.train.split import assign_folds
 from sprat.values import FloatArray, IntArray
 
 Embed = Callable[[Sequence[str]], FloatArray]
 Rows = tuple[FloatArray, IntArray, IntArray]
+Oracle = Callable[[FloatArray], FloatArray]
+
+
+def oracle(head: FittedHead, vectors: FloatArray, targets: IntArray, **options: Any) -> Oracle:
+    """Fits what was chosen from its definition; returns logits of vectors."""
+    covariance = np.cov(vectors.T)
+    values, axes = np.linalg.eigh(covariance)
+    values = values.clip(0) + 1e-3 * values.mean()
+    scales = values**-head.chosen.whitening
+    scales *= np.sqrt(values.sum() / (values * scales**2).sum())
+    stretch = ((axes * scales) @ axes.T).astype(np.float32)
+    model = LogisticRegression(
+        C=head.chosen.regularization, tol=TOLERANCE, max_iter=1000, **options
+    ).fit(vectors @ stretch, targets)
+
+    def logits(others: FloatArray) -> FloatArray:
+        scores = model.decision_function(others @ stretch)
+        if scores.ndim == 1:
+            scores = np.stack([-scores, scores], axis=1) / 2
+        return scores.astype(np.float32)
+
+    return logits
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +56,17 @@ def vectors_of(data: Dataset, embed: Embed) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def head(rows: Rows) -> Head:
+def head(rows: Rows) -> FittedHead:
     return fit_head(*rows)
 
 
-def test_fit_head_is_the_regression_on_all_rows(rows: Rows, head: Head) -> None:
+def test_fit_head_is_the_regression_on_all_rows(rows: Rows, head: FittedHead) -> None:
     vectors, targets, _ = rows
-    c = head.chosen.regularization
-    oracle = LogisticRegression(C=c, tol=TOLERANCE, max_iter=1000).fit(vectors, targets)
+    expected = oracle(head, vectors, targets)(vectors)
     np.testing.assert_allclose(
         np.exp(log_softmax(vectors @ head.weight.T + head.bias, 1.0)),
-        oracle.predict_proba(vectors),
-        atol=1e-5,
+        np.exp(log_softmax(expected, 1.0)),
+        atol=0.01,
     )
     assert head.weight.dtype == head.bias.dtype == np.float32
     assert head.weight.shape == (3, vectors.shape[1])
@@ -53,48 +76,108 @@ def test_fit_head_is_the_regression_on_all_rows(rows: Rows, head: Head) -> None:
 def test_fit_head_of_two_labels_has_two_rows(embed: Embed, dataset: Callable[..., Dataset]) -> None:
     vectors, targets, folds = vectors_of(dataset(120, topics=("billing", "delivery")), embed)
     head = fit_head(vectors, targets, folds)
-    c = head.chosen.regularization
-    oracle = LogisticRegression(C=c, tol=TOLERANCE, max_iter=1000).fit(vectors, targets)
+    expected = oracle(head, vectors, targets)(vectors)
     assert head.weight.shape == (2, vectors.shape[1])
     np.testing.assert_allclose(
         np.exp(log_softmax(vectors @ head.weight.T + head.bias, 1.0)),
-        oracle.predict_proba(vectors),
-        atol=1e-5,
+        np.exp(log_softmax(expected, 1.0)),
+        atol=0.01,
     )
 
 
-def test_fit_chooses_by_scores_of_heads_that_have_not_seen_the_rows(rows: Rows, head: Head) -> None:
+def test_fit_chooses_by_scores_of_heads_that_have_not_seen_the_rows(
+    rows: Rows, head: FittedHead
+) -> None:
     vectors, targets, folds = rows
     logits = np.empty((len(targets), 3), np.float32)
     for fold in range(5):
         out = folds == fold
-        model = LogisticRegression(C=head.chosen.regularization, tol=TOLERANCE, max_iter=1000)
-        logits[out] = model.fit(vectors[~out], targets[~out]).decision_function(vectors[out])
-    assert head.chosen.temperature == pytest.approx(fit_temperature(logits, targets), rel=1e-3)
-    assert head.chosen.nll == pytest.approx(nll(logits, targets, head.chosen.temperature), rel=1e-3)
-    # Scores of rows that a head has seen would have asked for a surer temperature.
+        logits[out] = oracle(head, vectors[~out], targets[~out])(vectors[out])
+    assert head.chosen.temperature == pytest.approx(fit_temperature(logits, targets), rel=0.02)
+    assert head.chosen.nll == pytest.approx(nll(logits, targets, head.chosen.temperature), rel=0.02)
+    assert head.out_of_fold.dtype == np.float32
+    np.testing.assert_allclose(head.out_of_fold, logits, atol=0.1)
+    # Scores of rows that a head has seen would have promised more.
     seen = vectors @ head.weight.T + head.bias
-    assert head.chosen.temperature > fit_temperature(seen, targets)
+    assert nll(seen, targets, fit_temperature(seen, targets)) < head.chosen.nll - 0.05
+
+
+def test_fit_balanced_class_weights_find_more_of_a_rare_label(
+    embed: Embed, dataset: Callable[..., Dataset]
+) -> None:
+    data = dataset(600)
+    rare = [i for i, label in enumerate(data.labels) if label == "billing"]
+    data = data.take(sorted({*range(600)} - {*rare[20:]}))
+    vectors, targets, folds = vectors_of(data, embed)
+    assert np.bincount(targets)[0] == 20
+    found = {}
+    for weights in ("none", "balanced"):
+        head = fit_head(vectors, targets, folds, class_weights=weights)
+        answers = head.out_of_fold.argmax(axis=1)
+        found[weights] = int((answers[targets == 0] == 0).sum())
+        options = {"class_weight": "balanced"} if weights == "balanced" else {}
+        expected = oracle(head, vectors, targets, **options)(vectors)
+        logits = vectors @ head.weight.T + head.bias
+        np.testing.assert_allclose(
+            np.exp(log_softmax(logits, 1.0)), np.exp(log_softmax(expected, 1.0)), atol=0.01
+        )
+    assert found["balanced"] > found["none"]
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5, 3.0])
-def test_fit_searches_to_both_sides_until_it_gets_worse(rows: Rows, noise: float) -> None:
+def test_fit_searches_on_until_it_gets_worse(rows: Rows, noise: float) -> None:
     vectors, targets, folds = rows
     rng = np.random.default_rng(0)
     vectors = vectors + noise * rng.standard_normal(vectors.shape, np.float32)
     head = fit_head(vectors, targets, folds)
-    tried = [c.regularization for c in head.candidates]
-    first = REGULARIZATION.index(tried[0])
-    assert tried == list(REGULARIZATION[first : first + len(tried)])
-    assert 16.0 in tried
-    best = head.candidates.index(head.chosen)
-    assert head.chosen.nll == min(c.nll for c in head.candidates)
-    # The neighbours of the chosen one were tried, where there are any.
-    assert best > 0 or tried[0] == REGULARIZATION[0]
-    assert best < len(tried) - 1 or tried[-1] == REGULARIZATION[-1]
+    found = {(c.regularization, c.whitening): c.nll for c in head.candidates}
+    assert len(found) == len(head.candidates)
+    chosen = head.chosen
+    assert chosen.nll == min(found.values())
+    # Strength and whitening around the chosen one were tried, where there are any.
+    at = REGULARIZATION.index(chosen.regularization)
+    for neighbour in REGULARIZATION[max(0, at - 1) : at + 2]:
+        assert found[neighbour, chosen.whitening] >= chosen.nll
+    power = WHITENING.index(chosen.whitening)
+    for neighbour in WHITENING[: power + 2]:
+        assert found[16.0, neighbour] >= found[16.0, chosen.whitening]
 
 
-def test_fit_the_same_input_gives_the_same_head(rows: Rows, head: Head) -> None:
+def test_fit_whitening_helps_where_long_directions_say_nothing() -> None:
+    rng = np.random.default_rng(0)
+    targets = (np.arange(400) % 2).astype(np.int32)
+    # The label is in a short direction; a hundred times the variance is noise.
+    vectors = rng.normal(0, 1, (400, 20)).astype(np.float32)
+    vectors[:, 0] = 0.1 * (2 * targets - 1 + rng.normal(0, 0.7, 400))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    head = fit_head(vectors, targets, (np.arange(400) // 2 % 5).astype(np.int32))
+    assert head.chosen.whitening > 0
+    plain = next(c for c in head.candidates if c.whitening == 0)
+    assert head.chosen.nll < plain.nll
+
+
+def test_fit_searches_large_data_on_some_folds_and_calibrates_on_all(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, targets, folds = rows
+    monkeypatch.setattr(fit, "SEARCH_ROWS", 90)
+    watch = Watch()
+    head = fit_head(vectors, targets, folds, progress=watch)
+    assert "on 2 of 5 folds" in watch.phases[0]
+    assert head.calibration.rows == len(targets)
+    assert np.isfinite(head.out_of_fold).all()
+    logits = np.empty((len(targets), 3), np.float32)
+    for fold in range(5):
+        out = folds == fold
+        logits[out] = oracle(head, vectors[~out], targets[~out])(vectors[out])
+    np.testing.assert_allclose(head.out_of_fold, logits, atol=0.1)
+    few = folds < 2
+    assert head.chosen.temperature == pytest.approx(
+        fit_temperature(logits[few], targets[few]), rel=0.02
+    )
+
+
+def test_fit_the_same_input_gives_the_same_head(rows: Rows, head: FittedHead) -> None:
     again = fit_head(*rows)
     assert again.candidates == head.candidates
     assert again.weight.tobytes() == head.weight.tobytes()
@@ -120,9 +203,11 @@ def test_fit_keeps_to_its_threads_and_tells_what_it_does(rows: Rows) -> None:
     watch = Watch()
     head = fit_head(*rows, progress=watch)
     assert watch.threads == {1}
-    assert watch.phases[0] == "try C=4 on 5 folds"
-    assert len(watch.phases) == len(head.candidates) + 1
-    assert watch.phases[-1] == f"fit the head on 240 rows with C={head.chosen.regularization:g}"
+    assert watch.phases[0] == "try C=16, whitening 0.15 on 5 of 5 folds"
+    assert len(watch.phases) == len(head.candidates) + 2
+    assert watch.phases[-1].startswith(
+        f"fit the head on 240 rows with C={head.chosen.regularization:g}"
+    )
 
 
 def test_fit_says_what_to_install(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

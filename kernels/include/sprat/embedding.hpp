@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "sprat/isa.hpp"
 #include "sprat/pool.hpp"
@@ -21,6 +22,7 @@ struct Half {
 };
 
 inline float to_float(std::int8_t value) { return static_cast<float>(value); }
+inline float to_float(float value) { return value; }
 
 // Shifts exponent and fraction into the place that they have in a float and multiplies by 2^112,
 // the difference of the exponents' biases: exact for normal and subnormal numbers. Infinities and
@@ -38,16 +40,29 @@ inline float to_float(Half half) {
   return value;
 }
 
-// sum = the `count` rows `ids` of the table, each times its weight; weights may be null for 1.
+// A table and what the tokens of a vocabulary make of it.
 template <typename T>
-void sum_rows(const std::int32_t* ids, std::size_t count, const T* table, const float* weights,
-              std::size_t width, float* sum) {
+struct EmbeddingTable {
+  const T* values;           // [rows, width]
+  std::size_t width;         // of a row
+  const float* weights;      // of each token; null for 1
+  const std::int32_t* rows;  // of each token; null where token i has row i
+};
+
+// A row of a table and its weight.
+struct Term {
+  std::size_t row;
+  float weight;
+};
+
+// sum = the rows of the table that the terms name, each times its weight.
+template <typename T>
+void sum_rows(const std::vector<Term>& terms, const T* table, std::size_t width, float* sum) {
   std::fill_n(sum, width, 0.0F);
-  for (std::size_t n = 0; n < count; ++n) {
-    const auto id = static_cast<std::size_t>(ids[n]);
-    const float weight = weights == nullptr ? 1.0F : weights[id];
+  for (const Term& term : terms) {
+    const T* row = table + term.row * width;
     for (std::size_t h = 0; h < width; ++h) {
-      sum[h] += weight * to_float(table[id * width + h]);
+      sum[h] += term.weight * to_float(row[h]);
     }
   }
 }
@@ -62,19 +77,19 @@ SPRAT_AVX2 inline __m256 load_8(const Half* values) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
 }
 
+SPRAT_AVX2 inline __m256 load_8(const float* values) { return _mm256_loadu_ps(values); }
+
 // The sums of `vectors` times 8 columns from `first` on stay in registers.
 template <std::size_t vectors, typename T>
-SPRAT_AVX2 void sum_columns(const std::int32_t* ids, std::size_t count, const T* table,
-                            const float* weights, std::size_t width, std::size_t first,
-                            float* sum) {
+SPRAT_AVX2 void sum_columns(const std::vector<Term>& terms, const T* table, std::size_t width,
+                            std::size_t first, float* sum) {
   __m256 sums[vectors];
   for (std::size_t i = 0; i < vectors; ++i) {
     sums[i] = _mm256_setzero_ps();
   }
-  for (std::size_t n = 0; n < count; ++n) {
-    const auto id = static_cast<std::size_t>(ids[n]);
-    const T* row = table + id * width + first;
-    const __m256 weight = _mm256_set1_ps(weights == nullptr ? 1.0F : weights[id]);
+  for (const Term& term : terms) {
+    const T* row = table + term.row * width + first;
+    const __m256 weight = _mm256_set1_ps(term.weight);
     for (std::size_t i = 0; i < vectors; ++i) {
       sums[i] = _mm256_fmadd_ps(weight, load_8(row + 8 * i), sums[i]);
     }
@@ -86,50 +101,82 @@ SPRAT_AVX2 void sum_columns(const std::int32_t* ids, std::size_t count, const T*
 
 // 3 times as fast as the above for int8 and 9 times for float16, 256 columns wide.
 template <typename T>
-SPRAT_AVX2 void sum_rows_avx2(const std::int32_t* ids, std::size_t count, const T* table,
-                              const float* weights, std::size_t width, float* sum) {
+SPRAT_AVX2 void sum_rows_avx2(const std::vector<Term>& terms, const T* table, std::size_t width,
+                              float* sum) {
   std::size_t h = 0;
   for (; h + 64 <= width; h += 64) {
-    sum_columns<8>(ids, count, table, weights, width, h, sum);
+    sum_columns<8>(terms, table, width, h, sum);
   }
   for (; h + 8 <= width; h += 8) {
-    sum_columns<1>(ids, count, table, weights, width, h, sum);
+    sum_columns<1>(terms, table, width, h, sum);
   }
   for (; h < width; ++h) {
     sum[h] = 0.0F;
-    for (std::size_t n = 0; n < count; ++n) {
-      const auto id = static_cast<std::size_t>(ids[n]);
-      const float weight = weights == nullptr ? 1.0F : weights[id];
-      sum[h] += weight * to_float(table[id * width + h]);
+    for (const Term& term : terms) {
+      sum[h] += term.weight * to_float(table[term.row * width + h]);
     }
   }
 }
 #endif
 
-// ids: [offsets[batch]], each a row of the table; offsets: [batch + 1], ascending from 0; weights:
-// one for each row of the table, or null for 1; vectors: [batch, width].
+// Means over rows of one table, text after text.
+template <typename T>
+class EmbeddingBag {
+ public:
+  EmbeddingBag(EmbeddingTable<T> table, bool normalized, [[maybe_unused]] Isa isa = active_isa())
+      : table_(table), normalized_(normalized) {
+#if defined(__x86_64__)
+    if (isa == Isa::avx2) {
+      sum_ = sum_rows_avx2<T>;
+    }
+#endif
+  }
+
+  // Starts another text.
+  void clear() { terms_.clear(); }
+
+  // Takes a token of the vocabulary in.
+  void add(std::int32_t id) {
+    const auto token = static_cast<std::size_t>(id);
+    terms_.push_back({table_.rows == nullptr ? token : static_cast<std::size_t>(table_.rows[token]),
+                      table_.weights == nullptr ? 1.0F : table_.weights[token]});
+  }
+
+  // vector: [width], the mean of the text's tokens; zeros for none.
+  void mean(float* vector) const {
+    sum_(terms_, table_.values, table_.width, vector);
+    if (terms_.empty()) {
+      return;
+    }
+    for (std::size_t h = 0; h < table_.width; ++h) {
+      vector[h] /= static_cast<float>(terms_.size());
+    }
+    if (normalized_) {
+      normalize(vector, table_.width);
+    }
+  }
+
+  std::size_t tokens() const { return terms_.size(); }
+  std::size_t width() const { return table_.width; }
+
+ private:
+  EmbeddingTable<T> table_;
+  bool normalized_;
+  void (*sum_)(const std::vector<Term>&, const T*, std::size_t, float*) = sum_rows<T>;
+  std::vector<Term> terms_;
+};
+
+// ids: [offsets[batch]], each a token of the table; offsets: [batch + 1], ascending from 0;
+// vectors: [batch, width].
 template <typename T>
 void embedding_bag(const std::int32_t* ids, const std::int64_t* offsets, std::size_t batch,
-                   const T* table, const float* weights, std::size_t width, bool normalized,
-                   float* vectors, [[maybe_unused]] Isa isa = active_isa()) {
-#if defined(__x86_64__)
-  const auto sum = isa == Isa::avx2 ? sum_rows_avx2<T> : sum_rows<T>;
-#else
-  const auto sum = sum_rows<T>;
-#endif
+                   const EmbeddingTable<T>& table, bool normalized, float* vectors,
+                   Isa isa = active_isa()) {
+  EmbeddingBag<T> bag(table, normalized, isa);
   for (std::size_t b = 0; b < batch; ++b) {
-    float* vector = vectors + b * width;
-    const auto count = static_cast<std::size_t>(offsets[b + 1] - offsets[b]);
-    sum(ids + offsets[b], count, table, weights, width, vector);
-    if (count == 0) {
-      continue;
-    }
-    for (std::size_t h = 0; h < width; ++h) {
-      vector[h] /= static_cast<float>(count);
-    }
-    if (normalized) {
-      normalize(vector, width);
-    }
+    bag.clear();
+    std::for_each(ids + offsets[b], ids + offsets[b + 1], [&bag](std::int32_t id) { bag.add(id); });
+    bag.mean(vectors + b * table.width);
   }
 }
 

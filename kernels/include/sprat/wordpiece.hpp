@@ -218,6 +218,13 @@ struct WordPieceRows {
   std::vector<std::int32_t> spans;    // start and end of each token, in code points of its text
   std::vector<std::int64_t> ends;     // of each row, in tokens
   std::vector<std::int64_t> dropped;  // of each row; -1 for an unknown number
+
+  void clear() {
+    ids.clear();
+    spans.clear();
+    ends.clear();
+    dropped.clear();
+  }
 };
 
 struct WordPieceOptions {
@@ -251,6 +258,8 @@ class WordPiece {
         return encode(static_cast<const std::uint32_t*>(text.data), text.size, options, rows);
     }
   }
+
+  std::int32_t unknown() const { return settings_.unknown; }
 
  private:
   // What becomes of a code point: an action, and 28 bits that say more.

@@ -1,0 +1,200 @@
+"""How much a student loses whose rows were labelled by a teacher: BANKING77, the static tier.
+
+The commands are those that a user would give: `sprat train`, `sprat label`, `sprat train`, `sprat
+eval`. Test rows are only ever evaluated on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sprat.benchmarks import bundle, data
+from sprat.benchmarks.harness import Context, Outcome, Table, figure
+from sprat.errors import SetupError
+from sprat.pull import pull
+
+ROWS = 5_000
+SEED = 7
+KEEP_ABOVE = 0.5
+STUDENT = f"{bundle.ENCODER}-static"
+QUICK_LABELS = 4
+QUICK_ROWS = 200
+GAP = 2.0
+"""Goal: most points of accuracy that a student loses."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Student:
+    """What came of one teacher's labels.
+
+    Attributes
+    ----------
+    kept : float
+        Share of the rows that the teacher was sure of.
+    right : float
+        Share of these that have their gold label.
+    accuracy : float
+        Of the student, on the test rows.
+    """
+
+    kept: float
+    right: float
+    accuracy: float
+
+
+def run(context: Context) -> Outcome:
+    """Train a student on gold and one on each teacher's labels, evaluate them on the test rows."""
+    pull(bundle.ENCODER, context.store)
+    with tempfile.TemporaryDirectory() as name:
+        work = _Work(context, Path(name))
+        train, test = (_read(context, part) for part in ("train", "test"))
+        if context.quick:
+            labels = sorted({row["label"] for row in train})[:QUICK_LABELS]
+            train, test = ([r for r in rows if r["label"] in labels] for rows in (train, test))
+        random.Random(SEED).shuffle(train)
+        count = QUICK_ROWS if context.quick else ROWS
+        chosen, others = train[:count], train[count:]
+        work.write("test", test)
+        work.sprat("static", bundle.ENCODER, "-o", STUDENT, "--replace")
+        work.write("gold", chosen)
+        gold = work.train("gold", STUDENT)
+        context.say(f"student by gold: {gold:.4f}")
+        students, teachers = {}, {}
+        for title, rows in (("all", train), ("others", others)):
+            work.write(title, rows)
+            teachers[title] = work.train(title, bundle.ENCODER)
+            context.say(f"teacher by {title}: {teachers[title]:.4f}")
+            students[title] = work.student(title, chosen)
+            context.say(f"its student: {students[title]}")
+    gap, strict_gap = (100 * (gold - students[title].accuracy) for title in ("all", "others"))
+    return Outcome(
+        parameters={
+            "teacher": bundle.ENCODER,
+            "student": STUDENT,
+            "texts": len(chosen),
+            "train_rows": len(train),
+            "test_rows": len(test),
+            "keep_above": KEEP_ABOVE,
+            "seed": SEED,
+        },
+        method=(
+            f"{len(chosen)} texts are drawn from the training file of BANKING77 and lose their "
+            "labels. A teacher (a head on the encoder) labels them, and a student (a head on the "
+            f"static model) learns the rows of which it is at least {KEEP_ABOVE:.0%} sure; beside "
+            "it the same head learns the same texts by their gold labels. The teacher of the goal "
+            "has learned all training rows, so it knows the gold labels of these texts: what is "
+            "measured is what calibration, dropping and fitting lose. The other teacher has "
+            "learned the rest of the file only and sees the texts for the first time. Accuracy on "
+            "the test file, of which 6 rows repeat a training text; one draw."
+        ),
+        figures=(
+            figure("gold", "student by gold labels", "", [gold]),
+            figure("student", "student by a teacher of all rows", "", [students["all"].accuracy]),
+            figure("gap", "points lost", "points", [gap], at_most=GAP),
+            figure("strict_gap", "points lost, teacher of other rows", "points", [strict_gap]),
+        ),
+        table=Table(
+            columns=(
+                "teacher",
+                "its accuracy",
+                "rows kept",
+                "of these right",
+                "student's accuracy",
+            ),
+            rows=tuple(
+                (
+                    f"learned {title} rows",
+                    round(teachers[title], 4),
+                    round(student.kept, 4),
+                    round(student.right, 4),
+                    round(student.accuracy, 4),
+                )
+                for title, student in students.items()
+            ),
+        ),
+    )
+
+
+class _Work:
+    """Files and bundles in a folder, and the commands that make them."""
+
+    def __init__(self, context: Context, folder: Path) -> None:
+        self._environment = {**os.environ, "SPRAT_HOME": str(context.store.root)}
+        self._folder = folder
+
+    def write(self, name: str, rows: Iterable[Row]) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        self._rows(name).write_text(text, encoding="utf-8")
+
+    def train(self, name: str, base: str) -> float:
+        """Train the bundle ``name`` on the rows of that name; its accuracy on the test rows."""
+        out, test = self._folder / name, str(self._rows("test"))
+        arguments = ("--base", base, "--test", test, "-o", str(out))
+        self.sprat("train", str(self._rows(name)), *arguments)
+        report = json.loads(self.sprat("eval", str(out), test, "--json"))
+        return float(report["accuracy"])
+
+    def student(self, teacher: str, rows: Sequence[Row]) -> _Student:
+        """Train a student on rows by the labels of a teacher."""
+        name = f"student-of-{teacher}"
+        self.write("texts", [{"text": row["text"], "id": i} for i, row in enumerate(rows)])
+        self.sprat(
+            *("label", str(self._rows("texts")), "--with", str(self._folder / teacher)),
+            *("--keep-above", str(KEEP_ABOVE), "--truncate", "-o", str(self._rows(name))),
+        )
+        labelled = _parse(self._rows(name))
+        right = sum(row["label"] == rows[row["id"]]["label"] for row in labelled)
+        return _Student(
+            kept=len(labelled) / len(rows),
+            right=right / max(1, len(labelled)),
+            accuracy=self.train(name, STUDENT),
+        )
+
+    def sprat(self, *arguments: str) -> str:
+        """What a command prints.
+
+        Raises
+        ------
+        SetupError
+            When it fails.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "sprat", *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            reason = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise SetupError(
+                f"sprat {arguments[0]} ended with status {done.returncode}: {reason[-1]}"
+            )
+        return done.stdout
+
+    def _rows(self, name: str) -> Path:
+        return self._folder / f"{name}.jsonl"
+
+
+def _read(context: Context, part: str) -> list[Row]:
+    path = data.find(f"banking77.{part}.jsonl", context.checkout)
+    if path is None:
+        raise SetupError(
+            f"banking77.{part}.jsonl is not on this machine; SPRAT_TEST_DATA names its folder"
+        )
+    return _parse(path)
+
+
+def _parse(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]

@@ -1,0 +1,139 @@
+"""``sprat inspect``: the model card of a bundle or a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from sprat.cli.output import Json, megabytes, print_json, print_table
+
+SHOWN_LABELS = 12
+
+
+def inspect(
+    name: Annotated[
+        str, typer.Argument(help="A bundle or model by name, or a bundle by a path with /.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Print a model card: what it is, what it was made from, how good it is, its licences.
+
+    The sha256 of every file is checked on the way.
+    """
+    from sprat.card import card
+    from sprat.store import Store
+
+    found = card(Store(), name)
+    if as_json:
+        print_json(found)
+    elif found["type"] == "model":
+        _show_model(found)
+    else:
+        _show_bundle(found)
+
+
+def _show_model(card: dict[str, Any]) -> None:
+    facts = [
+        ("name", card["name"]),
+        ("kind", f"{card['kind']} on engine {card['engine']}"),
+        ("architecture", f"{card['architecture']}, {card['quantization']}"),
+        ("longest input", f"{card['max_tokens']} tokens"),
+        ("size", megabytes(card["size_bytes"])),
+        ("version", card["version"]),
+        ("digest", card["digest"]),
+        ("licence", card["licence"]),
+        ("source", card["source"]),
+    ]
+    print_table(["model", ""], facts)
+    _show_gate(card)
+    print_table(["file", "sha256"], [(f["path"], f["sha256"]) for f in card["files"]])
+
+
+def _show_bundle(card: dict[str, Any]) -> None:
+    labels = card["labels"]
+    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
+    print_table(
+        ["bundle", ""],
+        [
+            ("name", card["name"]),
+            ("kind", card["kind"]),
+            ("version", card["version"]),
+            ("labels", f"{len(labels)}: {', '.join(labels[:SHOWN_LABELS])}{more}"),
+            ("trained on", f"{card['train_rows']} rows"),
+            ("made", f"{card['created']} by {card['made_by']}"),
+        ],
+    )
+    _show_provenance(card)
+    for tier in card["tiers"]:
+        _show_tier(card, tier)
+    print_table(["file", "sha256"], [(f["path"], f["sha256"]) for f in card["files"]])
+    for licence in card["licences"]:
+        typer.echo(f"Licence of {licence}")
+
+
+def _show_provenance(card: dict[str, Any]) -> None:
+    provenance = (card["report"] or {}).get("provenance")
+    if provenance is None:
+        return
+    print_table(
+        ["data", "rows", "sha256 of the file"],
+        [
+            (part, provenance[part]["rows"], provenance[part]["sha256"])
+            for part in ("train", "test")
+        ],
+        right="rows",
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
+    typer.echo(f"Seed {provenance['seed']}; {versions}.")
+
+
+def _show_tier(card: dict[str, Any], tier: dict[str, Any]) -> None:
+    model = card["models"][tier["base"]["name"]]
+    evaluation = tier["evaluation"]
+    print_table(
+        ["metric", "value", "95 % interval"],
+        [
+            (metric, figure["value"], f"{figure['low']:.3f} to {figure['high']:.3f}")
+            for metric, figure in evaluation["metrics"].items()
+        ],
+        title=f"Tier {tier['name']}, on {evaluation['n']} held-out rows",
+        right="value",
+    )
+    typer.echo(f"Confidence: {_calibration(tier)}")
+    where = "" if model["card"] else "; this version is not on this machine"
+    typer.echo(f"Model: {tier['base']['name']}, digest {tier['base']['digest']}{where}")
+    if model["card"]:
+        _show_gate(model["card"])
+
+
+def _calibration(tier: dict[str, Any]) -> str:
+    calibration = tier["calibration"]
+    if calibration is None:
+        return "none, scores are not calibrated."
+    curve = calibration["isotonic"]
+    method = f"temperature {calibration['temperature']:.3f}"
+    if curve:
+        method += f", then an isotonic curve of {len(curve)} knots"
+    accept = tier["accept_at"]
+    below = f"abstains below {accept:g}" if accept else "never abstains"
+    return f"{method}, at most {calibration['ceiling']:.4f}; {below}."
+
+
+def _show_gate(card: dict[str, Any]) -> None:
+    """How near a quantized model is to what it was made from."""
+    gate = card.get("gate")
+    if gate is None:
+        return
+    print_table(
+        ["gate", "value", "limit"],
+        [(figure["name"], figure["value"], _limit(figure)) for figure in gate["figures"]],
+        title=f"Gate of {card['name']} against {gate['base']} in {gate['reference']}",
+        right="value",
+    )
+
+
+def _limit(figure: dict[str, Any]) -> str:
+    if figure["at_least"] is not None:
+        return f"at least {figure['at_least']:g}"
+    return "" if figure["at_most"] is None else f"at most {figure['at_most']:g}"

@@ -1,0 +1,234 @@
+"""Rows that adapters are trained on, by kind of task, and the spec that they are asked by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sprat.engine.llama import LlamaEngine
+from sprat.errors import DataError
+from sprat.text.schema import Schema
+from sprat.text.template import TEXT, Template
+from sprat.train import split
+from sprat.train.data import Dataset, read
+from sprat.train.examples import Example, Examples
+from sprat.train.rows import bad_rows, read_records
+from sprat.values import ExtractSpec, Label, LabelSet, TransformSpec
+
+Spec = LabelSet | ExtractSpec | TransformSpec
+
+LEAST_ROWS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Texts and what they should become.
+
+    Attributes
+    ----------
+    texts, answers : tuple of str
+        One of each per row. An answer is a label, the JSON of a value, or a text.
+    inputs : tuple of dict of str to str
+        Values of the prompt's other placeholders, for transform; empty for other kinds.
+    lines : tuple of int
+        Line of each row in the file, from 1.
+    path : str
+        The file, for messages.
+    """
+
+    texts: tuple[str, ...]
+    answers: tuple[str, ...]
+    inputs: tuple[dict[str, str], ...]
+    lines: tuple[int, ...]
+    path: str
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.texts)
+
+    def take(self, rows: Iterable[int]) -> Rows:
+        """The rows at these indices, in this order."""
+        rows = tuple(rows)
+        return Rows(
+            tuple(self.texts[row] for row in rows),
+            tuple(self.answers[row] for row in rows),
+            tuple(self.inputs[row] for row in rows),
+            tuple(self.lines[row] for row in rows),
+            self.path,
+        )
+
+    def dataset(self) -> Dataset:
+        """The same as labelled texts."""
+        return Dataset(self.texts, self.answers, self.lines, self.path)
+
+
+def read_rows(path: Path, spec: Spec) -> Rows:
+    """Read rows for a spec.
+
+    For labels, ``text`` and ``label``: see `sprat.train.data.read`. For a schema, ``text`` and
+    either ``value``, an object, or ``spans``, a list of objects with ``field`` and the ``start``
+    and ``end`` of its characters in the text. For a prompt, ``text``, ``target`` and a field for
+    each other placeholder.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, holds no rows, or has bad ones: their lines.
+    InvalidInput
+        The schema or the prompt is none.
+    """
+    if isinstance(spec, LabelSet):
+        data = read(path)
+        return Rows(data.texts, data.labels, ({},) * len(data), data.lines, data.path)
+    if isinstance(spec, ExtractSpec):
+        return _read_values(path, Schema(spec.schema))
+    names = [name for name in Template(spec.prompt).names if name != TEXT]
+    records = read_records(path, ("text", "target", *names))
+    return Rows(
+        tuple(str(record["text"]) for _, record in records),
+        tuple(str(record["target"]) for _, record in records),
+        tuple({name: str(record[name]) for name in names} for _, record in records),
+        tuple(line for line, _ in records),
+        str(path),
+    )
+
+
+def with_labels(spec: LabelSet, path: Path) -> LabelSet:
+    """A spec that names no labels with those of the rows, sorted."""
+    if spec.labels:
+        return spec
+    return replace(spec, labels=tuple(map(Label, sorted(set(read(path).labels)))))
+
+
+def hold_out(rows: Rows, share: float, *, kind: str, seed: int) -> tuple[Rows, Rows]:
+    """Rows to keep and rows to hold out; texts that are the same stay together.
+
+    Of labelled rows each label is in both, in about the same shares.
+
+    Raises
+    ------
+    DataError
+        There are too few rows, or for labels too few of one of them.
+    """
+    if kind == "classify":
+        data = rows.dataset()
+        index = {line: row for row, line in enumerate(rows.lines)}
+        kept, held = split.split(data, share, seed=seed)
+        return rows.take(index[line] for line in kept.lines), rows.take(
+            index[line] for line in held.lines
+        )
+    groups_n = split.same_texts(rows.texts)
+    count = int(groups_n.max()) + 1
+    if count < LEAST_ROWS:
+        raise DataError(
+            rows.path, 0, f"expected {LEAST_ROWS} or more different texts, found {count}"
+        )
+    wanted = min(max(1, round(share * count)), count - 1)
+    chosen = np.random.default_rng(seed).permutation(count)[:wanted]
+    is_held = np.isin(groups_n, chosen)
+    return (
+        rows.take(np.flatnonzero(~is_held).tolist()),
+        rows.take(np.flatnonzero(is_held).tolist()),
+    )
+
+
+def make_examples(
+    rows: Rows, spec: Spec, engine: LlamaEngine, *, most_tokens: int
+) -> list[Example]:
+    """Training examples. Errors as in `sprat.train.examples.Examples`.
+
+    Raises
+    ------
+    DataError
+        Rows have labels that are not among those of the spec, too: their lines.
+    """
+    examples = Examples(engine, most_tokens=most_tokens)
+    where: dict[str, Any] = {"lines": rows.lines, "path": rows.path}
+    if isinstance(spec, LabelSet):
+        names = [label.name for label in spec.labels]
+        targets = rows.dataset().targets(names).tolist()
+        return examples.classify(spec, rows.texts, targets, **where)
+    if isinstance(spec, ExtractSpec):
+        return examples.extract(spec, rows.texts, rows.answers, **where)
+    return examples.transform(spec, rows.texts, rows.inputs, rows.answers, **where)
+
+
+def _read_values(path: Path, schema: Schema) -> Rows:
+    texts: list[str] = []
+    answers: list[str] = []
+    lines: list[int] = []
+    faults: list[tuple[int, str]] = []
+    properties = json.loads(schema.text).get("properties", {})
+    for line, record in read_records(path, ("text",)):
+        text = str(record["text"])
+        try:
+            if ("value" in record) == ("spans" in record):
+                raise ValueError("expected either value or spans")
+            if "value" in record:
+                value = record["value"]
+            else:
+                value = _from_spans(text, record["spans"], properties)
+            if not isinstance(value, dict):
+                raise ValueError("value: expected an object")
+            answers.append(_in_order(value, json.loads(schema.text)))
+        except ValueError as error:
+            faults.append((line, str(error)))
+        else:
+            texts.append(text)
+            lines.append(line)
+    if faults:
+        raise bad_rows(str(path), faults)
+    return Rows(tuple(texts), tuple(answers), ({},) * len(texts), tuple(lines), str(path))
+
+
+def _from_spans(text: str, spans: object, properties: dict[str, Any]) -> dict[str, Any]:
+    """The value that spans are: a list for a field that the schema says is an array."""
+    if not isinstance(spans, list):
+        raise ValueError("spans: expected a list")
+    value: dict[str, Any] = {}
+    for index, span in enumerate(spans):
+        where = f"spans[{index}]"
+        if not isinstance(span, dict):
+            raise ValueError(f"{where}: expected an object")
+        field, start, end = (span.get(key) for key in ("field", "start", "end"))
+        if field not in properties:
+            raise ValueError(f"{where}.field: none of the schema's properties")
+        if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
+            raise ValueError(
+                f"{where}: expected 0 <= start < end <= {len(text)}, the length of the text"
+            )
+        if "text" in span and span["text"] != text[start:end]:
+            raise ValueError(f"{where}.text: not what stands in the text from start to end")
+        if properties[field].get("type") == "array":
+            value.setdefault(field, []).append(text[start:end])
+        elif field in value:
+            raise ValueError(f"{where}.field: twice, but the schema takes one; make it an array")
+        else:
+            value[field] = text[start:end]
+    return value
+
+
+def _in_order(value: Any, schema: Any) -> str:
+    """JSON without white space, the keys of objects in the order of the schema's properties."""
+    return json.dumps(
+        _ordered(value, schema), ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
+
+
+def _ordered(value: Any, schema: Any) -> Any:
+    known = schema if isinstance(schema, dict) else {}
+    if isinstance(value, list):
+        items = known.get("items")
+        return [_ordered(item, items) for item in value]
+    if not isinstance(value, dict):
+        return value
+    properties = known.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    keys = [key for key in properties if key in value]
+    keys += [key for key in value if key not in properties]
+    return {key: _ordered(value[key], properties.get(key)) for key in keys}

@@ -1,0 +1,177 @@
+"""Rows with any number of labels: what a moderator learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.errors import DataError
+from sprat.train.data import Dataset
+from sprat.train.rows import (
+    JSON_TYPES,
+    Fault,
+    bad_rows,
+    csv_records,
+    decode,
+    json_records,
+    label,
+    string,
+)
+
+SEPARATOR = ","
+"""Between the labels of a CSV field."""
+
+MAX_SHOWN = 10
+"""Labels that a message names at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryData:
+    """Texts with the categories that each belongs to, in the order of their file.
+
+    Attributes
+    ----------
+    texts : tuple of str
+        None of them empty.
+    categories : tuple of tuple of str
+        Of each row, sorted, without repeats; empty for a clean text.
+    lines : tuple of int
+        Line of each row in the file, from 1.
+    path : str
+        The file, for messages.
+    """
+
+    texts: tuple[str, ...]
+    categories: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...]
+    path: str
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.texts)
+
+    def take(self, rows: Iterable[int]) -> CategoryData:
+        """The rows at these indices, in this order."""
+        rows = tuple(rows)
+        return CategoryData(
+            tuple(self.texts[row] for row in rows),
+            tuple(self.categories[row] for row in rows),
+            tuple(self.lines[row] for row in rows),
+            self.path,
+        )
+
+    def names(self) -> tuple[str, ...]:
+        """Every category that a row has, sorted."""
+        return tuple(sorted({name for row in self.categories for name in row}))
+
+    def truth(self, names: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Whether each row belongs to each category.
+
+        Returns
+        -------
+        bool[N, K]
+
+        Raises
+        ------
+        DataError
+            When rows have other categories: it names their lines and those that are known.
+        """
+        index = {name: column for column, name in enumerate(names)}
+        unknown = [
+            (line, "labels: unknown")
+            for row, line in zip(self.categories, self.lines, strict=True)
+            if not index.keys() >= set(row)
+        ]
+        if unknown:
+            known = ", ".join(map(repr, names))
+            raise bad_rows(self.path, unknown, hint=f"\n  known categories: {known}")
+        truth_nk = np.zeros((len(self), len(names)), np.bool_)
+        for number, row in enumerate(self.categories):
+            truth_nk[number, [index[name] for name in row]] = True
+        return truth_nk
+
+    def as_dataset(self) -> Dataset:
+        """Return the rows with one label each, the names of their categories: for data checks."""
+        labels = tuple(" + ".join(row) or "(clean)" for row in self.categories)
+        return Dataset(self.texts, labels, self.lines, self.path)
+
+
+def read_categories(path: Path, *, clean_label: str | None = None) -> CategoryData:
+    """Read rows with any number of labels.
+
+    A row of a ``.jsonl`` file has ``text`` and either ``labels``, a list of strings that is empty
+    for a clean text, or ``label``, one string. A ``.csv`` file has a column ``text`` and a column
+    ``labels``, with commas between labels, or ``label``. Else as `sprat.train.data.read`.
+
+    Parameters
+    ----------
+    clean_label : str, optional
+        The label that says that a text is clean; such rows get no category.
+
+    Raises
+    ------
+    DataError
+        As `sprat.train.data.read`; and when no row has ``clean_label``, or one has it beside
+        others.
+    """
+    texts: list[str] = []
+    rows: list[tuple[str, ...]] = []
+    lines: list[int] = []
+    faults: list[tuple[int, str]] = []
+    met_clean = False
+    for line, record in _records(path):
+        try:
+            text, names = _fields(record)
+            if clean_label in names:
+                met_clean = True
+                if len(names) > 1:
+                    raise Fault(f"labels: {clean_label!r} beside others")
+                names = set()
+        except Fault as fault:
+            faults.append((line, str(fault)))
+        else:
+            texts.append(text)
+            rows.append(tuple(sorted(names)))
+            lines.append(line)
+    if faults:
+        raise bad_rows(str(path), faults)
+    if not rows:
+        raise DataError(str(path), 0, "no rows")
+    if clean_label is not None and not met_clean:
+        known = ", ".join(map(repr, sorted({name for row in rows for name in row})[:MAX_SHOWN]))
+        raise DataError(
+            str(path), 0, f"no row has the clean label {clean_label!r}; found {known or 'none'}"
+        )
+    return CategoryData(tuple(texts), tuple(rows), tuple(lines), str(path))
+
+
+def _records(path: Path) -> Iterator[tuple[int, object]]:
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return json_records(decode(path))
+    if suffix == ".csv":
+        return csv_records(decode(path), ("text",))
+    raise DataError(str(path), 0, f"expected .jsonl or .csv, found {suffix or 'no suffix'}")
+
+
+def _fields(record: object) -> tuple[str, set[str]]:
+    if isinstance(record, Fault):
+        raise record
+    if not isinstance(record, dict):
+        raise Fault(f"expected a JSON object, found {JSON_TYPES[type(record)]}")
+    text = string(record, "text")
+    if ("label" in record) == ("labels" in record):
+        found = "both" if "label" in record else "neither"
+        raise Fault(f"expected either label or labels, found {found}")
+    if "label" in record:
+        return text, {label(record, "label")}
+    given = record["labels"]
+    if isinstance(given, str):
+        given = [part for part in given.split(SEPARATOR) if part.strip()]
+    if not isinstance(given, list):
+        raise Fault(f"labels: expected a list of strings, found {JSON_TYPES[type(given)]}")
+    return text, {label({"labels": name}, "labels") for name in given}

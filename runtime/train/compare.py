@@ -1,0 +1,132 @@
+"""Two classifiers on the same rows: whether one is better, or only luckier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from sprat.manifest import Interval
+from sprat.train import metrics
+from sprat.train.metrics import Floats, Picks
+
+SIGNIFICANT = 0.05
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Disagreement(_Part):
+    """A row that the two answer differently.
+
+    Attributes
+    ----------
+    line : int
+        In the data file.
+    label, first, second : str
+        The right label and both answers.
+    """
+
+    line: int
+    label: str
+    first: str
+    second: str
+
+
+class Comparison(_Part):
+    """The first of two classifiers beside the second.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    both_right, only_first, only_second, both_wrong : int
+        Rows by who answers them rightly.
+    difference : Interval
+        Accuracy of the first less that of the second, with its 95 % interval over resamples of the
+        rows, the same ones for both.
+    p_value : float
+        Of the exact McNemar test, two-sided: the chance of as uneven a split of the rows that only
+        one gets right, if both were equally good.
+    disagreements : tuple of Disagreement
+        In the order of the file; also where both are wrong.
+    """
+
+    n: int
+    both_right: int
+    only_first: int
+    only_second: int
+    both_wrong: int
+    difference: Interval
+    p_value: float
+    disagreements: tuple[Disagreement, ...]
+
+    def message(self) -> str:
+        """Which one is better, for people."""
+        if self.p_value >= SIGNIFICANT:
+            return f"No significant difference (p = {self.p_value:.3g})."
+        better = "first" if self.difference.value > 0 else "second"
+        return f"The {better} one is significantly more accurate (p = {self.p_value:.3g})."
+
+
+def compare(
+    labels: Sequence[str],
+    first: Sequence[str],
+    second: Sequence[str],
+    *,
+    lines: Sequence[int],
+    seed: int = 0,
+) -> Comparison:
+    """Compare two classifiers on the same rows.
+
+    Parameters
+    ----------
+    labels, first, second : sequence of str
+        Right label and both answers of each row, N from 1.
+    lines : sequence of int
+        Of the rows in their file.
+    seed : int
+        Of the resampling; at least 0.
+    """
+    right = [np.array([a == b for a, b in zip(labels, by, strict=True)]) for by in (first, second)]
+    # 1 where only the first is right, -1 where only the second is.
+    sign_n = right[0].astype(np.int8) - right[1].astype(np.int8)
+    only_first, only_second = int((sign_n > 0).sum()), int((sign_n < 0).sum())
+    both_right = int((right[0] & right[1]).sum())
+
+    def statistics(picks_rn: Picks) -> dict[str, Floats]:
+        return {"difference": sign_n[picks_rn].mean(axis=1)}
+
+    samples = metrics.bootstrap(statistics, (len(labels),), np.random.default_rng(seed))
+    low, high = metrics.bounds(samples["difference"])
+    return Comparison(
+        n=len(labels),
+        both_right=both_right,
+        only_first=only_first,
+        only_second=only_second,
+        both_wrong=len(labels) - both_right - only_first - only_second,
+        difference=Interval(value=float(sign_n.mean()), low=low, high=high),
+        p_value=mcnemar(only_first, only_second),
+        disagreements=tuple(
+            Disagreement(line=line, label=label, first=a, second=b)
+            for line, label, a, b in zip(lines, labels, first, second, strict=True)
+            if a != b
+        ),
+    )
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of the exact McNemar test (McNemar, 1947).
+
+    Twice the chance that a fair coin, thrown once for each row that only one of the two gets right,
+    shows the rarer side so few times; at most 1.
+    """
+    throws = only_first + only_second
+    fewest = min(only_first, only_second)
+    term = tail = 1
+    for i in range(fewest):
+        term = term * (throws - i) // (i + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**throws) if throws else 1.0

@@ -1,0 +1,195 @@
+"""How good a moderator is on rows that it has not seen: each category, and all together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from sprat.manifest import Interval, ReportSummary
+from sprat.train.metrics import bootstrap, bounds, calibration_error, calibration_noise
+
+_Floats = npt.NDArray[np.float64]
+_Bools = npt.NDArray[np.bool_]
+
+_COUNTS = ("hits", "found", "there")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CategoryReport(_Part):
+    """How one category fares; each figure with a 95 % bootstrap interval.
+
+    Attributes
+    ----------
+    flag_at : float
+        Least probability of a text that counts as found.
+    support, flagged : int
+        Rows that belong to the category; rows that were found.
+    precision, recall, f1 : Interval
+        In [0, 1]; 0 where nothing was found or nothing was there.
+    average_precision : Interval
+        Area under precision over recall, from the probabilities alone; 0 without such rows.
+    ece : Interval
+        Expected calibration error of the probabilities, in [0, 1].
+    ece_noise : float
+        What it would be, on average, if the probabilities were perfect.
+    """
+
+    category: str
+    flag_at: float
+    support: int
+    flagged: int
+    precision: Interval
+    recall: Interval
+    f1: Interval
+    average_precision: Interval
+    ece: Interval
+    ece_noise: float
+
+
+class ModerationReport(_Part):
+    """An evaluation; plain JSON through ``model_dump(mode="json")``, without any text of the rows.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    clean : int
+        Rows without a category.
+    micro_f1 : Interval
+        F1 over all pairs of a row and a category.
+    macro_f1, mean_average_precision, ece : Interval
+        Means over the categories.
+    exact : Interval
+        Share of rows with all of their categories and no other.
+    categories : tuple of CategoryReport
+        In the order of the bundle.
+    """
+
+    n: int
+    clean: int
+    micro_f1: Interval
+    macro_f1: Interval
+    mean_average_precision: Interval
+    ece: Interval
+    exact: Interval
+    categories: tuple[CategoryReport, ...]
+
+    def summary(self) -> ReportSummary:
+        """What a bundle's manifest says of the evaluation."""
+        names = ("micro_f1", "macro_f1", "mean_average_precision", "ece", "exact")
+        return ReportSummary(n=self.n, metrics={name: getattr(self, name) for name in names})
+
+
+def evaluate_categories(
+    probability_nk: _Floats,
+    truth_nk: _Bools,
+    *,
+    names: Sequence[str],
+    flag_at: Sequence[float],
+    seed: int = 0,
+) -> ModerationReport:
+    """Evaluate probabilities of categories against the truth.
+
+    Parameters
+    ----------
+    probability_nk : float64[N, K]
+        In [0, 1]; N from 1.
+    truth_nk : bool[N, K]
+        Whether each row belongs to each category.
+    names : sequence of str
+        K categories.
+    flag_at : sequence of float
+        Least probability of a text that counts as found, one for each category.
+    seed : int
+        Of the resampling, at least 0.
+    """
+    rng = np.random.default_rng(seed)
+    n, k = probability_nk.shape
+    found_nk = probability_nk >= np.array(flag_at)
+    # By probability; of equal ones the category's own rows come first here, and so last where the
+    # best come first: order within a tie earns nothing.
+    order_kn = np.stack([np.lexsort((~truth_nk[:, i], probability_nk[:, i])) for i in range(k)])
+    rank_kn = np.argsort(order_kn, axis=1)
+
+    def figures(picks_rn: npt.NDArray[np.integer]) -> dict[str, _Floats]:
+        sorted_picks = [
+            order[np.sort(rank[picks_rn], axis=1)]
+            for order, rank in zip(order_kn, rank_kn, strict=True)
+        ]
+        each = [
+            _category_figures(probability_nk[rows, i], truth_nk[rows, i], found_nk[rows, i])
+            for i, rows in enumerate(sorted_picks)
+        ]
+        of_rk = {name: np.stack([one[name] for one in each], axis=1) for name in each[0]}
+        hits_r, found_r, there_r = (of_rk.pop(name).sum(axis=1) for name in _COUNTS)
+        return {
+            **of_rk,
+            "micro_f1": 2 * hits_r / np.maximum(found_r + there_r, 1),
+            "macro_f1": of_rk["f1"].mean(axis=1),
+            "mean_average_precision": of_rk["average_precision"].mean(axis=1),
+            "mean_ece": of_rk["ece"].mean(axis=1),
+            "exact": (truth_nk == found_nk).all(axis=1)[picks_rn].mean(axis=1),
+        }
+
+    whole = figures(np.arange(n)[None, :])
+    resampled = bootstrap(figures, (n,), rng)
+
+    def interval(name: str, column: int | None = None) -> Interval:
+        sample = resampled[name] if column is None else resampled[name][:, column]
+        value = float(whole[name][0] if column is None else whole[name][0, column])
+        if name.endswith("ece"):
+            # Resamples repeat rows, which moves their calibration errors up.
+            sample = np.maximum(sample + value - sample.mean(), 0)
+        low, high = bounds(sample)
+        return Interval(value=value, low=low, high=high)
+
+    return ModerationReport(
+        n=n,
+        clean=int((~truth_nk.any(axis=1)).sum()),
+        micro_f1=interval("micro_f1"),
+        macro_f1=interval("macro_f1"),
+        mean_average_precision=interval("mean_average_precision"),
+        ece=interval("mean_ece"),
+        exact=interval("exact"),
+        categories=tuple(
+            CategoryReport(
+                category=name,
+                flag_at=flag_at[i],
+                support=int(truth_nk[:, i].sum()),
+                flagged=int(found_nk[:, i].sum()),
+                precision=interval("precision", i),
+                recall=interval("recall", i),
+                f1=interval("f1", i),
+                average_precision=interval("average_precision", i),
+                ece=interval("ece", i),
+                ece_noise=calibration_noise(np.sort(probability_nk[:, i]), rng),
+            )
+            for i, name in enumerate(names)
+        ),
+    )
+
+
+def _category_figures(
+    probability_rn: _Floats, truth_rn: _Bools, found_rn: _Bools
+) -> dict[str, _Floats]:
+    """Figures of R samples of one category's rows, by ascending probability: float64[R] each."""
+    hits_r = (truth_rn & found_rn).sum(axis=1)
+    found_r, there_r = found_rn.sum(axis=1), truth_rn.sum(axis=1)
+    best_first = truth_rn[:, ::-1]
+    precision_rn = best_first.cumsum(axis=1) / np.arange(1, truth_rn.shape[1] + 1)
+    return {
+        "hits": hits_r,
+        "found": found_r,
+        "there": there_r,
+        "precision": hits_r / np.maximum(found_r, 1),
+        "recall": hits_r / np.maximum(there_r, 1),
+        "f1": 2 * hits_r / np.maximum(found_r + there_r, 1),
+        "average_precision": (precision_rn * best_first).sum(axis=1) / np.maximum(there_r, 1),
+        "ece": calibration_error(probability_rn - truth_rn),
+    }

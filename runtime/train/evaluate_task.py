@@ -1,0 +1,90 @@
+"""How good a named task of a generative model is: asked as a server would be, on labelled rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sprat.errors import EngineError
+from sprat.inprocess import Runtime
+from sprat.manifest import Calibration
+from sprat.progress import Progress
+from sprat.train.adapter_rows import Rows, Spec
+from sprat.train.evaluate import evaluate
+from sprat.train.evaluate_extract import ExtractReport, evaluate_extract
+from sprat.train.evaluate_transform import (
+    Rewritten,
+    TransformReport,
+    Wanted,
+    evaluate_transform,
+)
+from sprat.train.report import Report
+from sprat.values import Extraction, ExtractSpec, FloatArray, LabelSet
+
+ASKED_AT_ONCE = 32
+
+TaskReport = Report | ExtractReport | TransformReport
+
+
+def evaluate_task(
+    runtime: Runtime, task: str, spec: Spec, rows: Rows, progress: Progress, seed: int
+) -> TaskReport:
+    """Evaluate a named task on rows.
+
+    Parameters
+    ----------
+    spec : LabelSet, ExtractSpec or TransformSpec
+        What the task asks.
+    seed : int
+        Of the resampling; at least 0.
+    """
+    progress.phase(f"evaluate on {len(rows)} rows", total=len(rows))
+    if isinstance(spec, LabelSet):
+        names = [label.name for label in spec.labels]
+        return evaluate(
+            _classify(runtime, task, names, rows, progress),
+            rows.dataset().targets(names),
+            labels=names,
+            lines=rows.lines,
+            calibration=Calibration(temperature=1.0),
+            seed=seed,
+        )
+    if isinstance(spec, ExtractSpec):
+        found: list[Extraction | None] = []
+        for texts in _batches(rows.texts):
+            found += runtime.extract(task, texts, partial=True).items
+            progress.advance(len(texts))
+        return evaluate_extract(found, rows.answers, lines=rows.lines, seed=seed)
+    answers = []
+    for text, inputs in zip(rows.texts, rows.inputs, strict=True):
+        chunks = list(runtime.transform(task, text, inputs=inputs))
+        answers.append(
+            Rewritten("".join(chunk.text for chunk in chunks), chunks[-1].finish_reason == "stop")
+        )
+        progress.advance(1)
+    wanted = Wanted(rows.texts, rows.answers, rows.inputs, rows.lines, rows.path)
+    grammar = spec.grammar
+    schema = grammar.source if grammar is not None and grammar.kind == "json_schema" else None
+    return evaluate_transform(answers, wanted, schema=schema, seed=seed)
+
+
+def _classify(
+    runtime: Runtime, task: str, names: Sequence[str], rows: Rows, progress: Progress
+) -> FloatArray:
+    """Log-probabilities of the labels: float32[N, K]."""
+    logs = []
+    for texts in _batches(rows.texts):
+        for item in runtime.classify(task, texts).items:
+            if item is None:
+                raise EngineError("a text has no answer")
+            scores = {score.label: score.score for score in item.scores}
+            logs.append([scores[name] for name in names])
+        progress.advance(len(texts))
+    least = np.finfo(np.float32).tiny
+    log_p: FloatArray = np.log(np.maximum(np.array(logs, np.float32), least))
+    return log_p
+
+
+def _batches(texts: Sequence[str]) -> list[Sequence[str]]:
+    return [texts[at : at + ASKED_AT_ONCE] for at in range(0, len(texts), ASKED_AT_ONCE)]

@@ -1,0 +1,253 @@
+"""How good rewritten texts are: the same as wanted, near to it, and what they must look like."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from sprat.errors import DataError, InvalidInput, SetupError
+from sprat.manifest import Interval
+from sprat.train.rows import read_records
+
+RESAMPLES = 1000
+MOST_LISTED = 20
+"""Lines of wrong answers in a report; the counts cover all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Texts, their other inputs, and what they should become.
+
+    Attributes
+    ----------
+    texts, targets : tuple of str
+        One of each per row.
+    inputs : tuple of dict of str to str
+        Values of the prompt's other placeholders.
+    lines : tuple of int
+        Line of each row in the file, from 1.
+    path : str
+        The file, for messages.
+    """
+
+    texts: tuple[str, ...]
+    targets: tuple[str, ...]
+    inputs: tuple[dict[str, str], ...]
+    lines: tuple[int, ...]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """An answer; ``complete`` says whether it ended by itself."""
+
+    text: str
+    complete: bool = True
+
+
+class TransformReport(BaseModel):
+    """An evaluation, without any text of the rows.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    incomplete : int
+        Answers that did not end by themselves.
+    metrics : dict of str to Interval
+        Means over the rows with 95 % bootstrap intervals, all in [0, 1]. ``exact_match``: the
+        answer is what was wanted; up to white space at both ends and Unicode form, and with a
+        schema as JSON values, so that neither the order of keys nor white space counts.
+        ``edit_similarity``: see `edit_similarity`. ``schema_valid``: the answer is JSON and fits
+        the schema; absent without one.
+    wrong_lines : tuple of int
+        Rows without an exact match, the least similar first, at most 20.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: int
+    incomplete: int
+    metrics: dict[str, Interval]
+    wrong_lines: tuple[int, ...]
+
+
+def read_wanted(path: Path, inputs: Sequence[str] = ()) -> Wanted:
+    """Read rows with ``text`` and ``target``, and with the fields that are inputs of the prompt.
+
+    Raises
+    ------
+    DataError
+        See `sprat.train.data.read_records`.
+    """
+    rows = read_records(path, ("text", "target", *inputs))
+    return Wanted(
+        texts=tuple(str(row["text"]) for _, row in rows),
+        targets=tuple(str(row["target"]) for _, row in rows),
+        inputs=tuple({name: str(row[name]) for name in inputs} for _, row in rows),
+        lines=tuple(line for line, _ in rows),
+        path=str(path),
+    )
+
+
+def evaluate_transform(
+    answers: Sequence[Rewritten], wanted: Wanted, *, schema: str | None = None, seed: int = 0
+) -> TransformReport:
+    """Compare answers with what was wanted.
+
+    Parameters
+    ----------
+    answers : sequence of Rewritten
+        One for each row.
+    schema : str, optional
+        JSON Schema, as JSON, that answers have to fit.
+    seed : int
+        Of the resampling; at least 0.
+
+    Raises
+    ------
+    DataError
+        A target does not fit the schema itself: its line.
+    InvalidInput
+        The schema is none.
+    SetupError
+        jsonschema is not installed, and there is a schema.
+    """
+    is_valid = None if schema is None else validator(schema)
+    if is_valid is not None:
+        for line, target in zip(wanted.lines, wanted.targets, strict=True):
+            if not is_valid(target):
+                raise DataError(wanted.path, line, "target: does not fit the schema")
+    pairs = [(_plain(a.text), _plain(t)) for a, t in zip(answers, wanted.targets, strict=True)]
+    columns = {
+        "exact_match": np.array(
+            [a == t or (is_valid is not None and _same_json(a, t)) for a, t in pairs], np.float64
+        ),
+        "edit_similarity": np.array([edit_similarity(a, t) for a, t in pairs]),
+    }
+    if is_valid is not None:
+        columns["schema_valid"] = np.array([is_valid(a.text) for a in answers], np.float64)
+    rng = np.random.default_rng(seed)
+    n = len(answers)
+    resampled: dict[str, list[float]] = {name: [] for name in columns}
+    for _ in range(RESAMPLES):
+        picks = rng.integers(0, n, n)
+        for name, column in columns.items():
+            resampled[name].append(float(column[picks].mean()))
+    exact, similar = columns["exact_match"], columns["edit_similarity"]
+    wrong = sorted(np.flatnonzero(exact == 0).tolist(), key=lambda row: (similar[row], row))
+    return TransformReport(
+        n=n,
+        incomplete=sum(not answer.complete for answer in answers),
+        metrics={
+            name: _interval(float(column.mean()), resampled[name])
+            for name, column in columns.items()
+        },
+        wrong_lines=tuple(wanted.lines[row] for row in wrong[:MOST_LISTED]),
+    )
+
+
+def edit_similarity(one: str, other: str) -> float:
+    """How near two texts are: 1 minus their edit distance by the length of the longer.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 for the same text.
+    """
+    longer = max(len(one), len(other))
+    return 1.0 if longer == 0 else 1 - edit_distance(one, other) / longer
+
+
+def edit_distance(one: str, other: str) -> int:
+    """Least number of characters to put in, take out or replace (Levenshtein, 1966).
+
+    A column of the table of distances is two integers with a bit for each of its steps, and a
+    character costs some ten operations on them (Myers, 1999; Hyyrö, 2003).
+    """
+    if not one:
+        return len(other)
+    places: dict[str, int] = {}
+    for index, character in enumerate(one):
+        places[character] = places.get(character, 0) | 1 << index
+    every, last = (1 << len(one)) - 1, 1 << len(one) - 1
+    up, down, distance = every, 0, len(one)
+    for character in other:
+        same = places.get(character, 0)
+        diagonal = (((same & up) + up) ^ up) | same | down
+        right_up = down | ~(diagonal | up) & every
+        right_down = up & diagonal
+        distance += bool(right_up & last) - bool(right_down & last)
+        right_up = right_up << 1 | 1
+        right_down <<= 1
+        up = (right_down | ~(diagonal | right_up)) & every
+        down = right_up & diagonal & every
+    return distance
+
+
+def validator(schema: str) -> Callable[[str], bool]:
+    """A function that says whether a text is JSON that fits a schema.
+
+    Raises
+    ------
+    InvalidInput
+        The schema is none. Field: ``schema``.
+    SetupError
+        jsonschema is not installed.
+    """
+    try:
+        from jsonschema import exceptions, validators
+    except ImportError:
+        raise SetupError(
+            "checking JSON needs jsonschema; install it with: pip install 'sprat[train]'"
+        ) from None
+    try:
+        document = json.loads(schema)
+        kind = validators.validator_for(document, default=validators.Draft202012Validator)
+        kind.check_schema(document)
+    except (ValueError, RecursionError):
+        raise InvalidInput("schema: expected JSON", field="schema") from None
+    except exceptions.SchemaError as error:
+        where = "/".join(map(str, error.absolute_path)) or "top level"
+        raise InvalidInput(f"schema: not valid at {where}", field="schema") from None
+    checker = kind(document)
+
+    def is_valid(text: str) -> bool:
+        try:
+            return bool(checker.is_valid(_json(text)))
+        except (ValueError, RecursionError):
+            return False
+
+    return is_valid
+
+
+def _json(text: str) -> Any:
+    def refuse(_: str) -> None:
+        raise ValueError
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _same_json(one: str, other: str) -> bool:
+    try:
+        # As text: 1, 1.0 and true are equal in Python.
+        first, second = (json.dumps(_json(each), sort_keys=True) for each in (one, other))
+    except (ValueError, RecursionError):
+        return False
+    return first == second
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _interval(value: float, resampled: Sequence[float]) -> Interval:
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Interval(value=value, low=float(low), high=float(high))

@@ -1,0 +1,190 @@
+"""``report.json``: how a bundle came about and how good each of its tiers is, without any text."""
+
+from __future__ import annotations
+
+import platform
+
+from pydantic import BaseModel, ConfigDict
+
+import sprat
+from sprat.manifest import ReportSummary
+from sprat.measure import versions
+from sprat.train.calibrate import CalibrationFit
+from sprat.train.checks import DataReport
+from sprat.train.curve import LearningCurve
+from sprat.train.data import Dataset
+from sprat.train.fit import Candidate
+from sprat.train.report import Report
+from sprat.train.suspects import ConfusingPair, Suspect
+
+LIBRARIES = ("numpy", "scikit-learn", "scipy", "ctranslate2", "tokenizers")
+"""Whose versions, beside those of Python and sprat, decide what comes out of a training."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSource(_Part):
+    """Rows that were used.
+
+    Attributes
+    ----------
+    sha256 : str
+        Of the whole file; empty where the rows come from no file. Its name is nobody's business.
+    rows : int
+        How many of its rows were used.
+    """
+
+    sha256: str
+    rows: int
+
+
+class Provenance(_Part):
+    """What a training can be repeated from: the same gives the same weights and version.
+
+    Attributes
+    ----------
+    train, test : DataSource
+        Rows that were trained on, and rows that were evaluated on. The same file for both: it was
+        split.
+    seed : int
+        Of split, folds and resampling.
+    versions : dict of str to str
+        Of Python, sprat and the libraries that compute.
+    """
+
+    train: DataSource
+    test: DataSource
+    seed: int
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, train: Dataset, test: Dataset, *, seed: int) -> Provenance:
+        """The provenance of a training in this process."""
+        sources = [DataSource(sha256=rows.sha256, rows=len(rows)) for rows in (train, test)]
+        return cls(
+            train=sources[0],
+            test=sources[1],
+            seed=seed,
+            versions={
+                "python": platform.python_version(),
+                "sprat": sprat.__version__,
+                **versions(LIBRARIES),
+            },
+        )
+
+
+class HeadTraining(_Part):
+    """How a head was fitted.
+
+    Attributes
+    ----------
+    folds : int
+        Of the cross-validation.
+    class_weights : str
+        ``none`` or ``balanced``.
+    regularization : float
+        The inverse strength that was chosen (scikit-learn's C).
+    whitening : float
+        The exponent that was chosen; see `sprat.train.fit.fit_weights`.
+    candidates : tuple of Candidate
+        All that were tried.
+    calibration : CalibrationFit
+        What spoke for the calibration.
+    """
+
+    folds: int
+    class_weights: str
+    regularization: float
+    whitening: float
+    candidates: tuple[Candidate, ...]
+    calibration: CalibrationFit
+
+
+class TuningRecord(_Part):
+    """How an encoder was fine-tuned, and a head with it.
+
+    Attributes
+    ----------
+    settings : dict of str to float
+        See `sprat.train.loop.LoopSettings`.
+    validation_rows : int
+        Training rows that were left out of training: they say when to stop, and the calibration
+        is fitted on them.
+    losses : tuple of float
+        Mean loss of these before training and after each pass, in nats.
+    best_pass : int
+        Where it was least, which is what was kept.
+    calibration : CalibrationFit
+        What spoke for the calibration.
+    """
+
+    settings: dict[str, float]
+    validation_rows: int
+    losses: tuple[float, ...]
+    best_pass: int
+    calibration: CalibrationFit
+
+
+class TierRecord(_Part):
+    """One tier.
+
+    Attributes
+    ----------
+    evaluation : Report
+        On all test rows.
+    without_leaked : ReportSummary or None
+        On those that repeat no training row; None where none does, or all do.
+    training : HeadTraining or TuningRecord
+    """
+
+    evaluation: Report
+    without_leaked: ReportSummary | None
+    training: HeadTraining | TuningRecord
+
+
+class SuspectLine(_Part):
+    """A `sprat.train.suspects.Suspect` without its text."""
+
+    line: int
+    label: str
+    suggested: str
+    confidence: float
+    suggested_confidence: float
+
+    @classmethod
+    def of(cls, suspect: Suspect) -> SuspectLine:
+        """All but the text."""
+        return cls(**{name: getattr(suspect, name) for name in cls.model_fields})
+
+
+class TrainingRecord(_Part):
+    """The content of ``report.json``.
+
+    Attributes
+    ----------
+    provenance : Provenance
+    data : DataReport
+        What was found in the rows.
+    tiers : dict of str to TierRecord
+        By name, in the order of the manifest.
+    confusing_pairs : tuple of ConfusingPair
+        Labels that are taken for each other, by out-of-fold answers of the last tier with a head.
+    suspects : tuple of SuspectLine
+        Probable label errors among the training rows, the most probable first, by the same.
+    learning_curve : LearningCurve or None
+        Of the same tier; None where it was not asked for.
+    """
+
+    provenance: Provenance
+    data: DataReport
+    tiers: dict[str, TierRecord]
+    confusing_pairs: tuple[ConfusingPair, ...]
+    suspects: tuple[SuspectLine, ...]
+    learning_curve: LearningCurve | None
+
+    @property
+    def evaluation(self) -> Report:
+        """That of the last tier, which answers."""
+        return list(self.tiers.values())[-1].evaluation

@@ -1,0 +1,108 @@
+"""A spec as a task of the configuration: for a server, and as a file to copy from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sprat.task_config import (
+    ClassifyTaskConfig,
+    ExtractTaskConfig,
+    ModelTaskConfig,
+    TransformTaskConfig,
+)
+from sprat.values import ExtractSpec, LabelSet, TransformSpec
+
+TASK = "task.toml"
+SCHEMA = "schema.json"
+
+
+def task_config(spec: LabelSet | ExtractSpec | TransformSpec) -> ModelTaskConfig:
+    """A spec as the configuration has it."""
+    if isinstance(spec, LabelSet):
+        return ClassifyTaskConfig(
+            model=spec.model,
+            adapter=spec.adapter,
+            labels=spec.labels,
+            instructions=spec.instructions,
+            scoring=spec.scoring,
+            normalize_length=spec.normalize_length,
+            correct_prior=spec.correct_prior,
+        )
+    if isinstance(spec, ExtractSpec):
+        return ExtractTaskConfig.model_validate(
+            {
+                "model": spec.model,
+                "adapter": spec.adapter,
+                "schema": json.loads(spec.schema),
+                "instructions": spec.instructions,
+                "require_grounding": spec.require_grounding,
+                "max_tokens": spec.max_tokens,
+            }
+        )
+    # No grammar is said by saying nothing.
+    grammar = {} if spec.grammar is None else {"grammar": spec.grammar}
+    return TransformTaskConfig.model_validate(
+        {
+            "model": spec.model,
+            "adapter": spec.adapter,
+            "prompt": spec.prompt,
+            "sampling": spec.sampling,
+            "lookup": spec.lookup,
+            **grammar,
+        }
+    )
+
+
+def task_files(
+    spec: LabelSet | ExtractSpec | TransformSpec, name: str, folder: Path
+) -> dict[str, str]:
+    """Files that say how a task is served: `TASK`, to copy into ``sprat.toml``, and its schema.
+
+    Parameters
+    ----------
+    name : str
+        Of the task.
+    folder : Path
+        Where the files will lie; an absolute path.
+
+    Returns
+    -------
+    dict of str to str
+        Content by name.
+    """
+    config = task_config(spec)
+    entries = {"kind": config.kind, **config.model_dump(exclude_defaults=True, by_alias=True)}
+    files = {}
+    if isinstance(spec, ExtractSpec):
+        files[SCHEMA] = spec.schema
+        entries["schema"] = str(folder / SCHEMA)
+    elif isinstance(spec, TransformSpec) and spec.grammar is not None:
+        source = spec.grammar.source
+        if spec.grammar.kind == "json_schema":
+            files[SCHEMA] = source
+            source = str(folder / SCHEMA)
+        entries["grammar"] = {spec.grammar.kind: source}
+    elif isinstance(spec, LabelSet):
+        entries["labels"] = [
+            {"name": label.name, "description": label.description}
+            if label.description
+            else label.name
+            for label in spec.labels
+        ]
+    body = (f"{key} = {_toml(value)}\n" for key, value in entries.items())
+    files[TASK] = "".join([f"[tasks.{_toml(name)}]\n", *body])
+    return files
+
+
+def _toml(value: Any) -> str:
+    """A value of TOML; strings as JSON writes them, but for one control character."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, dict):
+        pairs = (f"{key} = {_toml(each)}" for key, each in value.items() if each is not None)
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)

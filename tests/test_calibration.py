@@ -1,0 +1,53 @@
+"""Confidences: the curve, the ceiling, and nothing where neither is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from sprat.calibration import confidences
+from sprat.manifest import Calibration
+
+BEST = np.array([0.0, 0.3, 0.5, 0.7, 0.9, 1.0], np.float32)
+
+
+def test_calibration_by_temperature_alone_leaves_probabilities_as_they_are() -> None:
+    confidence = confidences(BEST, Calibration(temperature=2.0))
+    assert confidence.dtype == np.float64
+    assert confidence.tolist() == BEST.tolist()
+
+
+def test_calibration_follows_the_curve_and_is_level_outside() -> None:
+    curve = Calibration(temperature=1.0, isotonic=((0.5, 0.4), (0.9, 0.8)))
+    np.testing.assert_allclose(confidences(BEST, curve), [0.4, 0.4, 0.4, 0.6, 0.8, 0.8], rtol=1e-6)
+    level = Calibration(temperature=1.0, isotonic=((0.5, 0.25),))
+    assert confidences(BEST, level).tolist() == [0.25] * 6
+
+
+def test_calibration_never_exceeds_the_ceiling() -> None:
+    assert confidences(BEST, Calibration(temperature=1.0, ceiling=0.75)).max() == 0.75
+    assert confidences(BEST[:0], Calibration(temperature=1.0, ceiling=0.75)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("knots", "message"),
+    [
+        (((0.5, 1.5),), "expected probabilities"),
+        (((-0.1, 0.5),), "expected probabilities"),
+        (((0.5, float("nan")),), "expected probabilities"),
+        (((0.5, 0.5), (0.5, 0.6)), "expected ascending"),
+        (((0.5, 0.5), (0.6, 0.4)), "expected ascending"),
+    ],
+)
+def test_calibration_refuses_a_curve_that_is_none(
+    knots: tuple[tuple[float, float], ...], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Calibration(temperature=1.0, isotonic=knots)
+
+
+@pytest.mark.parametrize("ceiling", [0.0, 1.1, -1.0])
+def test_calibration_refuses_a_ceiling_out_of_range(ceiling: float) -> None:
+    with pytest.raises(ValidationError, match="ceiling"):
+        Calibration(temperature=1.0, ceiling=ceiling)

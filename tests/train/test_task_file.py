@@ -1,0 +1,60 @@
+"""Specs as tasks of the configuration: what is written is read as the same spec."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sprat.config import Config
+from sprat.text.schema import Schema
+from sprat.train.task_file import TASK, task_config, task_files
+from sprat.values import (
+    ExtractSpec,
+    Grammar,
+    Label,
+    LabelSet,
+    Sampling,
+    TransformSpec,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCHEMA = '{"type":"object","properties":{"who":{"enum":[null,"me"]}}}'
+ODD = 'A "quoted" \\ line\nand \x7f another; é \u2028'
+SPECS = [
+    LabelSet("base", (Label("a"), Label("b", ODD)), ODD, adapter="x"),
+    LabelSet("base", (Label("a"), Label("b")), "", "full", True, True, adapter="x"),
+    ExtractSpec("base", SCHEMA, "Who?", adapter="x"),
+    ExtractSpec("base", SCHEMA, require_grounding=True, max_tokens=7, adapter="x"),
+    TransformSpec("base", ODD + "{text}", adapter="x"),
+    TransformSpec("base", "{text}", Grammar("regex", "a|b\\d"), adapter="x"),
+    TransformSpec(
+        "base",
+        "{text}",
+        Grammar("json_schema", SCHEMA),
+        Sampling(max_tokens=9, temperature=0.5, seed=3, stop=("\n",)),
+        lookup=False,
+        adapter="x",
+    ),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_task_file_is_read_as_the_same_spec(
+    spec: LabelSet | ExtractSpec | TransformSpec, tmp_path: Path
+) -> None:
+    for name, content in task_files(spec, "the.task", tmp_path).items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    document = tomllib.loads((tmp_path / TASK).read_text(encoding="utf-8"))
+    config = Config.model_validate(document)
+    assert config.tasks["the.task"].spec() == spec
+    served = task_config(spec).spec()
+    if isinstance(served, ExtractSpec):
+        served = replace(served, schema=Schema(served.schema).text)
+    assert served == spec
