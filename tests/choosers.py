@@ -12,11 +12,12 @@ import pytest
 from sprat.engine.base import Choice, Chosen
 from sprat.engine.llama_chooser import CHOICES, PREFIXES, SEQUENCES, TEXTS, Chooser
 
-TOLERANCE = 2e-3
-CROWD = 5e-3
+TOLERANCE = 4e-3
+"""2e-3 holds with AVX2; with AVX-512 it was 0.0022."""
+CROWD = 1.2e-2
 """The same among others. What they are makes no difference, but cells that they take move ours, and
 attention adds up cells in the order of their places: on F16 that alone moves a probability by up to
-0.003."""
+0.003 with AVX2, and by up to 0.008 with AVX-512."""
 TIE = 4e-3
 
 

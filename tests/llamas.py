@@ -19,7 +19,7 @@ STORIES = [
         (1925, "nothing. So he"),
         (1939, "an old boot"),
         (1946, "a bottle with a letter in it. It said:"),
-        (1958, "more than his boat could hold, and"),
+        (1958, "two herrings and three"),
         (1963, "a talking pike who"),
         (1977, "a cold"),
     )

@@ -175,7 +175,7 @@ def test_bundle_of_another_model_is_refused(store: Store, bundle: Path, tmp_path
     stale = tmp_path / "stale"
     shutil.copytree(bundle, stale)
     manifest = json.loads((stale / "bundle.json").read_text())
-    manifest["base"]["digest"] = "0" * 64
+    manifest["tiers"][0]["base"]["digest"] = "0" * 64
     (stale / "bundle.json").write_text(json.dumps(manifest))
     done = sprat(store, "serve", "--task", str(stale), "--listen", f"unix:{tmp_path}/s.sock")
     assert done.returncode == 1
