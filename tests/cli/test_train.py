@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
-from servers import ENCODER, sprat
+from servers import sprat
+from tiny_models import encoder_files, write_files
 
 from sprat.bundle import Bundle
 from sprat.manifest import REPORT
+from sprat.pull import pull
 from sprat.store import Store
 from sprat.train.record import TrainingRecord
 
@@ -83,34 +86,36 @@ def test_train_without_cache_keeps_no_embeddings(
     assert set(store.embeddings.glob("*/*")) == before
 
 
-def test_train_tiers_each_on_its_own_model(
-    store: Store, minilm: Path, tickets: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """The static model is distilled from the encoder on the way, or was by an earlier test."""
-    data = write(tmp_path / "rows.jsonl", few(tickets))
-    done = sprat(
-        store,
-        *("train", str(data), "-o", str(tmp_path / "b"), "--tiers", "head,static"),
-        *("--class-weights", "balanced"),
-    )
+def test_train_tiers_each_on_its_own_model(tmp_path: Path) -> None:
+    """The static model is distilled from the encoder on the way, and then found."""
+    store = Store(tmp_path / "home")
+    pull(str(write_files(tmp_path / "tiny", encoder_files())), store)
+    topics = {"delivery": ("parcel", "late"), "money": ("refund", "broken")}
+    rows = [
+        {"text": " ".join(words), "label": label}
+        for label, known in topics.items()
+        for length in (1, 2, 3)
+        for words in itertools.product(known, repeat=length)
+    ]
+    data = write(tmp_path / "rows.jsonl", rows)
+    arguments = ("train", str(data), "--base", "tiny", "--tiers")
+    out = ("head,static", "-o", str(tmp_path / "b"), "--class-weights", "balanced")
+    done = sprat(store, *arguments, *out)
     assert done.returncode == 0, done.stderr
     assert "Tiers, from the cheapest to the best" in done.stdout
-    made = Bundle.load(tmp_path / "b")
-    static, head = made.manifest.tiers
-    assert (static.name, static.base.name) == ("static", f"{ENCODER}-static")
-    assert (head.name, head.base.name) == ("head", ENCODER)
-    assert store.model(static.base.name)[0].engine == "static"
+    static, head = Bundle.load(tmp_path / "b").manifest.tiers
+    assert (static.name, static.base.name) == ("static", "tiny-static")
+    assert (head.name, head.base.name) == ("head", "tiny")
+    model, _ = store.model("tiny-static")
+    assert (model.engine, model.digest) == ("static", static.base.digest)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
         "bundle.json",
         "head.safetensors",
         "report.json",
         "static.safetensors",
     ]
-    named = sprat(
-        store,
-        *("train", str(data), "-o", str(tmp_path / "c"), "--tiers", "static"),
-        *("--static-base", static.base.name),
-    )
+    out = ("static", "-o", str(tmp_path / "c"), "--static-base", "tiny-static")
+    named = sprat(store, *arguments, *out)
     assert named.returncode == 0, named.stderr
     (only,) = Bundle.load(tmp_path / "c").manifest.tiers
     assert (only.name, only.base) == ("static", static.base)
