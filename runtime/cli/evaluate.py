@@ -10,6 +10,8 @@ import typer
 from sprat.cli.embedding import embedder
 from sprat.cli.evaluate_moderator import evaluate_moderator
 from sprat.cli.evaluate_spans import evaluate_extract
+from sprat.cli.limits import as_json as limits_json
+from sprat.cli.limits import check, judge
 from sprat.cli.output import Bar, Json, print_json, print_table, progress, write_file
 from sprat.errors import InvalidInput, NotFound
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from sprat.train.assess import Assessment
     from sprat.train.compare import Comparison
     from sprat.train.data import Dataset
-    from sprat.train.gates import Gate
     from sprat.train.report import Report
 
 SHOWN_CONFUSIONS = 5
@@ -74,7 +75,9 @@ def evaluate(
     ] = None,
     min_micro_f1: Annotated[
         float | None,
-        typer.Option("--min-micro-f1", help="Of extract tasks.", rich_help_panel=LIMITS),
+        typer.Option(
+            "--min-micro-f1", help="Of extract and moderate tasks.", rich_help_panel=LIMITS
+        ),
     ] = None,
     max_ece: Annotated[float | None, typer.Option("--max-ece", rich_help_panel=LIMITS)] = None,
     max_wrong_above: Annotated[
@@ -109,7 +112,6 @@ def evaluate(
     from sprat.store import Store
     from sprat.train.assess import compare_assessments
     from sprat.train.data import read
-    from sprat.train.gates import check
 
     limits = {
         "min-accuracy": min_accuracy,
@@ -120,13 +122,26 @@ def evaluate(
     }
     store = Store()
     kind = store.bundle(bundle)[0].kind
+    if kind in ("moderate", "extract"):
+        for option, value in (
+            *(("tier", tier), ("against", against), ("html", html)),
+            ("out-of-scope-label", out_of_scope_label),
+        ):
+            if value is not None:
+                raise InvalidInput(
+                    f"--{option}: expected a classify or route task, not {kind}", field=option
+                )
     if kind == "moderate":
-        evaluate_moderator(bundle, data, clean_label=clean_label, seed=seed, as_json=as_json)
+        evaluate_moderator(
+            bundle, data, clean_label=clean_label, limits=limits, seed=seed, as_json=as_json
+        )
         return
     if clean_label is not None:
         raise InvalidInput("--clean-label: expected a moderate task", field="clean-label")
     if kind == "extract":
-        evaluate_extract(_load(store, bundle), data, store, seed=seed, as_json=as_json)
+        evaluate_extract(
+            _load(store, bundle), data, store, limits=limits, seed=seed, as_json=as_json
+        )
         return
     rows = read(data)
     names = [bundle] if against is None else [bundle, against]
@@ -146,7 +161,7 @@ def evaluate(
             )
     report = assessed[0].report
     comparison = None if against is None else compare_assessments(*assessed, seed=seed)
-    gates = check({name: getattr(report, name) for name in report.intervals}, limits)
+    gates = check(report.summary(), limits)
     if html is not None:
         write_report(html, report, loaded[0].manifest, tiers[0], rows)
     if as_json:
@@ -158,7 +173,7 @@ def evaluate(
                 "report": assessed[1].report.model_dump(mode="json"),
                 "comparison": comparison.model_dump(mode="json"),
             }
-        document["gates"] = [gate.model_dump(mode="json") for gate in gates]
+        document["gates"] = limits_json(gates)
         print_json(document)
     else:
         show_report(report)
@@ -207,15 +222,6 @@ def _assess(
         threshold=threshold,
         seed=seed,
     )
-
-
-def judge(gates: tuple[Gate, ...]) -> None:
-    """Say which limits were missed, and end with status 1 if any was."""
-    missed = [gate for gate in gates if not gate.passed]
-    for gate in missed:
-        typer.echo(f"gate failed: {gate.message()}", err=True)
-    if missed:
-        raise typer.Exit(1)
 
 
 def write_report(

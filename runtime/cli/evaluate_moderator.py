@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sprat.cli.limits import Limits, check, judge
+from sprat.cli.limits import as_json as limits_json
 from sprat.cli.output import print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -18,7 +20,13 @@ BATCH = 256
 
 
 def evaluate_moderator(
-    bundle: str, data: Path, *, clean_label: str | None, seed: int, as_json: bool
+    bundle: str,
+    data: Path,
+    *,
+    clean_label: str | None,
+    limits: Limits,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Moderate labelled rows as a server would, and compare with their labels."""
     from sprat.inprocess import Runtime
@@ -48,10 +56,12 @@ def evaluate_moderator(
         flag_at=[each.flag_at for each in settings.thresholds],
         seed=seed,
     )
+    gates = check(report.summary(), limits)
     if as_json:
-        print_json(report.model_dump(mode="json"))
+        print_json({**report.model_dump(mode="json"), "gates": limits_json(gates)})
     else:
         show_moderation(report, [each.block_at for each in settings.thresholds])
+    judge(gates)
 
 
 def show_moderation(report: ModerationReport, block_at: Sequence[float | None]) -> None:

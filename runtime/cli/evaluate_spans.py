@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from sprat.cli.embedding import state_reader
+from sprat.cli.limits import Limits, check, judge
+from sprat.cli.limits import as_json as limits_json
 from sprat.cli.output import print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from sprat.train.evaluate_spans import SpanReport
 
 
-def evaluate_extract(bundle: Bundle, data: Path, store: Store, *, seed: int, as_json: bool) -> None:
+def evaluate_extract(
+    bundle: Bundle, data: Path, store: Store, *, limits: Limits, seed: int, as_json: bool
+) -> None:
     """Evaluate a bundle of kind extract on texts with spans, and print the report."""
     from sprat.inprocess import Runtime
     from sprat.train.spans import read_spans
@@ -28,10 +32,12 @@ def evaluate_extract(bundle: Bundle, data: Path, store: Store, *, seed: int, as_
     with Runtime(models=[name], store=store) as runtime, progress("eval") as bar:
         states = state_reader(runtime, name, bar)
         report = evaluate_tagger(bundle, rows, states=states, seed=seed)
+    gates = check(report.summary(), limits)
     if as_json:
-        print_json(report.model_dump(mode="json"))
+        print_json({**report.model_dump(mode="json"), "gates": limits_json(gates)})
     else:
         show_span_report(report)
+    judge(gates)
 
 
 def show_span_report(report: SpanReport) -> None:

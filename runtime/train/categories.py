@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.errors import DataError
+from sprat.manifest import sha256_file
 from sprat.train.data import Dataset
 from sprat.train.rows import (
     JSON_TYPES,
@@ -43,12 +44,15 @@ class CategoryData:
         Line of each row in the file, from 1.
     path : str
         The file, for messages.
+    sha256 : str
+        Of the whole file, in hex; empty for rows that were not read from one.
     """
 
     texts: tuple[str, ...]
     categories: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
     path: str
+    sha256: str = ""
 
     def __len__(self) -> int:
         """Rows."""
@@ -62,6 +66,7 @@ class CategoryData:
             tuple(self.categories[row] for row in rows),
             tuple(self.lines[row] for row in rows),
             self.path,
+            self.sha256,
         )
 
     def names(self) -> tuple[str, ...]:
@@ -146,7 +151,7 @@ def read_categories(path: Path, *, clean_label: str | None = None) -> CategoryDa
         raise DataError(
             str(path), 0, f"no row has the clean label {clean_label!r}; found {known or 'none'}"
         )
-    return CategoryData(tuple(texts), tuple(rows), tuple(lines), str(path))
+    return CategoryData(tuple(texts), tuple(rows), tuple(lines), str(path), sha256_file(path))
 
 
 def _records(path: Path) -> Iterator[tuple[int, object]]:

@@ -34,9 +34,9 @@ from sprat.train.curve import FitAndScore, learning_curve
 from sprat.train.evaluate import evaluate
 from sprat.train.fit import ClassWeights, fit_head, fit_weights
 from sprat.train.prepare import Prepared
+from sprat.train.provenance import Provenance
 from sprat.train.record import (
     HeadTraining,
-    Provenance,
     SuspectLine,
     TierRecord,
     TrainingRecord,

@@ -46,6 +46,7 @@ from sprat.train.fit_categories import (
 )
 from sprat.train.head import check_name
 from sprat.train.policy import Policy
+from sprat.train.provenance import Provenance
 from sprat.train.rows import MAX_SHOWN_ROWS
 from sprat.train.split import same_texts
 from sprat.train.stratify import stratify
@@ -104,7 +105,7 @@ class ModerationRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    seed: int
+    provenance: Provenance
     class_weights: ClassWeights
     folds: int
     data: DataReport
@@ -362,7 +363,7 @@ def train_moderator(
         log.info("%s: %s", prepared.train.path, message)
     trained = [train(prepared, progress) for train in tiers]
     record = ModerationRecord(
-        seed=prepared.seed,
+        provenance=Provenance.of(prepared.train, prepared.test, seed=prepared.seed),
         class_weights=class_weights,
         folds=int(prepared.folds_n.max()) + 1,
         data=prepared.report,

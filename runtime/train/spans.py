@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from sprat.errors import DataError
+from sprat.manifest import sha256_file
 from sprat.train.checks import Conflicts
 from sprat.train.rows import JSON_TYPES, Fault, bad_rows, decode, json_records, label, string
 
@@ -45,6 +46,8 @@ class SpanDataset:
         Line of each row in the file, from 1.
     path : str
         The file, for messages.
+    sha256 : str
+        Of the whole file, in hex; empty for rows that were not read from one.
     """
 
     texts: tuple[str, ...]
@@ -52,6 +55,7 @@ class SpanDataset:
     requested: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
     path: str
+    sha256: str = ""
 
     def __len__(self) -> int:
         """Rows."""
@@ -71,6 +75,7 @@ class SpanDataset:
             tuple(self.requested[row] for row in rows),
             tuple(self.lines[row] for row in rows),
             self.path,
+            self.sha256,
         )
 
     def check_fields(self, known: Collection[str]) -> None:
@@ -124,7 +129,7 @@ def read_spans(path: Path) -> SpanDataset:
     if not rows:
         raise DataError(str(path), 0, "no rows")
     texts, spans, requested = zip(*rows, strict=True)
-    return SpanDataset(texts, spans, requested, tuple(lines), str(path))
+    return SpanDataset(texts, spans, requested, tuple(lines), str(path), sha256_file(path))
 
 
 def overlaps(spans: Sequence[GoldSpan]) -> list[tuple[GoldSpan, GoldSpan]]:

@@ -29,6 +29,7 @@ from sprat.train.checks import Conflicts
 from sprat.train.evaluate_spans import SpanReport, evaluate_spans
 from sprat.train.fit_tagger import FittedTagger, TaggedRows, TaggerCandidate, fit_tagger
 from sprat.train.head import check_name
+from sprat.train.provenance import Provenance
 from sprat.train.spans import SpanDataset, resolve_overlaps
 from sprat.train.split import MAX_SHOWN_LABELS, MOST_FOLDS, same_texts
 from sprat.values import IntArray, TokenStates
@@ -52,7 +53,6 @@ class _Training(BaseModel):
     rows: int
     spans: int
     folds: int
-    seed: int
     penalty: float
     candidates: tuple[TaggerCandidate, ...]
     calibration_spans: int
@@ -65,6 +65,7 @@ class _BundleReport(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    provenance: Provenance
     evaluation: SpanReport
     new_texts: SpanReport | None
     training: _Training
@@ -195,8 +196,12 @@ def train_tagger(
         ),
         taggers=(tagger,),
     )
-    training = _describe(fitted, train, folds_n, seed=seed, repeated=int(repeated_n.sum()))
-    document = _BundleReport(evaluation=report, new_texts=new_texts, training=training)
+    document = _BundleReport(
+        provenance=Provenance.of(train, held, seed=seed),
+        evaluation=report,
+        new_texts=new_texts,
+        training=_describe(fitted, train, folds_n, repeated=int(repeated_n.sum())),
+    )
     return bundle.save(out, report=document.model_dump_json(indent=2) + "\n"), report
 
 
@@ -283,13 +288,12 @@ def _repeated(train: SpanDataset, held: SpanDataset) -> np.ndarray[tuple[int], n
 
 
 def _describe(
-    fitted: FittedTagger, train: SpanDataset, folds_n: IntArray, *, seed: int, repeated: int
+    fitted: FittedTagger, train: SpanDataset, folds_n: IntArray, *, repeated: int
 ) -> _Training:
     return _Training(
         rows=len(train),
         spans=sum(map(len, train.spans)),
         folds=int(folds_n.max()) + 1,
-        seed=seed,
         penalty=fitted.chosen.penalty,
         candidates=fitted.candidates,
         calibration_spans=fitted.calibration_spans,

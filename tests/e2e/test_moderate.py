@@ -13,6 +13,7 @@ from servers import ENCODER, Server, sprat, start_server
 
 from sprat import AsyncClient, Client
 from sprat.errors import DeadlineExceeded, InvalidInput, NotFound, TaskNotSupported
+from sprat.manifest import sha256_file
 from sprat.store import Store
 
 pytestmark = pytest.mark.timeout(300)
@@ -186,6 +187,16 @@ def test_moderate_eval_and_run_use_the_bundle(
     answers = [json.loads(line) for line in out.read_text().splitlines()]
     assert (answers[0]["id"], answers[0]["action"]) == (7, "block")
     assert "error" in answers[1]
+    missed = sprat(
+        store,
+        *("eval", str(moderator), str(rows[1]), "--clean-label", "ham"),
+        *("--min-micro-f1", "0.1", "--max-ece", "-1", "--json"),
+    )
+    assert missed.returncode == 1
+    assert [gate["passed"] for gate in json.loads(missed.stdout)["gates"]] == [True, False]
+    card = sprat(store, "inspect", str(moderator))
+    assert card.returncode == 0, card.stderr
+    assert sha256_file(rows[0]) in card.stdout
     wrong = sprat(store, "eval", str(moderator), str(rows[1]))
     assert wrong.returncode == 1
     assert "labels: unknown" in wrong.stderr

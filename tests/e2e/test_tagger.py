@@ -13,6 +13,7 @@ from tagged import make_bookings
 
 from sprat import AsyncClient, Client, ExtractSpec, Runtime
 from sprat.errors import InputTooLong, InvalidInput, TaskNotSupported
+from sprat.manifest import sha256_file
 from sprat.store import Store
 from sprat.train.spans import SpanDataset
 
@@ -95,9 +96,34 @@ def test_tagger_is_trained_and_evaluated_by_commands(
     assert again["micro_f1"] == pytest.approx(report["micro_f1"], abs=0.03)
     low, high = again["intervals"]["micro_f1"]
     assert low <= again["micro_f1"] <= high
-    table = sprat(store, "eval", str(out), str(rows[1])).stdout
-    assert "micro_f1" in table
-    assert "people" in table
+    table = sprat(store, "eval", str(out), str(rows[1]), "--min-micro-f1", "0.5")
+    assert table.returncode == 0, table.stderr
+    assert "micro_f1" in table.stdout
+    assert "people" in table.stdout
+    missed = sprat(store, "eval", str(out), str(rows[1]), "--min-micro-f1", "1.1")
+    assert missed.returncode == 1
+    assert "gate failed: micro_f1 is " in missed.stderr
+    for option, message in (
+        (("--min-accuracy", "0.1"), "this evaluation has no accuracy; it has "),
+        (("--against", str(out)), "--against: expected a classify or route task, not extract"),
+    ):
+        refused = sprat(store, "eval", str(out), str(rows[1]), *option)
+        assert refused.returncode == 1
+        assert message in refused.stderr
+
+
+def test_tagger_card_says_what_it_was_made_from(
+    store: Store, trained: tuple[Path, dict[str, Any]], rows: tuple[Path, Path]
+) -> None:
+    done = sprat(store, "inspect", str(trained[0]), "--json")
+    assert done.returncode == 0, done.stderr
+    card = json.loads(done.stdout)
+    assert card["kind"] == "extract"
+    provenance = card["report"]["provenance"]
+    assert [provenance[part]["sha256"] for part in ("train", "test")] == [
+        sha256_file(path) for path in rows
+    ]
+    assert "micro_f1" in sprat(store, "inspect", str(trained[0])).stdout
 
 
 def test_tagger_is_served(bookings: Client, trained: tuple[Path, dict[str, Any]]) -> None:
