@@ -10,10 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from sprat.bundle import Bundle
+from sprat.calibration import confidences
 from sprat.errors import ConfigError, StaleBundle
 from sprat.head import Head
 from sprat.inprocess import Runtime
-from sprat.manifest import MODEL_MANIFEST, BundleManifest, ModelManifest, list_files, write
+from sprat.manifest import (
+    MODEL_MANIFEST,
+    BundleManifest,
+    Calibration,
+    ModelManifest,
+    TierManifest,
+    list_files,
+    write,
+)
 from sprat.measure import median
 from sprat.progress import Progress
 from sprat.quantize import ct2, gate
@@ -71,10 +80,12 @@ class EncoderTrial:
         self._work, self._rows, self._progress = work, rows, progress
         self.task: str | None = None
         self._head: Head | None = None
+        self._calibration: Calibration | None = None
         self._threshold = 0.0
         self._targets = None
         if task is not None:
-            manifest, self._head, self._threshold = _read_task(base, store, task)
+            manifest, self._head, tier = _read_task(base, store, task)
+            self._calibration, self._threshold = tier.calibration, tier.accept_at
             self.task = f"{manifest.name} {manifest.version}"
             self._targets = rows.targets(manifest.labels)
         source = work / "source"
@@ -109,7 +120,9 @@ class EncoderTrial:
         vectors = self._vectors(quantization)
         figures = gate.compare_vectors(self._expected, vectors)
         if self._head is not None:
-            expected, found = (_answer(self._head, v) for v in (self._expected, vectors))
+            expected, found = (
+                _answer(self._head, self._calibration, v) for v in (self._expected, vectors)
+            )
             figures |= gate.compare_answers(
                 expected, found, self._targets, threshold=self._threshold
             )
@@ -146,8 +159,10 @@ class EncoderTrial:
         shutil.copytree(self._folder / "source", folder / "source")
 
 
-def _read_task(base: ModelManifest, store: Store, task: str) -> tuple[BundleManifest, Head, float]:
-    """A bundle, its head on the encoder, and the threshold of that tier."""
+def _read_task(
+    base: ModelManifest, store: Store, task: str
+) -> tuple[BundleManifest, Head, TierManifest]:
+    """A bundle, its head on the encoder, and the tier that it is of."""
     manifest, folder = store.bundle(task)
     if manifest.kind not in ("classify", "route"):
         raise ConfigError(
@@ -162,11 +177,15 @@ def _read_task(base: ModelManifest, store: Store, task: str) -> tuple[BundleMani
                     f"tier {tier.name} was made with another version of {base.name}; "
                     "train it again",
                 )
-            return manifest, head, tier.accept_at
+            return manifest, head, tier
     bases = ", ".join(tier.base.name for tier in manifest.tiers)
     raise ConfigError("task", f"{manifest.name} stands on {bases}, not on {base.name}")
 
 
-def _answer(head: Head, vectors_nd: FloatArray) -> gate.Answers:
+def _answer(head: Head, calibration: Calibration | None, vectors_nd: FloatArray) -> gate.Answers:
+    """The best labels, and the confidence in them as the task is served."""
     labels_n1, probabilities_n1 = head.rank(vectors_nd, 1)
-    return gate.Answers(labels_n1[:, 0], probabilities_n1[:, 0].astype(np.float64))
+    best_n = probabilities_n1[:, 0].astype(np.float64)
+    return gate.Answers(
+        labels_n1[:, 0], best_n if calibration is None else confidences(best_n, calibration)
+    )

@@ -42,6 +42,7 @@ import numpy.typing as npt
 
 from sprat.errors import EngineError, InvalidInput
 from sprat.manifest import GateFigure
+from sprat.train import metrics
 from sprat.values import FloatArray, IntArray
 
 SURE = 0.9
@@ -87,7 +88,6 @@ FIGURES_OF_LANGUAGE_MODELS = (
     *("accuracy", "accuracy_drop", "agreement"),
 )
 
-_BINS = 15
 _Floats = npt.NDArray[np.float64]
 
 
@@ -219,12 +219,10 @@ def compare_labels(
 
 
 def calibration_error(answers: Answers, targets_n: IntArray) -> float:
-    """Expected calibration error, in 15 bins of equally many answers by their confidence."""
+    """Expected calibration error; see `sprat.train.metrics.calibration_error`."""
     order = np.argsort(answers.confidence, kind="stable")
     gap_n = (answers.confidence - (answers.labels == targets_n))[order]
-    bins = min(_BINS, len(gap_n))
-    starts = np.arange(bins) * len(gap_n) // bins
-    return float(np.abs(np.add.reduceat(gap_n, starts)).sum() / len(gap_n))
+    return float(metrics.calibration_error(gap_n[None, :])[0])
 
 
 def _wrong_above(answers: Answers, targets_n: IntArray, threshold: float) -> float:

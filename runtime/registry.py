@@ -79,22 +79,7 @@ class Registry:
                 manifest, folder = store.bundle(task.bundle)
                 names = [tier.base.name for tier in manifest.tiers]
                 bundle = Bundle.load(folder, bases={name: store.model(name)[0] for name in names})
-                model = load_model(names[-1])
-                if manifest.kind == "extract":
-                    states = models.require_states(model, manifest.kind)
-                    return TagTask(name, bundle, states, accept_at=task.accept_at)
-                encoder = models.require_encoder(model, manifest.kind)
-                if manifest.kind == "moderate":
-                    if task.accept_at is not None:
-                        raise ConfigError(
-                            f"tasks.{name}.accept_at",
-                            "expected none: a moderate bundle has thresholds for each category",
-                        )
-                    return ModerateTask(name, bundle, encoder, pool)
-                classifier = ClassifyTask(name, bundle, encoder, accept_at=task.accept_at)
-                return (
-                    classifier if manifest.route is None else RouteTask(classifier, manifest.route)
-                )
+                return _bundle_task(name, bundle, load_model(names[-1]), task.accept_at, pool)
             model = load_model(task.model)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(
@@ -146,6 +131,26 @@ class Registry:
         """Finish what waits and release every model."""
         for each in self.models.values():
             each.close()
+
+
+def _bundle_task(
+    name: str, bundle: Bundle, model: Model, accept_at: float | None, pool: ComputePool
+) -> Task:
+    """The task of a bundle, on the model of its last tier."""
+    manifest = bundle.manifest
+    if manifest.kind == "extract":
+        states = models.require_states(model, manifest.kind)
+        return TagTask(name, bundle, states, accept_at=accept_at)
+    encoder = models.require_encoder(model, manifest.kind)
+    if manifest.kind == "moderate":
+        if accept_at is not None:
+            raise ConfigError(
+                f"tasks.{name}.accept_at",
+                "expected none: a moderate bundle has thresholds for each category",
+            )
+        return ModerateTask(name, bundle, encoder, pool)
+    classifier = ClassifyTask(name, bundle, encoder, accept_at=accept_at)
+    return classifier if manifest.route is None else RouteTask(classifier, manifest.route)
 
 
 def _adapters_of_tasks(config: Config, model: str) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ from sprat.cli.train_request import TrainRequest
 from sprat.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
-    from sprat.manifest import BundleManifest, Route, TierName
+    from sprat.inprocess import Runtime
+    from sprat.manifest import BundleManifest, ModelRef, Route, TierName
     from sprat.store import Store
     from sprat.train.head import Embed, Trained, TrainTier
     from sprat.train.record import TrainingRecord
@@ -35,10 +36,8 @@ SHOWN_SUSPECTS = 5
 def train_heads(request: TrainRequest) -> None:
     """Train the tiers that are asked for, write the bundle, print what there is to know."""
     from sprat.inprocess import Runtime
-    from sprat.manifest import ModelRef
     from sprat.store import Store
     from sprat.train.data import read
-    from sprat.train.features import EmbeddingCache
     from sprat.train.head import train_classifier, train_tier
     from sprat.train.prepare import prepare
 
@@ -56,15 +55,13 @@ def train_heads(request: TrainRequest) -> None:
     done: list[Trained] = []
     with Runtime(models=[*bases.values()], store=store) as runtime, progress("train") as bar:
         tiers: list[TrainTier] = []
-        for tier, base in bases.items():
-            model, _ = store.model(base)
-            cache = EmbeddingCache(store.embeddings, model.digest) if request.cache else None
+        for tier in frozen_tiers(request, bases, store, runtime, bar):
             tiers.append(
                 functools.partial(
                     train_tier,
-                    name=tier,
-                    base=ModelRef(name=model.name, digest=model.digest),
-                    embed=embedder(runtime, base, bar, cache),
+                    name=tier.name,
+                    base=tier.base,
+                    embed=tier.embed,
                     class_weights=request.class_weights,
                     accept_at=request.accept_at,
                 )
@@ -174,6 +171,33 @@ def tier_bases(request: TrainRequest, store: Store) -> dict[TierName, str]:
         "head": request.base,
     }
     return {tier: base for tier, base in bases.items() if tier in request.tiers}
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenTier:
+    """What a tier on a model that stays as it is starts with."""
+
+    name: TierName
+    base: ModelRef
+    embed: Embed
+
+
+def frozen_tiers(
+    request: TrainRequest,
+    bases: dict[TierName, str],
+    store: Store,
+    runtime: Runtime,
+    bar: Bar,
+) -> Iterator[FrozenTier]:
+    """The tiers of `tier_bases`, with vectors from the cache where it is wanted."""
+    from sprat.manifest import ModelRef
+    from sprat.train.features import EmbeddingCache
+
+    for name, base in bases.items():
+        model, _ = store.model(base)
+        cache = EmbeddingCache(store.embeddings, model.digest) if request.cache else None
+        ref = ModelRef(name=model.name, digest=model.digest)
+        yield FrozenTier(name, ref, embedder(runtime, base, bar, cache))
 
 
 def check_tiers(request: TrainRequest) -> None:

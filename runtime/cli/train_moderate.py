@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sprat.cli.embedding import embedder
 from sprat.cli.evaluate_moderator import show_moderation
 from sprat.cli.output import print_json, progress
-from sprat.cli.train_heads import check_tiers, tier_bases, write_out
+from sprat.cli.train_heads import check_tiers, frozen_tiers, tier_bases, write_out
 from sprat.cli.train_request import TrainRequest
 from sprat.errors import InvalidInput
 
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
 def train_moderate(request: TrainRequest) -> None:
     """Train the tiers that are asked for, write the bundle, print what there is to know."""
     from sprat.inprocess import Runtime
-    from sprat.manifest import ModelRef
     from sprat.store import Store
     from sprat.train.categories import read_categories
-    from sprat.train.features import EmbeddingCache
     from sprat.train.moderate import prepare_categories, train_moderator, train_moderator_tier
 
     check_tiers(request)
@@ -47,15 +44,13 @@ def train_moderate(request: TrainRequest) -> None:
     done: list[tuple[BundleManifest, ModerationRecord]] = []
     with Runtime(models=[*bases.values()], store=store) as runtime, progress("train") as bar:
         tiers = []
-        for tier, base in bases.items():
-            model, _ = store.model(base)
-            cache = EmbeddingCache(store.embeddings, model.digest) if request.cache else None
+        for tier in frozen_tiers(request, bases, store, runtime, bar):
             tiers.append(
                 functools.partial(
                     train_moderator_tier,
-                    name=tier,
-                    base=ModelRef(name=model.name, digest=model.digest),
-                    embed=embedder(runtime, base, bar, cache),
+                    name=tier.name,
+                    base=tier.base,
+                    embed=tier.embed,
                     policy=policy,
                     class_weights=request.class_weights,
                 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from sprat.errors import SpratError
+from collections.abc import Sequence
+
+from sprat.errors import InvalidInput, SpratError
 from sprat.manifest import ModelManifest
+from sprat.tokenizer import check_text
 from sprat.values import ItemError, ModelInfo
 
 
@@ -22,6 +25,25 @@ def model_info(manifest: ModelManifest, tokenizer: str, max_tokens: int) -> Mode
         licence=manifest.licence,
         size_bytes=manifest.size_bytes,
     )
+
+
+def readable(texts: Sequence[str], errors: list[ItemError], partial: bool) -> list[int]:
+    """Indices of the texts that a tokenizer takes; of the others the errors are noted.
+
+    Raises
+    ------
+    InvalidInput
+        For the first bad text, unless ``partial``.
+    """
+    kept: list[int] = []
+    for index, text in enumerate(texts):
+        try:
+            check_text(text, field=f"texts[{index}]")
+        except InvalidInput as error:
+            note(errors, index, error, partial)
+        else:
+            kept.append(index)
+    return kept
 
 
 def note(errors: list[ItemError], index: int, error: SpratError, partial: bool) -> None:

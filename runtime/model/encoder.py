@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 
 from sprat.batching import EncodeWork
-from sprat.errors import InputTooLong, InvalidInput
+from sprat.errors import InputTooLong
 from sprat.manifest import ModelManifest
-from sprat.model.common import model_info, note
+from sprat.model.common import model_info, note, readable
 from sprat.scheduler import ComputePool, EncodeScheduler, Mailbox
 from sprat.text.parts import cut_tokens
 from sprat.tokenizer import Tokenizer, check_text
@@ -262,7 +262,7 @@ class EncoderModel:
         self, texts: Sequence[str], truncation: Truncation, partial: bool
     ) -> tuple[list[IntArray], list[int], list[int], list[int], list[ItemError]]:
         errors: list[ItemError] = []
-        kept = _readable(texts, errors, partial)
+        kept = readable(texts, errors, partial)
         rows: list[IntArray] = []
         good: list[int] = []
         input_tokens = [0] * len(texts)
@@ -284,7 +284,7 @@ class EncoderModel:
         self, texts: Sequence[str], long_input: LongInput, partial: bool
     ) -> tuple[list[_Plan], list[ItemError]]:
         errors: list[ItemError] = []
-        kept = _readable(texts, errors, partial)
+        kept = readable(texts, errors, partial)
         plans = []
         encoded = self._tokenizer.encode_spans([texts[i] for i in kept])
         room = self.info.max_tokens - 2
@@ -323,19 +323,6 @@ class EncoderModel:
     def close(self) -> None:
         """Finish what waits and release the weights."""
         self._scheduler.close()
-
-
-def _readable(texts: Sequence[str], errors: list[ItemError], partial: bool) -> list[int]:
-    """Indices of the texts that something can be said of; the others are noted."""
-    kept: list[int] = []
-    for index, text in enumerate(texts):
-        try:
-            check_text(text, field=f"texts[{index}]")
-        except InvalidInput as error:
-            note(errors, index, error, partial)
-        else:
-            kept.append(index)
-    return kept
 
 
 def _settle(future: asyncio.Future[None], work: EncodeWork) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sprat.errors import DeadlineExceeded, InputTooLong, InvalidInput
+from sprat.errors import DeadlineExceeded, InputTooLong
 from sprat.manifest import ModelManifest
-from sprat.model.common import model_info, note
+from sprat.model.common import model_info, note, readable
 from sprat.model.encoder import INLINE_CHARACTERS, Encoded
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tokenizer import check_text
@@ -74,14 +74,7 @@ class StaticModel:
     ) -> Encoded:
         started = time.perf_counter_ns()
         errors: list[ItemError] = []
-        kept: list[int] = []
-        for index, text in enumerate(texts):
-            try:
-                check_text(text, field=f"texts[{index}]")
-            except InvalidInput as error:
-                note(errors, index, error, partial)
-            else:
-                kept.append(index)
+        kept = readable(texts, errors, partial)
         embedded = self._engine.encode([texts[i] for i in kept])
         vectors: FloatArray = embedded.vectors
         input_tokens = [0] * len(texts)

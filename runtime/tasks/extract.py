@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_args
 from sprat.engine.base import CompiledGrammar
 from sprat.errors import EngineError, InputTooLong, InvalidInput
 from sprat.model import GenerativeModel
-from sprat.model.common import note
+from sprat.model.common import note, readable
 from sprat.model.instructed import PROBES
 from sprat.scheduler import Mailbox
 from sprat.text.grounding import Grounder
@@ -99,14 +99,7 @@ async def run(
     started = time.perf_counter_ns()
     schema = _check(spec, long_input)
     errors: list[ItemError] = []
-    good: list[int] = []
-    for index, text in enumerate(texts):
-        try:
-            check_text(text, field=f"texts[{index}]")
-        except InvalidInput as error:
-            note(errors, index, error, partial)
-        else:
-            good.append(index)
+    good = readable(texts, errors, partial)
     grammar = await model.compile(Grammar("json_schema", schema.grammar), field="schema")
     call = _Call(model, schema, spec, grammar, long_input, deadline, mailbox)
 

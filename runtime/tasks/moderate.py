@@ -21,16 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.bundle import Bundle
-from sprat.errors import InvalidInput
 from sprat.head import Head
 from sprat.manifest import Moderation as ModerationSettings
 from sprat.manifest import Thresholds
 from sprat.model import EmbeddingModel, Encoded
-from sprat.model.common import note
+from sprat.model.common import readable
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.text.ngrams import with_ngrams
 from sprat.text.windows import windows
-from sprat.tokenizer import check_text, is_visible
+from sprat.tokenizer import is_visible
 from sprat.values import (
     Action,
     CategoryScore,
@@ -139,14 +138,7 @@ class ModerateTask:
         """
         started = time.perf_counter_ns()
         errors: list[ItemError] = []
-        good: list[int] = []
-        for index, text in enumerate(texts):
-            try:
-                check_text(text, field=f"texts[{index}]")
-            except InvalidInput as error:
-                note(errors, index, error, partial)
-            else:
-                good.append(index)
+        good = readable(texts, errors, partial)
         scan = _Scan(self._model, self._head, self._settings, self._pool, texts, deadline, mailbox)
         found = await scan.windows(good)
         # Scoring a window more closely reads its tokens again; that is not counted.

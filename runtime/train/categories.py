@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +12,7 @@ import numpy.typing as npt
 from sprat.errors import DataError
 from sprat.manifest import sha256_file
 from sprat.train.data import Dataset
-from sprat.train.rows import (
-    JSON_TYPES,
-    Fault,
-    bad_rows,
-    csv_records,
-    decode,
-    json_records,
-    label,
-    string,
-)
+from sprat.train.rows import JSON_TYPES, Fault, bad_rows, label, parse_rows, records, string
 
 SEPARATOR = ","
 """Between the labels of a CSV field."""
@@ -123,51 +114,29 @@ def read_categories(path: Path, *, clean_label: str | None = None) -> CategoryDa
         As `sprat.train.data.read`; and when no row has ``clean_label``, or one has it beside
         others.
     """
-    texts: list[str] = []
-    rows: list[tuple[str, ...]] = []
-    lines: list[int] = []
-    faults: list[tuple[int, str]] = []
     met_clean = False
-    for line, record in _records(path):
-        try:
-            text, names = _fields(record)
-            if clean_label in names:
-                met_clean = True
-                if len(names) > 1:
-                    raise Fault(f"labels: {clean_label!r} beside others")
-                names = set()
-        except Fault as fault:
-            faults.append((line, str(fault)))
-        else:
-            texts.append(text)
-            rows.append(tuple(sorted(names)))
-            lines.append(line)
-    if faults:
-        raise bad_rows(str(path), faults)
-    if not rows:
-        raise DataError(str(path), 0, "no rows")
+
+    def parse(record: dict[str, object]) -> tuple[str, tuple[str, ...]]:
+        nonlocal met_clean
+        text, names = _fields(record)
+        if clean_label in names:
+            met_clean = True
+            if len(names) > 1:
+                raise Fault(f"labels: {clean_label!r} beside others")
+            names = set()
+        return text, tuple(sorted(names))
+
+    found, lines = parse_rows(path, records(path, ("text",)), parse)
+    texts, rows = zip(*found, strict=True)
     if clean_label is not None and not met_clean:
         known = ", ".join(map(repr, sorted({name for row in rows for name in row})[:MAX_SHOWN]))
         raise DataError(
             str(path), 0, f"no row has the clean label {clean_label!r}; found {known or 'none'}"
         )
-    return CategoryData(tuple(texts), tuple(rows), tuple(lines), str(path), sha256_file(path))
+    return CategoryData(texts, rows, lines, str(path), sha256_file(path))
 
 
-def _records(path: Path) -> Iterator[tuple[int, object]]:
-    suffix = path.suffix.lower()
-    if suffix == ".jsonl":
-        return json_records(decode(path))
-    if suffix == ".csv":
-        return csv_records(decode(path), ("text",))
-    raise DataError(str(path), 0, f"expected .jsonl or .csv, found {suffix or 'no suffix'}")
-
-
-def _fields(record: object) -> tuple[str, set[str]]:
-    if isinstance(record, Fault):
-        raise record
-    if not isinstance(record, dict):
-        raise Fault(f"expected a JSON object, found {JSON_TYPES[type(record)]}")
+def _fields(record: dict[str, object]) -> tuple[str, set[str]]:
     text = string(record, "text")
     if ("label" in record) == ("labels" in record):
         found = "both" if "label" in record else "neither"

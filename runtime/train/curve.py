@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sprat.manifest import Interval
 from sprat.progress import Progress, Silent
+from sprat.train import metrics
 from sprat.train.data import Dataset
 from sprat.values import FloatArray, IntArray
 
@@ -135,8 +136,8 @@ def learning_curve(
             for size, error in zip(sizes, errors_p, strict=True)
         ),
         more_rows=more_rows,
-        expected=_interval(expected, expected_r),
-        gain=_interval(expected - (1 - errors_p[-1]), expected_r - (1 - errors_rp[:, -1])),
+        expected=metrics.interval(expected, expected_r),
+        gain=metrics.interval(expected - (1 - errors_p[-1]), expected_r - (1 - errors_rp[:, -1])),
     )
 
 
@@ -181,8 +182,3 @@ def _draw(train: Dataset, share: float, rng: np.random.Generator) -> npt.NDArray
         count = max(1, round(share * len(members)))
         chosen.append(rng.permutation(members)[:count])
     return np.sort(np.concatenate(chosen))
-
-
-def _interval(value: float, resamples_r: _Floats) -> Interval:
-    low, high = np.percentile(resamples_r, [2.5, 97.5])
-    return Interval(value=float(value), low=float(low), high=float(high))

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sprat.errors import DataError
 from sprat.manifest import sha256_file
-from sprat.train.rows import JSON_TYPES, Fault, bad_rows, label, records, string
+from sprat.train.rows import bad_rows, label, parse_rows, records, string
 from sprat.values import IntArray
 
 
@@ -89,33 +88,10 @@ def read(path: Path) -> Dataset:
         When the file cannot be read, holds no rows, or has bad ones: the message names the lines
         of the first ten and what is wrong with each.
     """
-    rows: list[tuple[str, str, int]] = []
-    faults: list[tuple[int, str]] = []
-    for line, record in records(path, ("text", "label")):
-        checked = _check(record)
-        if isinstance(checked, Fault):
-            faults.append((line, str(checked)))
-        else:
-            rows.append((*checked, line))
-    if faults:
-        raise bad_rows(str(path), faults)
-    if not rows:
-        raise DataError(str(path), 0, "no rows")
-    texts, labels, lines = zip(*rows, strict=True)
+    rows, lines = parse_rows(path, records(path, ("text", "label")), _row)
+    texts, labels = zip(*rows, strict=True)
     return Dataset(texts, labels, lines, str(path), sha256_file(path))
 
 
-def _check(record: object) -> tuple[str, str] | Fault:
-    """Text and label of a record, or what is wrong with it."""
-    if isinstance(record, Fault):
-        return record
-    try:
-        return _fields(record)
-    except Fault as fault:
-        return fault
-
-
-def _fields(record: object) -> tuple[str, str]:
-    if not isinstance(record, dict):
-        raise Fault(f"expected a JSON object, found {JSON_TYPES[type(record)]}")
+def _row(record: dict[str, object]) -> tuple[str, str]:
     return string(record, "text"), label(record, "label")

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sprat.manifest import Interval
 from sprat.text.leaves import leaves, pointer, read
+from sprat.train import metrics
 from sprat.values import Extraction
 
-RESAMPLES = 1000
 MOST_LISTED = 20
 """Lines of wrong values in a report; the counts cover all."""
 
@@ -99,7 +99,6 @@ def evaluate_extract(
     seed : int
         Of the resampling; at least 0.
     """
-    rng = np.random.default_rng(seed)
     pairs = [
         (Counter[tuple[str, str]]() if each is None or not each.json else _leaves(each.json), truth)
         for each, truth in zip(found, map(_leaves, wanted), strict=True)
@@ -109,12 +108,15 @@ def evaluate_extract(
     )
     same_n = np.array([one == other for one, other in pairs], np.float64)
     n = len(pairs)
-    picks_rn = rng.integers(0, n, (RESAMPLES, n))
-    figures = {**_rates(counts_n3.sum(axis=0)), "exact_match": same_n.mean()}
-    resampled = {
-        **_rates(counts_n3[picks_rn].sum(axis=1).T),
-        "exact_match": same_n[picks_rn].mean(axis=1),
-    }
+
+    def figures_of(picks_rn: metrics.Picks) -> dict[str, metrics.Floats]:
+        return {
+            **_rates(counts_n3[picks_rn].sum(axis=1).T),
+            "exact_match": same_n[picks_rn].mean(axis=1),
+        }
+
+    figures = {name: float(value[0]) for name, value in figures_of(np.arange(n)[None]).items()}
+    resampled = metrics.bootstrap(figures_of, (n,), np.random.default_rng(seed))
     strings = [
         field
         for each in found
@@ -128,7 +130,7 @@ def evaluate_extract(
         abstained=sum(each is not None and each.abstained for each in found),
         strings=len(strings),
         grounded=sum(field.grounded for field in strings),
-        metrics={name: _interval(figures[name], resampled[name]) for name in figures},
+        metrics={name: metrics.interval(value, resampled[name]) for name, value in figures.items()},
         fields=tuple(_fields(pairs)),
         wrong_lines=tuple(lines[row] for row in np.flatnonzero(same_n == 0)[:MOST_LISTED]),
     )
@@ -152,13 +154,6 @@ def _rates(counts_3: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float6
         "precision": hits / np.maximum(predicted, 1),
         "recall": hits / np.maximum(support, 1),
     }
-
-
-def _interval(
-    value: float | npt.NDArray[np.float64], resampled: npt.NDArray[np.float64]
-) -> Interval:
-    low, high = np.percentile(resampled, [2.5, 97.5]).tolist()
-    return Interval(value=float(value), low=low, high=high)
 
 
 def _fields(pairs: Iterable[tuple[Leaves, Leaves]]) -> Iterable[FieldReport]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from sprat.manifest import Interval, ReportSummary
 from sprat.tagger import Span, Tagger
-from sprat.train.metrics import BINS, RESAMPLES
+from sprat.train.metrics import RESAMPLES, calibration_error, pieces
 from sprat.train.spans import GoldSpan, SpanDataset
 
 METRICS = ("micro_f1", "precision", "recall", "whole_rows", "ece")
-
-_CHUNK = 4_000_000
-"""Rows of all resamples in memory at once: some 30 MB."""
 
 _Floats = npt.NDArray[np.float64]
 _Counts = npt.NDArray[np.int64]
@@ -182,17 +179,11 @@ def _bootstrap(
     order = np.argsort(confidence, kind="stable")
     row_of_span, gap = row_of_span[order], gap[order]
     statistics, eces = [], []
-    for size in _pieces(n):
+    for size in pieces(n):
         weights = rng.multinomial(n, np.full(n, 1 / n), size=size)
         statistics.append(_statistics(weights @ counts, n))
         eces += [_ordered_ece(np.repeat(gap, weight[row_of_span])) for weight in weights]
     return np.concatenate(statistics), np.array(eces)
-
-
-def _pieces(n: int) -> Iterator[int]:
-    step = max(1, _CHUNK // n)
-    for start in range(0, RESAMPLES, step):
-        yield min(step, RESAMPLES - start)
 
 
 def _ece(confidence: _Floats, gap: _Floats) -> float:
@@ -201,11 +192,7 @@ def _ece(confidence: _Floats, gap: _Floats) -> float:
 
 
 def _ordered_ece(gap: _Floats) -> float:
-    n = len(gap)
-    if n == 0:
-        return 0.0
-    bins = min(BINS, n)
-    return float(np.abs(np.add.reduceat(gap, np.arange(bins) * n // bins)).sum() / n)
+    return float(calibration_error(gap[None])[0]) if len(gap) else 0.0
 
 
 def _per_field(

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sprat.errors import DataError, InvalidInput, SetupError
 from sprat.manifest import Interval
+from sprat.train import metrics
 from sprat.train.rows import read_records
 
-RESAMPLES = 1000
 MOST_LISTED = 20
 """Lines of wrong answers in a report; the counts cover all."""
 
@@ -134,20 +134,19 @@ def evaluate_transform(
     }
     if is_valid is not None:
         columns["schema_valid"] = np.array([is_valid(a.text) for a in answers], np.float64)
-    rng = np.random.default_rng(seed)
     n = len(answers)
-    resampled: dict[str, list[float]] = {name: [] for name in columns}
-    for _ in range(RESAMPLES):
-        picks = rng.integers(0, n, n)
-        for name, column in columns.items():
-            resampled[name].append(float(column[picks].mean()))
+    resampled = metrics.bootstrap(
+        lambda picks_rn: {name: column[picks_rn].mean(axis=1) for name, column in columns.items()},
+        (n,),
+        np.random.default_rng(seed),
+    )
     exact, similar = columns["exact_match"], columns["edit_similarity"]
     wrong = sorted(np.flatnonzero(exact == 0).tolist(), key=lambda row: (similar[row], row))
     return TransformReport(
         n=n,
         incomplete=sum(not answer.complete for answer in answers),
         metrics={
-            name: _interval(float(column.mean()), resampled[name])
+            name: metrics.interval(float(column.mean()), resampled[name])
             for name, column in columns.items()
         },
         wrong_lines=tuple(wanted.lines[row] for row in wrong[:MOST_LISTED]),
@@ -246,8 +245,3 @@ def _same_json(one: str, other: str) -> bool:
 
 def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
-
-
-def _interval(value: float, resampled: Sequence[float]) -> Interval:
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Interval(value=value, low=float(low), high=float(high))

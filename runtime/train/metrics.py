@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sprat.manifest import Interval
 from sprat.values import IntArray
 
 BINS = 15
@@ -129,6 +130,12 @@ def bounds(values_r: Floats) -> tuple[float, float]:
     """95 % percentile interval of resampled values."""
     low, high = np.percentile(values_r, [2.5, 97.5])
     return float(low), float(high)
+
+
+def interval(value: float, values_r: Floats) -> Interval:
+    """A figure with the `bounds` of its resampled values."""
+    low, high = bounds(values_r)
+    return Interval(value=value, low=low, high=high)
 
 
 def pieces(n: int) -> Iterator[int]:

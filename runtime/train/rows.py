@@ -8,8 +8,9 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sprat.config import LimitsConfig
 from sprat.errors import DataError
@@ -30,6 +31,8 @@ JSON_TYPES = {
     str: "a string",
 }
 """What people call a value of JSON."""
+
+Row = TypeVar("Row")
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -98,6 +101,51 @@ def records(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, object]]:
     raise DataError(str(path), 0, f"expected .jsonl or .csv, found {suffix or 'no suffix'}")
 
 
+def parse_rows(
+    path: Path,
+    found: Iterable[tuple[int, object]],
+    parse: Callable[[dict[str, object]], Row],
+) -> tuple[list[Row], tuple[int, ...]]:
+    """Read every record as a row, or say of every bad one what is wrong with it.
+
+    Parameters
+    ----------
+    found : iterable of (int, object)
+        What `records` gives.
+    parse : callable
+        Makes a row of a record, or raises `Fault`.
+
+    Returns
+    -------
+    list of rows, tuple of int
+        Each with its line.
+
+    Raises
+    ------
+    DataError
+        There are bad rows, or none at all.
+    """
+    rows: list[Row] = []
+    lines: list[int] = []
+    faults: list[tuple[int, str]] = []
+    for line, record in found:
+        try:
+            if isinstance(record, Fault):
+                raise record
+            if not isinstance(record, dict):
+                raise Fault(f"expected a JSON object, found {JSON_TYPES[type(record)]}")
+            rows.append(parse(record))
+        except Fault as fault:
+            faults.append((line, str(fault)))
+        else:
+            lines.append(line)
+    if faults:
+        raise bad_rows(str(path), faults)
+    if not rows:
+        raise DataError(str(path), 0, "no rows")
+    return rows, tuple(lines)
+
+
 def read_records(path: Path, fields: Sequence[str]) -> list[tuple[int, dict[str, object]]]:
     """Read rows with fields of any kind.
 
@@ -116,25 +164,14 @@ def read_records(path: Path, fields: Sequence[str]) -> list[tuple[int, dict[str,
     DataError
         As in `sprat.train.data.read`.
     """
-    rows: list[tuple[int, dict[str, object]]] = []
-    faults: list[tuple[int, str]] = []
-    for line, record in records(path, fields):
-        try:
-            if isinstance(record, Fault):
-                raise record
-            if not isinstance(record, dict):
-                raise Fault(f"expected a JSON object, found {JSON_TYPES[type(record)]}")
-            for field in fields:
-                string(record, field)
-        except Fault as fault:
-            faults.append((line, str(fault)))
-        else:
-            rows.append((line, record))
-    if faults:
-        raise bad_rows(str(path), faults)
-    if not rows:
-        raise DataError(str(path), 0, "no rows")
-    return rows
+
+    def whole(record: dict[str, object]) -> dict[str, object]:
+        for field in fields:
+            string(record, field)
+        return record
+
+    rows, lines = parse_rows(path, records(path, fields), whole)
+    return list(zip(lines, rows, strict=True))
 
 
 def json_records(text: str) -> Iterator[tuple[int, object]]:

@@ -10,7 +10,16 @@ from pathlib import Path
 from sprat.errors import DataError
 from sprat.manifest import sha256_file
 from sprat.train.checks import Conflicts
-from sprat.train.rows import JSON_TYPES, Fault, bad_rows, decode, json_records, label, string
+from sprat.train.rows import (
+    JSON_TYPES,
+    Fault,
+    bad_rows,
+    decode,
+    json_records,
+    label,
+    parse_rows,
+    string,
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -115,21 +124,9 @@ def read_spans(path: Path) -> SpanDataset:
     """
     if path.suffix.lower() != ".jsonl":
         raise DataError(str(path), 0, f"expected .jsonl, found {path.suffix or 'no suffix'}")
-    rows = []
-    lines: list[int] = []
-    faults: list[tuple[int, str]] = []
-    for line, record in json_records(decode(path)):
-        try:
-            rows.append(_row(record))
-            lines.append(line)
-        except Fault as fault:
-            faults.append((line, str(fault)))
-    if faults:
-        raise bad_rows(str(path), faults)
-    if not rows:
-        raise DataError(str(path), 0, "no rows")
+    rows, lines = parse_rows(path, json_records(decode(path)), _row)
     texts, spans, requested = zip(*rows, strict=True)
-    return SpanDataset(texts, spans, requested, tuple(lines), str(path), sha256_file(path))
+    return SpanDataset(texts, spans, requested, lines, str(path), sha256_file(path))
 
 
 def overlaps(spans: Sequence[GoldSpan]) -> list[tuple[GoldSpan, GoldSpan]]:
@@ -186,11 +183,7 @@ def _longest(spans: Sequence[GoldSpan]) -> tuple[GoldSpan, ...]:
     return tuple(sorted(kept))
 
 
-def _row(record: object) -> tuple[str, tuple[GoldSpan, ...], tuple[str, ...]]:
-    if isinstance(record, Fault):
-        raise record
-    if not isinstance(record, dict):
-        raise Fault(f"expected a JSON object, found {JSON_TYPES[type(record)]}")
+def _row(record: dict[str, object]) -> tuple[str, tuple[GoldSpan, ...], tuple[str, ...]]:
     text = string(record, "text")
     given = _list(record, "spans")
     found = sorted((_span(text, span, f"spans[{i}]"), i) for i, span in enumerate(given))
