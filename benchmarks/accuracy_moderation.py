@@ -18,9 +18,10 @@ from sprat.benchmarks import bundle, data
 from sprat.benchmarks.harness import Context, Figure, Outcome, Table, figure
 from sprat.build_static import distilled
 from sprat.bundle import write_bundle
+from sprat.bundle_manifest import BundleManifest
 from sprat.errors import SetupError
 from sprat.inprocess import Runtime
-from sprat.manifest import BundleManifest, ModelRef
+from sprat.manifest import ModelRef
 from sprat.pull import pull
 from sprat.store import Store
 from sprat.train.categories import CategoryData, read_categories

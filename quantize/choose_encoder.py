@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import BundleManifest, Calibration, TierManifest
 from sprat.calibration import confidences
 from sprat.errors import ConfigError, StaleBundle
 from sprat.head import Head
 from sprat.inprocess import Runtime
 from sprat.manifest import (
     MODEL_MANIFEST,
-    BundleManifest,
-    Calibration,
     ModelManifest,
-    TierManifest,
     list_files,
     write,
 )

@@ -11,7 +11,12 @@ from sprat.budget import detect
 from sprat.engine.llama import LlamaEngine
 from sprat.engine.llama_scorer import Scorer
 from sprat.inprocess import Runtime
-from sprat.manifest import MODEL_MANIFEST, ModelManifest, list_files, write
+from sprat.manifest import (
+    MODEL_MANIFEST,
+    ModelManifest,
+    list_files,
+    write,
+)
 from sprat.measure import median
 from sprat.progress import Progress
 from sprat.quantize import gate, gguf

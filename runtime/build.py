@@ -20,7 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sprat.errors import CorruptFile, InvalidInput, UnsupportedModel
-from sprat.manifest import MODEL_MANIFEST, ModelManifest, list_files, write
+from sprat.manifest import (
+    MODEL_MANIFEST,
+    ModelManifest,
+    list_files,
+    write,
+)
 from sprat.progress import Progress
 from sprat.published import WEIGHTS
 from sprat.static_table import QUANTIZATIONS

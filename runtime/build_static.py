@@ -16,7 +16,12 @@ from typing import cast
 from sprat import static_table
 from sprat.build import Origin
 from sprat.errors import InvalidInput, UnsupportedModel
-from sprat.manifest import MODEL_MANIFEST, ModelManifest, list_files, write
+from sprat.manifest import (
+    MODEL_MANIFEST,
+    ModelManifest,
+    list_files,
+    write,
+)
 from sprat.progress import Progress, Silent
 from sprat.static_table import CONFIG, QUANTIZATIONS, TOKENIZER, WEIGHTS, Quantization
 from sprat.store import Store

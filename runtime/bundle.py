@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprat import manifest as manifests
-from sprat.errors import CorruptFile, StaleBundle, StoreError
-from sprat.head import Head
-from sprat.manifest import (
+from sprat.bundle_manifest import (
     BUNDLE_MANIFEST,
     REPORT,
     BundleManifest,
     Calibration,
-    ModelManifest,
     TierManifest,
 )
+from sprat.errors import CorruptFile, StaleBundle, StoreError
+from sprat.head import Head
+from sprat.manifest import ModelManifest
 from sprat.tagger import Tagger
 
 

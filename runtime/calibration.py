@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sprat.manifest import Calibration
+from sprat.bundle_manifest import Calibration
 
 
 def confidences(

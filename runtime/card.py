@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sprat.bundle_manifest import REPORT, BundleManifest
 from sprat.errors import CorruptFile, NotFound
-from sprat.manifest import REPORT, BundleManifest, ModelManifest, ModelRef
+from sprat.manifest import ModelManifest, ModelRef
 from sprat.store import Store
 
 

@@ -1,13 +1,13 @@
-"""The documents that sprat writes beside weights: what a model, a bundle or an adapter is.
+"""The documents that sprat writes beside weights: what a model or an adapter is.
 
-All of them list every file with its size and sha256; `verify` checks them. A manifest is JSON, read
-strictly: an unknown or missing field is an error that names it.
+That of a bundle is `sprat.bundle_manifest`. All of them list every file with its size and sha256;
+`verify` checks them. A manifest is JSON, read strictly: an unknown or missing field is an error
+that names it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, TypeVar
@@ -18,20 +18,19 @@ from sprat.errors import CorruptFile
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 MODEL_MANIFEST = "model.json"
-BUNDLE_MANIFEST = "bundle.json"
 ADAPTER_MANIFEST = "adapter.json"
-REPORT = "report.json"
-"""The whole evaluation of a bundle; answers do not depend on it."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Document(BaseModel):
+class Manifest(BaseModel):
+    """A document that is read strictly, and never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FileEntry(_Document):
+class FileEntry(Manifest):
     """One file: POSIX path below the folder of the manifest, size in bytes, sha256."""
 
     path: str
@@ -47,7 +46,7 @@ class FileEntry(_Document):
         return value
 
 
-class GateFigure(_Document):
+class GateFigure(Manifest):
     """One figure of a gate.
 
     Attributes
@@ -72,7 +71,7 @@ class GateFigure(_Document):
         return (least is None or self.value >= least) and (most is None or self.value <= most)
 
 
-class GateReport(_Document):
+class GateReport(Manifest):
     """How near a quantized model is to the weights that it was made from.
 
     Attributes
@@ -106,7 +105,7 @@ class GateReport(_Document):
     speeds: dict[str, float] = {}
 
 
-class ModelManifest(_Document):
+class ModelManifest(Manifest):
     """What a model in the store is. Written as ``model.json`` in its folder.
 
     Attributes
@@ -175,274 +174,14 @@ class ModelManifest(_Document):
         return sum(f.size for f in self.files)
 
 
-class ModelRef(_Document):
+class ModelRef(Manifest):
     """A model that a bundle or an adapter was made with."""
 
     name: Name
     digest: Sha256
 
 
-class Interval(_Document):
-    """A figure with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class ReportSummary(_Document):
-    """The held-out figures of a tier; the whole report stands in ``report.json``.
-
-    Attributes
-    ----------
-    n : int
-        Rows.
-    metrics : dict of str to Interval
-        By name; those of a classifier are `sprat.train.report.METRICS`.
-    """
-
-    n: int = Field(ge=1)
-    metrics: dict[str, Interval]
-
-
-class Calibration(_Document):
-    """What makes confidences of a tier's scores; fitted on scores of rows that it has not seen.
-
-    Attributes
-    ----------
-    temperature : float
-        Logits are divided by it before softmax; the log-odds of a span before the logistic
-        function.
-    shift : float
-        Added to the log-odds of a span after that; 0 for labels.
-    isotonic : tuple of (float, float)
-        Knots of the curve from the probability of the best label to the confidence in it, both in
-        [0, 1] and ascending; linear between them, level outside. Empty: the two are the same.
-    ceiling : float
-        No confidence is higher: (n + 1) / (n + 2) for a calibration on n rows.
-    """
-
-    temperature: float = Field(ge=1e-3, le=1e3)
-    shift: float = Field(default=0.0, ge=-100, le=100)
-    isotonic: tuple[tuple[float, float], ...] = ()
-    ceiling: float = Field(default=1.0, gt=0, le=1)
-
-    @field_validator("isotonic")
-    @classmethod
-    def _ascends(cls, value: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-        if not all(0 <= number <= 1 for knot in value for number in knot):
-            raise ValueError("isotonic: expected probabilities, in [0, 1]")
-        if any(a >= c or b > d for (a, b), (c, d) in itertools.pairwise(value)):
-            raise ValueError("isotonic: expected ascending knots")
-        return value
-
-
-class Extract(_Document):
-    """How an extract task answers.
-
-    Attributes
-    ----------
-    many : tuple of str
-        Labels, which are fields here, that a text may have several of: a list in the value. Of the
-        others the most probable span is the value.
-    requested : bool
-        Whether training rows said which fields had been asked for; otherwise saying so has no
-        effect that was learned.
-    """
-
-    many: tuple[str, ...] = ()
-    requested: bool = False
-
-
-class Thresholds(_Document):
-    """From which probabilities on a moderator acts, for one category.
-
-    Attributes
-    ----------
-    flag_at : float
-        Least probability of a text that is flagged.
-    block_at : float or None
-        Least probability of one that is blocked, not below ``flag_at``; None blocks nothing.
-    """
-
-    flag_at: float = Field(gt=0, le=1)
-    block_at: float | None = Field(default=None, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _blocks_what_is_flagged(self) -> Thresholds:
-        if self.block_at is not None and self.block_at < self.flag_at:
-            raise ValueError(f"block_at {self.block_at:g} is below flag_at {self.flag_at:g}")
-        return self
-
-
-class Moderation(_Document):
-    """How a tier of a moderate task reads texts, and when it acts.
-
-    Attributes
-    ----------
-    window : int
-        Characters of the windows that longer texts are scanned in.
-    overlap : int
-        Most characters that neighbouring windows share.
-    ngram_buckets : int
-        Columns of the head, behind those of the sentence vector, that take n-grams of characters;
-        a power of two, or 0 for none. See `sprat.text.ngrams`.
-    thresholds : tuple of Thresholds
-        One for each label.
-    """
-
-    window: int = Field(ge=1)
-    overlap: int = Field(ge=0)
-    ngram_buckets: int = Field(ge=0, le=1 << 20)
-    thresholds: tuple[Thresholds, ...]
-
-    @model_validator(mode="after")
-    def _numbers_fit(self) -> Moderation:
-        if self.overlap >= self.window:
-            raise ValueError(f"overlap {self.overlap} is not below window {self.window}")
-        if self.ngram_buckets == 1 or self.ngram_buckets & (self.ngram_buckets - 1):
-            raise ValueError(f"ngram_buckets {self.ngram_buckets} is no power of two")
-        return self
-
-
-TierName = Literal["static", "head", "finetune"]
-
-
-class TierManifest(_Document):
-    """One tier of a bundle: a model and what the task needs on it.
-
-    Attributes
-    ----------
-    name : str
-        How it was trained: a head on a static model, on a frozen encoder, or on one that was
-        fine-tuned for the task.
-    base : ModelRef
-        The model whose vectors the head was fitted on.
-    weights : str
-        The safetensors file of the head, below the bundle's folder.
-    calibration : Calibration or None
-        Without it answers carry scores, but no confidence.
-    accept_at : float
-        Least confidence of an answer; below it the tier abstains. 0 never abstains.
-    evaluation : ReportSummary
-        On held-out rows that neither the head nor the calibration has seen.
-    moderation : Moderation or None
-        Of a tier of a moderate task, whose head gives calibrated logits: nothing else scales them.
-    """
-
-    name: TierName
-    base: ModelRef
-    weights: str
-    calibration: Calibration | None
-    accept_at: float = Field(default=0.0, ge=0, le=1)
-    evaluation: ReportSummary
-    moderation: Moderation | None = None
-
-
-class Route(_Document):
-    """Where texts go.
-
-    Attributes
-    ----------
-    targets : dict of str to str
-        A target (queue, team, model, endpoint) for each label; labels may share one.
-    default_target : str
-        Where texts go for which no label is sure enough; empty: nowhere.
-    """
-
-    targets: dict[str, Annotated[str, Field(min_length=1)]]
-    default_target: str = ""
-
-
-class BundleManifest(_Document):
-    """What a bundle is. Written as ``bundle.json`` in its folder.
-
-    Attributes
-    ----------
-    labels : tuple of str
-        In the order of the rows of every head; none empty, no two alike. The fields of an extract
-        task.
-    tiers : tuple of TierManifest
-        From the cheapest to the best, each another one.
-    route : Route or None
-        Of bundles of kind route only.
-    extract : Extract or None
-        Of an extract task.
-    """
-
-    format: Literal[2] = 2
-    name: Name
-    kind: Literal["classify", "route", "moderate", "extract"]
-    labels: tuple[str, ...] = Field(min_length=1)
-    tiers: tuple[TierManifest, ...] = Field(min_length=1)
-    route: Route | None = None
-    extract: Extract | None = None
-    train_rows: int = Field(ge=1)
-    created: str
-    made_by: str
-    files: tuple[FileEntry, ...]
-
-    @field_validator("labels")
-    @classmethod
-    def _labels_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if "" in value or len(set(value)) < len(value):
-            raise ValueError("labels must be different and not empty")
-        return value
-
-    @field_validator("tiers")
-    @classmethod
-    def _tiers_differ(cls, value: tuple[TierManifest, ...]) -> tuple[TierManifest, ...]:
-        for what in ("name", "weights"):
-            if len({getattr(tier, what) for tier in value}) < len(value):
-                raise ValueError(f"tiers: no two may have the same {what}")
-        return value
-
-    @model_validator(mode="after")
-    def _moderation_fits(self) -> BundleManifest:
-        if self.kind not in ("moderate", "extract") and len(self.labels) < 2:
-            raise ValueError(f"a bundle of kind {self.kind} needs 2 or more labels")
-        for tier in self.tiers:
-            if (tier.moderation is None) == (self.kind == "moderate"):
-                raise ValueError("a tier has the section moderation if the kind is moderate")
-            if tier.moderation is not None and len(tier.moderation.thresholds) != len(self.labels):
-                raise ValueError(
-                    f"tier {tier.name}: {len(tier.moderation.thresholds)} thresholds for "
-                    f"{len(self.labels)} labels"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _route_fits(self) -> BundleManifest:
-        if (self.kind == "route") != (self.route is not None):
-            raise ValueError("route: expected for kind route, and for no other")
-        if self.route is not None and self.route.targets.keys() != set(self.labels):
-            raise ValueError("route.targets: expected one for each label")
-        return self
-
-    @model_validator(mode="after")
-    def _extract_fits(self) -> BundleManifest:
-        if (self.kind == "extract") != (self.extract is not None):
-            raise ValueError("extract: expected for kind extract, and for no other")
-        if self.extract is not None and not set(self.extract.many) <= set(self.labels):
-            raise ValueError("extract.many: expected labels of the bundle")
-        return self
-
-    @property
-    def version(self) -> str:
-        """The first 12 hex digits of the digest over all that answers depend on."""
-        answers = [*self.labels]
-        if self.route is not None:
-            answers += [self.route.default_target]
-            answers += [self.route.targets[label] for label in self.labels]
-        if self.extract is not None:
-            answers += [repr(self.extract)]
-        for tier in self.tiers:
-            answers += [tier.name, tier.base.digest, tier.weights]
-            answers += [repr(tier.calibration), repr(tier.accept_at), repr(tier.moderation)]
-        return digest_of((f for f in self.files if f.path != REPORT), extra="\0".join(answers))[:12]
-
-
-class AdapterManifest(_Document):
+class AdapterManifest(Manifest):
     """What an adapter is. Written as ``adapter.json`` in its folder.
 
     Attributes
@@ -484,7 +223,7 @@ class AdapterManifest(_Document):
         return sum(f.size for f in self.files)
 
 
-Document = TypeVar("Document", bound=_Document)
+Kind = TypeVar("Kind", bound=Manifest)
 
 
 def digest_of(files: Iterable[FileEntry], *, extra: str = "") -> str:
@@ -536,7 +275,7 @@ def verify(folder: Path, files: Iterable[FileEntry]) -> None:
             )
 
 
-def read(path: Path, kind: type[Document]) -> Document:
+def read(path: Path, kind: type[Kind]) -> Kind:
     """Read a manifest.
 
     Raises
@@ -556,6 +295,6 @@ def read(path: Path, kind: type[Document]) -> Document:
         raise CorruptFile(str(path), f"{where}: {first['msg']}") from None
 
 
-def write(path: Path, document: _Document) -> None:
+def write(path: Path, document: Manifest) -> None:
     """Write a manifest as indented JSON with a final newline."""
     path.write_text(document.model_dump_json(indent=2) + "\n", encoding="utf-8")

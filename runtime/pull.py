@@ -17,7 +17,12 @@ from sprat.errors import (
     StoreError,
     UnsupportedModel,
 )
-from sprat.manifest import FileEntry, ModelManifest, sha256_file, verify
+from sprat.manifest import (
+    FileEntry,
+    ModelManifest,
+    sha256_file,
+    verify,
+)
 from sprat.progress import Progress, Silent
 from sprat.store import Store, as_name
 

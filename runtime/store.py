@@ -31,14 +31,13 @@ from typing import Generic, TypeVar
 
 import platformdirs
 
+from sprat.bundle_manifest import BUNDLE_MANIFEST, BundleManifest
 from sprat.errors import CorruptFile, InvalidInput, NotFound, StoreError
 from sprat.manifest import (
     ADAPTER_MANIFEST,
-    BUNDLE_MANIFEST,
     MODEL_MANIFEST,
     NAME_PATTERN,
     AdapterManifest,
-    BundleManifest,
     ModelManifest,
     read,
     verify,

@@ -1,6 +1,7 @@
 """Engines that tests can hold up, break and look into; deterministic, and as strict as real ones.
 
 Real models are used where answers matter; these stand where *when* and *whether* is the question.
+Over 500 lines, because they stand for the engines of one model each and share their clockwork.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from tokenizers.processors import TemplateProcessing
 
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import BundleManifest
 from sprat.config import LimitsConfig
 from sprat.engine.base import Choice, Chosen, CompiledGrammar, Progress, Start
 from sprat.errors import InvalidInput
 from sprat.head import Head
-from sprat.manifest import BundleManifest, FileEntry, ModelManifest
+from sprat.manifest import FileEntry, ModelManifest
 from sprat.model import EncoderModel, GenerativeModel
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler

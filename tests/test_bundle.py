@@ -15,20 +15,18 @@ import safetensors.numpy
 
 from sprat import manifest as manifests
 from sprat.bundle import Bundle, write_bundle
-from sprat.errors import CorruptFile, SpratError, StaleBundle, StoreError
-from sprat.head import Head
-from sprat.manifest import (
+from sprat.bundle_manifest import (
     BUNDLE_MANIFEST,
     REPORT,
     BundleManifest,
     Calibration,
-    FileEntry,
     Interval,
-    ModelManifest,
-    ModelRef,
     ReportSummary,
     TierManifest,
 )
+from sprat.errors import CorruptFile, SpratError, StaleBundle, StoreError
+from sprat.head import Head
+from sprat.manifest import FileEntry, ModelManifest, ModelRef
 
 HEAD = "head.safetensors"
 LABELS = ("bug", "praise", "question")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from sprat.bundle_manifest import Calibration
 from sprat.calibration import confidences
-from sprat.manifest import Calibration
 
 BEST = np.array([0.0, 0.3, 0.5, 0.7, 0.9, 1.0], np.float32)
 

@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import (
+    BundleManifest,
+    Calibration,
+    Interval,
+    ReportSummary,
+    TierManifest,
+)
 from sprat.card import card
 from sprat.errors import CorruptFile, NotFound
 from sprat.head import Head
 from sprat.manifest import (
     MODEL_MANIFEST,
-    BundleManifest,
-    Calibration,
-    Interval,
     ModelManifest,
     ModelRef,
-    ReportSummary,
-    TierManifest,
     list_files,
     write,
 )

@@ -72,7 +72,10 @@ def matches(module: str, patterns: Iterable[str]) -> bool:
 
 
 LEAVES = ("sprat.errors", "sprat.values")
-FOUNDATION = ("sprat.config", "sprat.task_config", "sprat.manifest", "sprat.catalog", "sprat.store")
+FOUNDATION = (
+    *("sprat.config", "sprat.task_config", "sprat.manifest", "sprat.bundle_manifest"),
+    *("sprat.catalog", "sprat.store"),
+)
 BENCHMARKS = "sprat.benchmarks.*"  # measures every layer from outside
 SERVER = ("sprat.server.*", "sprat.client.*")
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprat import manifest
+from sprat.bundle_manifest import BundleManifest
 from sprat.errors import CorruptFile
 from sprat.manifest import (
     AdapterManifest,
-    BundleManifest,
     FileEntry,
     ModelManifest,
     ModelRef,

@@ -12,6 +12,7 @@ from tiny_models import encoder_files, write_files
 
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import Route
 from sprat.config import Config, ModelConfig
 from sprat.errors import (
     ConfigError,
@@ -22,7 +23,6 @@ from sprat.errors import (
     StaleBundle,
 )
 from sprat.head import Head
-from sprat.manifest import Route
 from sprat.pull import pull
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool

@@ -12,16 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from sprat.errors import CorruptFile, InvalidInput, NotFound, StoreError
-from sprat.manifest import (
+from sprat.bundle_manifest import (
     BUNDLE_MANIFEST,
-    MODEL_MANIFEST,
     BundleManifest,
     Interval,
-    ModelManifest,
-    ModelRef,
     ReportSummary,
     TierManifest,
+)
+from sprat.errors import CorruptFile, InvalidInput, NotFound, StoreError
+from sprat.manifest import (
+    MODEL_MANIFEST,
+    ModelManifest,
+    ModelRef,
     list_files,
     write,
 )

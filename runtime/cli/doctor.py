@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from sprat.bundle_manifest import BundleManifest
 from sprat.cli.output import Json, megabytes, print_json, print_table
 from sprat.errors import SpratError
-from sprat.manifest import BundleManifest
 
 
 @dataclass(frozen=True, slots=True)

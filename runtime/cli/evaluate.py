@@ -17,8 +17,8 @@ from sprat.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from sprat.bundle import Bundle
+    from sprat.bundle_manifest import BundleManifest
     from sprat.inprocess import Runtime
-    from sprat.manifest import BundleManifest
     from sprat.store import Store
     from sprat.train.assess import Assessment
     from sprat.train.compare import Comparison

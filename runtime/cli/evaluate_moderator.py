@@ -13,7 +13,7 @@ from sprat.cli.limits import as_json as limits_json
 from sprat.cli.output import print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from sprat.manifest import Interval
+    from sprat.bundle_manifest import Interval
     from sprat.train.evaluate_categories import ModerationReport
 
 BATCH = 256

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from sprat.manifest import ReportSummary
+    from sprat.bundle_manifest import ReportSummary
     from sprat.train.gates import Gate
 
 Limits = Mapping[str, float | None]

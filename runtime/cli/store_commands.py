@@ -10,7 +10,8 @@ import typer
 from sprat.cli.output import Json, megabytes, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from sprat.manifest import BundleManifest, ModelManifest
+    from sprat.bundle_manifest import BundleManifest
+    from sprat.manifest import ModelManifest
 
 
 def pull(

@@ -25,7 +25,8 @@ from sprat.train.teacher import (
 from sprat.values import Label, LabelSet, Truncation
 
 if TYPE_CHECKING:
-    from sprat.manifest import BundleManifest, ModelManifest
+    from sprat.bundle_manifest import BundleManifest
+    from sprat.manifest import ModelManifest
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from sprat.cli.evaluate import show_report
 from sprat.cli.output import print_json, print_table, progress, read_file
 
 if TYPE_CHECKING:
-    from sprat.manifest import Interval
+    from sprat.bundle_manifest import Interval
     from sprat.train.adapt import AdapterReport
     from sprat.train.adapter_rows import Spec
     from sprat.train.evaluate_extract import ExtractReport

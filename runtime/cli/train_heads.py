@@ -21,8 +21,9 @@ from sprat.cli.train_request import TrainRequest
 from sprat.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
+    from sprat.bundle_manifest import BundleManifest, Route, TierName
     from sprat.inprocess import Runtime
-    from sprat.manifest import BundleManifest, ModelRef, Route, TierName
+    from sprat.manifest import ModelRef
     from sprat.store import Store
     from sprat.train.head import Embed, Trained, TrainTier
     from sprat.train.record import TrainingRecord
@@ -228,7 +229,7 @@ def _check(request: TrainRequest) -> None:
 
 
 def _route(request: TrainRequest, labels: Sequence[str]) -> Route | None:
-    from sprat.manifest import Route
+    from sprat.bundle_manifest import Route
     from sprat.train.targets import check_target, read_targets
 
     if request.kind != "route":

@@ -15,7 +15,7 @@ from sprat.cli.train_request import TrainRequest
 from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from sprat.manifest import BundleManifest
+    from sprat.bundle_manifest import BundleManifest
     from sprat.train.evaluate_spans import SpanReport
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import Moderation as ModerationSettings
+from sprat.bundle_manifest import Thresholds
 from sprat.head import Head
-from sprat.manifest import Moderation as ModerationSettings
-from sprat.manifest import Thresholds
 from sprat.model import EmbeddingModel, Encoded
 from sprat.model.common import readable
 from sprat.scheduler import ComputePool, Mailbox

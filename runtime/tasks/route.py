@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sprat.manifest import Route
+from sprat.bundle_manifest import Route
 from sprat.model import GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tasks import choose

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import Calibration
 from sprat.errors import DataError, InvalidInput
-from sprat.manifest import Calibration
 from sprat.train.compare import Comparison, compare
 from sprat.train.data import Dataset
 from sprat.train.evaluate import SURE, evaluate

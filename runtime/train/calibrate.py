@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sprat.bundle_manifest import Calibration
 from sprat.calibration import confidences
-from sprat.manifest import Calibration
 from sprat.values import FloatArray, IntArray
 
 MIN_TEMPERATURE = 0.02

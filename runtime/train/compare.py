@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from sprat.manifest import Interval
+from sprat.bundle_manifest import Interval
 from sprat.train import metrics
 from sprat.train.metrics import Floats, Picks
 

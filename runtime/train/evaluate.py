@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sprat.bundle_manifest import Calibration
 from sprat.calibration import confidences
-from sprat.manifest import Calibration
 from sprat.train import metrics
 from sprat.train.calibrate import log_softmax
 from sprat.train.metrics import Floats, Picks, Rows

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from sprat.manifest import Interval, ReportSummary
+from sprat.bundle_manifest import Interval, ReportSummary
 from sprat.train.metrics import bootstrap, bounds, calibration_error, calibration_noise
 
 _Floats = npt.NDArray[np.float64]

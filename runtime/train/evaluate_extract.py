@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from sprat.manifest import Interval
+from sprat.bundle_manifest import Interval
 from sprat.text.leaves import leaves, pointer, read
 from sprat.train import metrics
 from sprat.values import Extraction

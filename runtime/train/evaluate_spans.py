@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from sprat.manifest import Interval, ReportSummary
+from sprat.bundle_manifest import Interval, ReportSummary
 from sprat.tagger import Span, Tagger
 from sprat.train.metrics import RESAMPLES, calibration_error, pieces
 from sprat.train.spans import GoldSpan, SpanDataset

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sprat.bundle_manifest import Calibration
 from sprat.errors import EngineError
 from sprat.inprocess import Runtime
-from sprat.manifest import Calibration
 from sprat.progress import Progress
 from sprat.train.adapter_rows import Rows, Spec
 from sprat.train.evaluate import evaluate

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from sprat.bundle_manifest import Interval
 from sprat.errors import DataError, InvalidInput, SetupError
-from sprat.manifest import Interval
 from sprat.train import metrics
 from sprat.train.rows import read_records
 

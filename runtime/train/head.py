@@ -18,16 +18,15 @@ import numpy.typing as npt
 
 import sprat
 from sprat.bundle import Bundle
-from sprat.errors import EngineError, InvalidInput
-from sprat.head import Head
-from sprat.manifest import (
-    NAME_PATTERN,
+from sprat.bundle_manifest import (
     BundleManifest,
-    ModelRef,
     Route,
     TierManifest,
     TierName,
 )
+from sprat.errors import EngineError, InvalidInput
+from sprat.head import Head
+from sprat.manifest import NAME_PATTERN, ModelRef
 from sprat.progress import Progress, Silent
 from sprat.train.calibrate import CalibrationFit, log_softmax
 from sprat.train.curve import FitAndScore, learning_curve

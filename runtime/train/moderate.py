@@ -18,16 +18,16 @@ from pydantic import BaseModel, ConfigDict
 
 import sprat
 from sprat.bundle import Bundle
-from sprat.errors import DataError, InvalidInput
-from sprat.head import Head, sigmoid
-from sprat.manifest import (
+from sprat.bundle_manifest import (
     BundleManifest,
     Calibration,
-    ModelRef,
     Moderation,
     TierManifest,
     TierName,
 )
+from sprat.errors import DataError, InvalidInput
+from sprat.head import Head, sigmoid
+from sprat.manifest import ModelRef
 from sprat.progress import Progress, Silent
 from sprat.text.windows import windows
 from sprat.tokenizer import is_visible

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sprat.bundle_manifest import Thresholds
 from sprat.errors import ConfigError
-from sprat.manifest import Thresholds
 
 if sys.version_info >= (3, 11):
     import tomllib

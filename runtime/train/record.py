@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from sprat.manifest import ReportSummary
+from sprat.bundle_manifest import ReportSummary
 from sprat.train.calibrate import CalibrationFit
 from sprat.train.checks import DataReport
 from sprat.train.curve import LearningCurve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from sprat.manifest import Interval, ReportSummary
+from sprat.bundle_manifest import Interval, ReportSummary
 
 METRICS = (
     "accuracy",

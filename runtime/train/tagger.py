@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict
 
 import sprat
 from sprat.bundle import Bundle
-from sprat.errors import DataError, InvalidInput
-from sprat.manifest import (
+from sprat.bundle_manifest import (
     BundleManifest,
     Calibration,
     Extract,
-    ModelRef,
     TierManifest,
 )
+from sprat.errors import DataError, InvalidInput
+from sprat.manifest import ModelRef
 from sprat.progress import Progress, Silent
 from sprat.train.checks import Conflicts
 from sprat.train.evaluate_spans import SpanReport, evaluate_spans

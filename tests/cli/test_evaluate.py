@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from servers import sprat
 
-from sprat.manifest import BUNDLE_MANIFEST, BundleManifest, read, sha256_file
+from sprat.bundle_manifest import BUNDLE_MANIFEST, BundleManifest
+from sprat.manifest import read, sha256_file
 from sprat.store import Store
 from sprat.train.report import METRICS
 

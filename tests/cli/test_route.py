@@ -9,7 +9,7 @@ import pytest
 from servers import ENCODER, GENERATOR, TASK, Server, sprat
 
 from sprat.bundle import Bundle
-from sprat.manifest import Route
+from sprat.bundle_manifest import Route
 from sprat.store import Store
 
 TO = ("--to", "billing=Invoices and payments", "--to", "shipping=Parcels", "--to", "other")

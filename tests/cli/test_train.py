@@ -11,7 +11,7 @@ from servers import sprat
 from tiny_models import encoder_files, write_files
 
 from sprat.bundle import Bundle
-from sprat.manifest import REPORT
+from sprat.bundle_manifest import REPORT
 from sprat.pull import pull
 from sprat.store import Store
 from sprat.train.record import TrainingRecord

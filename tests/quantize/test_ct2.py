@@ -1,3 +1,8 @@
+"""Encoders converted for CTranslate2: against numpy, quantized, and refused where they are odd.
+
+One file, because all of it converts the same tiny models.
+"""
+
 from __future__ import annotations
 
 import json

@@ -6,9 +6,9 @@ import pytest
 from doubles import ENCODER, LABELS, TASK, Encoder, Generator, bundle, serving
 
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import Route
 from sprat.config import LimitsConfig
 from sprat.errors import InputTooLong, InvalidInput, NotFound, TaskNotSupported
-from sprat.manifest import Route
 from sprat.model import require_encoder
 from sprat.service import Service
 from sprat.tasks import route

@@ -12,8 +12,8 @@ from doubles import MAX_TOKENS, Encoder, encoder_model, ids, manifest
 
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import BundleManifest
 from sprat.errors import ConfigError, InputTooLong, InvalidInput
-from sprat.manifest import BundleManifest
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import SHAPES, Indicators, Tagger, tags_of

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from sprat.bundle import Bundle
-from sprat.errors import DataError, InvalidInput
-from sprat.head import Head
-from sprat.manifest import (
+from sprat.bundle_manifest import (
     BundleManifest,
     Calibration,
     Interval,
-    ModelRef,
     ReportSummary,
     TierManifest,
 )
+from sprat.errors import DataError, InvalidInput
+from sprat.head import Head
+from sprat.manifest import ModelRef
 from sprat.train.assess import assess, compare_assessments
 from sprat.train.data import Dataset
 from sprat.train.fit import fit_head

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sprat.bundle_manifest import Calibration
 from sprat.calibration import confidences
-from sprat.manifest import Calibration
 from sprat.train.calibrate import (
     ISOTONIC_ROWS,
     MAX_TEMPERATURE,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from sprat.manifest import Calibration
+from sprat.bundle_manifest import Calibration
 from sprat.train import metrics as module
 from sprat.train.calibrate import log_softmax
 from sprat.train.evaluate import evaluate

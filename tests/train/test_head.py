@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from sprat.bundle import Bundle, write_bundle
+from sprat.bundle_manifest import REPORT, Route
 from sprat.errors import DataError, EngineError, InvalidInput
-from sprat.manifest import REPORT, ModelRef, Route
+from sprat.manifest import ModelRef
 from sprat.train.assess import assess
 from sprat.train.data import Dataset, read
 from sprat.train.head import Trained, train_classifier, train_tier

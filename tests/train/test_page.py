@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from sprat.manifest import Calibration
+from sprat.bundle_manifest import Calibration
 from sprat.train import plots
 from sprat.train.evaluate import evaluate
 from sprat.train.page import TITLES, page

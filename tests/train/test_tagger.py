@@ -13,8 +13,9 @@ from doubles import manifest as manifest_of
 from tagged import make_bookings, read_words
 
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import BundleManifest
 from sprat.errors import CorruptFile, DataError, InvalidInput, StaleBundle
-from sprat.manifest import BundleManifest, ModelRef
+from sprat.manifest import ModelRef
 from sprat.train.evaluate_spans import SpanReport
 from sprat.train.spans import GoldSpan, SpanDataset
 from sprat.train.tagger import evaluate_tagger, train_tagger

@@ -1,0 +1,274 @@
+"""What a bundle is: its kind, labels and tiers, and how good each of them is."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sprat.manifest import FileEntry, Manifest, ModelRef, Name, digest_of
+
+BUNDLE_MANIFEST = "bundle.json"
+REPORT = "report.json"
+"""The whole evaluation of a bundle; answers do not depend on it."""
+
+
+class Interval(Manifest):
+    """A figure with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ReportSummary(Manifest):
+    """The held-out figures of a tier; the whole report stands in ``report.json``.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    metrics : dict of str to Interval
+        By name; those of a classifier are `sprat.train.report.METRICS`.
+    """
+
+    n: int = Field(ge=1)
+    metrics: dict[str, Interval]
+
+
+class Calibration(Manifest):
+    """What makes confidences of a tier's scores; fitted on scores of rows that it has not seen.
+
+    Attributes
+    ----------
+    temperature : float
+        Logits are divided by it before softmax; the log-odds of a span before the logistic
+        function.
+    shift : float
+        Added to the log-odds of a span after that; 0 for labels.
+    isotonic : tuple of (float, float)
+        Knots of the curve from the probability of the best label to the confidence in it, both in
+        [0, 1] and ascending; linear between them, level outside. Empty: the two are the same.
+    ceiling : float
+        No confidence is higher: (n + 1) / (n + 2) for a calibration on n rows.
+    """
+
+    temperature: float = Field(ge=1e-3, le=1e3)
+    shift: float = Field(default=0.0, ge=-100, le=100)
+    isotonic: tuple[tuple[float, float], ...] = ()
+    ceiling: float = Field(default=1.0, gt=0, le=1)
+
+    @field_validator("isotonic")
+    @classmethod
+    def _ascends(cls, value: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        if not all(0 <= number <= 1 for knot in value for number in knot):
+            raise ValueError("isotonic: expected probabilities, in [0, 1]")
+        if any(a >= c or b > d for (a, b), (c, d) in itertools.pairwise(value)):
+            raise ValueError("isotonic: expected ascending knots")
+        return value
+
+
+class Extract(Manifest):
+    """How an extract task answers.
+
+    Attributes
+    ----------
+    many : tuple of str
+        Labels, which are fields here, that a text may have several of: a list in the value. Of the
+        others the most probable span is the value.
+    requested : bool
+        Whether training rows said which fields had been asked for; otherwise saying so has no
+        effect that was learned.
+    """
+
+    many: tuple[str, ...] = ()
+    requested: bool = False
+
+
+class Thresholds(Manifest):
+    """From which probabilities on a moderator acts, for one category.
+
+    Attributes
+    ----------
+    flag_at : float
+        Least probability of a text that is flagged.
+    block_at : float or None
+        Least probability of one that is blocked, not below ``flag_at``; None blocks nothing.
+    """
+
+    flag_at: float = Field(gt=0, le=1)
+    block_at: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _blocks_what_is_flagged(self) -> Thresholds:
+        if self.block_at is not None and self.block_at < self.flag_at:
+            raise ValueError(f"block_at {self.block_at:g} is below flag_at {self.flag_at:g}")
+        return self
+
+
+class Moderation(Manifest):
+    """How a tier of a moderate task reads texts, and when it acts.
+
+    Attributes
+    ----------
+    window : int
+        Characters of the windows that longer texts are scanned in.
+    overlap : int
+        Most characters that neighbouring windows share.
+    ngram_buckets : int
+        Columns of the head, behind those of the sentence vector, that take n-grams of characters;
+        a power of two, or 0 for none. See `sprat.text.ngrams`.
+    thresholds : tuple of Thresholds
+        One for each label.
+    """
+
+    window: int = Field(ge=1)
+    overlap: int = Field(ge=0)
+    ngram_buckets: int = Field(ge=0, le=1 << 20)
+    thresholds: tuple[Thresholds, ...]
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Moderation:
+        if self.overlap >= self.window:
+            raise ValueError(f"overlap {self.overlap} is not below window {self.window}")
+        if self.ngram_buckets == 1 or self.ngram_buckets & (self.ngram_buckets - 1):
+            raise ValueError(f"ngram_buckets {self.ngram_buckets} is no power of two")
+        return self
+
+
+TierName = Literal["static", "head", "finetune"]
+
+
+class TierManifest(Manifest):
+    """One tier of a bundle: a model and what the task needs on it.
+
+    Attributes
+    ----------
+    name : str
+        How it was trained: a head on a static model, on a frozen encoder, or on one that was
+        fine-tuned for the task.
+    base : ModelRef
+        The model whose vectors the head was fitted on.
+    weights : str
+        The safetensors file of the head, below the bundle's folder.
+    calibration : Calibration or None
+        Without it answers carry scores, but no confidence.
+    accept_at : float
+        Least confidence of an answer; below it the tier abstains. 0 never abstains.
+    evaluation : ReportSummary
+        On held-out rows that neither the head nor the calibration has seen.
+    moderation : Moderation or None
+        Of a tier of a moderate task, whose head gives calibrated logits: nothing else scales them.
+    """
+
+    name: TierName
+    base: ModelRef
+    weights: str
+    calibration: Calibration | None
+    accept_at: float = Field(default=0.0, ge=0, le=1)
+    evaluation: ReportSummary
+    moderation: Moderation | None = None
+
+
+class Route(Manifest):
+    """Where texts go.
+
+    Attributes
+    ----------
+    targets : dict of str to str
+        A target (queue, team, model, endpoint) for each label; labels may share one.
+    default_target : str
+        Where texts go for which no label is sure enough; empty: nowhere.
+    """
+
+    targets: dict[str, Annotated[str, Field(min_length=1)]]
+    default_target: str = ""
+
+
+class BundleManifest(Manifest):
+    """What a bundle is. Written as ``bundle.json`` in its folder.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        In the order of the rows of every head; none empty, no two alike. The fields of an extract
+        task.
+    tiers : tuple of TierManifest
+        From the cheapest to the best, each another one.
+    route : Route or None
+        Of bundles of kind route only.
+    extract : Extract or None
+        Of an extract task.
+    """
+
+    format: Literal[2] = 2
+    name: Name
+    kind: Literal["classify", "route", "moderate", "extract"]
+    labels: tuple[str, ...] = Field(min_length=1)
+    tiers: tuple[TierManifest, ...] = Field(min_length=1)
+    route: Route | None = None
+    extract: Extract | None = None
+    train_rows: int = Field(ge=1)
+    created: str
+    made_by: str
+    files: tuple[FileEntry, ...]
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in value or len(set(value)) < len(value):
+            raise ValueError("labels must be different and not empty")
+        return value
+
+    @field_validator("tiers")
+    @classmethod
+    def _tiers_differ(cls, value: tuple[TierManifest, ...]) -> tuple[TierManifest, ...]:
+        for what in ("name", "weights"):
+            if len({getattr(tier, what) for tier in value}) < len(value):
+                raise ValueError(f"tiers: no two may have the same {what}")
+        return value
+
+    @model_validator(mode="after")
+    def _moderation_fits(self) -> BundleManifest:
+        if self.kind not in ("moderate", "extract") and len(self.labels) < 2:
+            raise ValueError(f"a bundle of kind {self.kind} needs 2 or more labels")
+        for tier in self.tiers:
+            if (tier.moderation is None) == (self.kind == "moderate"):
+                raise ValueError("a tier has the section moderation if the kind is moderate")
+            if tier.moderation is not None and len(tier.moderation.thresholds) != len(self.labels):
+                raise ValueError(
+                    f"tier {tier.name}: {len(tier.moderation.thresholds)} thresholds for "
+                    f"{len(self.labels)} labels"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _route_fits(self) -> BundleManifest:
+        if (self.kind == "route") != (self.route is not None):
+            raise ValueError("route: expected for kind route, and for no other")
+        if self.route is not None and self.route.targets.keys() != set(self.labels):
+            raise ValueError("route.targets: expected one for each label")
+        return self
+
+    @model_validator(mode="after")
+    def _extract_fits(self) -> BundleManifest:
+        if (self.kind == "extract") != (self.extract is not None):
+            raise ValueError("extract: expected for kind extract, and for no other")
+        if self.extract is not None and not set(self.extract.many) <= set(self.labels):
+            raise ValueError("extract.many: expected labels of the bundle")
+        return self
+
+    @property
+    def version(self) -> str:
+        """The first 12 hex digits of the digest over all that answers depend on."""
+        answers = [*self.labels]
+        if self.route is not None:
+            answers += [self.route.default_target]
+            answers += [self.route.targets[label] for label in self.labels]
+        if self.extract is not None:
+            answers += [repr(self.extract)]
+        for tier in self.tiers:
+            answers += [tier.name, tier.base.digest, tier.weights]
+            answers += [repr(tier.calibration), repr(tier.accept_at), repr(tier.moderation)]
+        return digest_of((f for f in self.files if f.path != REPORT), extra="\0".join(answers))[:12]
