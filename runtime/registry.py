@@ -140,7 +140,7 @@ def _bundle_task(
     manifest = bundle.manifest
     if manifest.kind == "extract":
         states = models.require_states(model, manifest.kind)
-        return TagTask(name, bundle, states, accept_at=accept_at)
+        return TagTask(name, bundle, states, pool, accept_at=accept_at)
     encoder = models.require_encoder(model, manifest.kind)
     if manifest.kind == "moderate":
         if accept_at is not None:

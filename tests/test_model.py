@@ -280,9 +280,12 @@ async def test_model_encode_many_at_once(
 ) -> None:
     encoder = encoder_model(engine, permits, pool)
     requests = [[f"{a} {b}", b] for a in "abcdefghij" for b in "klmnopqrst"]
-    answers = await asyncio.wait_for(
-        asyncio.gather(*(encoder.encode(texts, mailbox=mailbox) for texts in requests)), WAIT_S
-    )
+    first = await busy(encoder, engine, mailbox)
+    waiting = asyncio.gather(*(encoder.encode(texts, mailbox=mailbox) for texts in requests))
+    await settle()
+    engine.gate.set()
+    await asyncio.wait_for(asyncio.gather(*first), WAIT_S)
+    answers = await asyncio.wait_for(waiting, WAIT_S)
     for texts, answer in zip(requests, answers, strict=True):
         np.testing.assert_array_equal(answer.vectors, [vector(ids(text)) for text in texts])
     assert len(engine.calls) < len(requests), "nothing was batched"

@@ -11,10 +11,14 @@ from typing import Any, get_args
 from sprat.bundle import Bundle
 from sprat.errors import ConfigError, InvalidInput
 from sprat.model import EncoderModel
-from sprat.scheduler import Mailbox
+from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import Span
 from sprat.text.leaves import pointer
 from sprat.values import Extraction, ExtractResult, Field, LongInput, TaskInfo, Timings, TokenStates
+
+INLINE_CHARACTERS = 256
+"""Texts up to this long together are tagged on the event loop: a change of threads would cost as
+much. Tagging is some microseconds of Python a character; longer ones go to the pool."""
 
 
 class TagTask:
@@ -28,6 +32,8 @@ class TagTask:
         Of kind extract.
     model : EncoderModel
         The encoder of the bundle's last tier.
+    pool : ComputePool
+        Where longer texts are tagged.
     accept_at : float, optional
         Abstain where a span has less confidence, in [0, 1]; absent: as in the bundle.
 
@@ -38,13 +44,20 @@ class TagTask:
     """
 
     def __init__(
-        self, name: str, bundle: Bundle, model: EncoderModel, *, accept_at: float | None = None
+        self,
+        name: str,
+        bundle: Bundle,
+        model: EncoderModel,
+        pool: ComputePool,
+        *,
+        accept_at: float | None = None,
     ) -> None:
         manifest = bundle.manifest
         tier = manifest.tiers[-1]
         calibrated = tier.calibration is not None
         self._tagger = bundle.taggers[-1]
         self._model = model
+        self._pool = pool
         accept_at = tier.accept_at if accept_at is None else accept_at
         if accept_at > 0 and not calibrated:
             raise ConfigError(
@@ -97,11 +110,18 @@ class TagTask:
             texts, long_input=long_input, partial=partial, deadline=deadline, mailbox=mailbox
         )
         kept = [(index, item) for index, item in enumerate(encoded.items) if item is not None]
-        found = self._tagger.tag(
-            [texts[index] for index, _ in kept],
-            [item for _, item in kept],
-            [frozenset(requested)] * len(kept),
-        )
+
+        def tag() -> list[list[Span]]:
+            return self._tagger.tag(
+                [texts[index] for index, _ in kept],
+                [item for _, item in kept],
+                [frozenset(requested)] * len(kept),
+            )
+
+        if sum(len(texts[index]) for index, _ in kept) <= INLINE_CHARACTERS:
+            found = tag()
+        else:
+            found = await self._pool.run(self._model.info.name, tag)
         items: list[Extraction | None] = [None] * len(texts)
         for (index, item), spans in zip(kept, found, strict=True):
             items[index] = self._extraction(texts[index], item, spans, encoded.input_tokens[index])

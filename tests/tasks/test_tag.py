@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from sprat.errors import ConfigError, InputTooLong, InvalidInput
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import SHAPES, Indicators, Tagger, tags_of
-from sprat.tasks.tag import TagTask
+from sprat.tasks.tag import INLINE_CHARACTERS, TagTask
 
 FIELDS = ("first", "sec/ond")
 TAGS = tags_of(FIELDS)
@@ -81,13 +83,22 @@ def bundle(
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[EncoderModel]:
-    permits = ComputePermits(2)
-    pool = ComputePool(permits)
+def permits() -> ComputePermits:
+    return ComputePermits(2)
+
+
+@pytest.fixture
+def pool(permits: ComputePermits) -> Iterator[ComputePool]:
+    made = ComputePool(permits)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def model(permits: ComputePermits, pool: ComputePool) -> AsyncIterator[EncoderModel]:
     made = encoder_model(Encoder(), permits, pool)
     yield made
     await asyncio.to_thread(made.close)
-    pool.close()
 
 
 @pytest.fixture
@@ -95,8 +106,10 @@ async def mailbox() -> Mailbox:
     return Mailbox(asyncio.get_running_loop())
 
 
-async def test_tag_gives_values_and_where_they_stand(model: EncoderModel, mailbox: Mailbox) -> None:
-    task = TagTask("t", bundle(), model)
+async def test_tag_gives_values_and_where_they_stand(
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox
+) -> None:
+    task = TagTask("t", bundle(), model, pool)
     result = await task.run(["x b \U0001f600 c a", "x", "a"], mailbox=mailbox)
     first, second, third = result.items
     assert first is not None
@@ -121,22 +134,24 @@ async def test_tag_gives_values_and_where_they_stand(model: EncoderModel, mailbo
 
 
 async def test_tag_lists_fields_that_a_text_may_have_several_of(
-    model: EncoderModel, mailbox: Mailbox
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
-    many = TagTask("t", bundle(many=("first",)), model)
+    many = TagTask("t", bundle(many=("first",)), model, pool)
     for text, values in (("a x a", ["a", "a"]), ("x a", ["a"])):
         (item,) = (await many.run([text], mailbox=mailbox)).items
         assert item is not None
         assert item.value == {"first": values}
         paths = [f.path for f in item.fields]
         assert paths == [f"/first/{at}" for at in range(len(values))]
-    (item,) = (await TagTask("t", bundle(), model).run(["a x a"], mailbox=mailbox)).items
+    (item,) = (await TagTask("t", bundle(), model, pool).run(["a x a"], mailbox=mailbox)).items
     assert item is not None
     assert item.value == {"first": "a"}
 
 
-async def test_tag_listens_to_what_was_requested(model: EncoderModel, mailbox: Mailbox) -> None:
-    task = TagTask("t", bundle(), model)
+async def test_tag_listens_to_what_was_requested(
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox
+) -> None:
+    task = TagTask("t", bundle(), model, pool)
     for requested, value in (((), {}), (("first",), {}), (("sec/ond",), {"sec/ond": "d"})):
         (item,) = (await task.run(["d"], requested=requested, mailbox=mailbox)).items
         assert item is not None
@@ -145,8 +160,10 @@ async def test_tag_listens_to_what_was_requested(model: EncoderModel, mailbox: M
         await task.run(["d"], requested=["third"], mailbox=mailbox)
 
 
-async def test_tag_abstains_below_the_threshold(model: EncoderModel, mailbox: Mailbox) -> None:
-    task = TagTask("t", bundle(accept_at=0.9), model)
+async def test_tag_abstains_below_the_threshold(
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox
+) -> None:
+    task = TagTask("t", bundle(accept_at=0.9), model, pool)
     result = await task.run(["a", "d", "a d"], requested=["sec/ond"], mailbox=mailbox)
     sure, unsure, both = result.items
     assert sure is not None
@@ -155,7 +172,7 @@ async def test_tag_abstains_below_the_threshold(model: EncoderModel, mailbox: Ma
         assert item is not None
         assert (item.abstained, item.value, item.json) == (True, None, "")
         assert len(item.fields) == fields
-    own = TagTask("t", bundle(accept_at=0.9), model, accept_at=0.1)
+    own = TagTask("t", bundle(accept_at=0.9), model, pool, accept_at=0.1)
     assert own.info.accept_at == 0.1
     (item,) = (await own.run(["d"], requested=["sec/ond"], mailbox=mailbox)).items
     assert item is not None
@@ -163,23 +180,23 @@ async def test_tag_abstains_below_the_threshold(model: EncoderModel, mailbox: Ma
 
 
 async def test_tag_has_no_confidence_without_calibration(
-    model: EncoderModel, mailbox: Mailbox
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
-    task = TagTask("t", bundle(calibrated=False), model)
+    task = TagTask("t", bundle(calibrated=False), model, pool)
     (item,) = (await task.run(["a"], mailbox=mailbox)).items
     assert item is not None
     assert item.fields[0].confidence is None
     assert item.fields[0].score > 0.9
     with pytest.raises(ConfigError, match=r"accept_at: 0\.5 needs a confidence"):
-        TagTask("t", bundle(calibrated=False), model, accept_at=0.5)
+        TagTask("t", bundle(calibrated=False), model, pool, accept_at=0.5)
 
 
 @pytest.mark.parametrize("at", range(4, 30, 3))
 async def test_tag_finds_spans_over_the_edges_of_parts(
-    model: EncoderModel, mailbox: Mailbox, at: int
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox, at: int
 ) -> None:
     text = "x " * at + "b x x c " + "x " * 30 + "a"
-    task = TagTask("t", bundle(), model)
+    task = TagTask("t", bundle(), model, pool)
     with pytest.raises(InputTooLong, match="long_input"):
         await task.run([text], mailbox=mailbox)
     (item,) = (await task.run([text], long_input="chunk", mailbox=mailbox)).items
@@ -192,9 +209,32 @@ async def test_tag_finds_spans_over_the_edges_of_parts(
     ]
 
 
-async def test_tag_refuses_another_policy(model: EncoderModel, mailbox: Mailbox) -> None:
+async def test_tag_leaves_the_event_loop_free_while_it_reads_long_texts(
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    tagged = Tagger.tag
+
+    def watched(self: Tagger, *arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        return tagged(self, *arguments)
+
+    monkeypatch.setattr(Tagger, "tag", watched)
+    task = TagTask("t", bundle(), model, pool)
+    text = "x a"
+    short = await task.run([text], mailbox=mailbox)
+    many = await task.run([text] * (INLINE_CHARACTERS // len(text) + 1), mailbox=mailbox)
+    assert threads[0] == threading.get_ident() != threads[1]
+    assert set(map(repr, (item and item.value for item in many.items))) == {
+        repr(short.items[0] and short.items[0].value)
+    }
+
+
+async def test_tag_refuses_another_policy(
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox
+) -> None:
     with pytest.raises(InvalidInput, match="long_input: expected refuse or chunk"):
-        await TagTask("t", bundle(), model).run(
+        await TagTask("t", bundle(), model, pool).run(
             ["a"],
             long_input="cut",  # type: ignore[arg-type]
             mailbox=mailbox,
@@ -202,9 +242,9 @@ async def test_tag_refuses_another_policy(model: EncoderModel, mailbox: Mailbox)
 
 
 async def test_tag_answers_good_texts_beside_bad_ones(
-    model: EncoderModel, mailbox: Mailbox
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
-    task = TagTask("t", bundle(), model)
+    task = TagTask("t", bundle(), model, pool)
     texts = ["", "a", "a " * MAX_TOKENS]
     with pytest.raises(InvalidInput, match=r"texts\[0\]: is empty"):
         await task.run(texts, mailbox=mailbox)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -28,7 +29,11 @@ def test_categories_reads_lists_of_labels(tmp_path: Path) -> None:
     )
     data = read_categories(path)
     assert data == CategoryData(
-        ("a", "b", "c"), (("abuse", "spam"), (), ("abuse",)), (1, 3, 4), str(path)
+        ("a", "b", "c"),
+        (("abuse", "spam"), (), ("abuse",)),
+        (1, 3, 4),
+        str(path),
+        hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     assert data.names() == ("abuse", "spam")
     assert data.truth(("abuse", "spam")).tolist() == [[True, True], [False, False], [True, False]]
