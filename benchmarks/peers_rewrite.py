@@ -26,7 +26,7 @@ WINDOW = 4
 
 def rewrite(arena: Arena) -> Played:
     """Answers that copy at least 60 % of their words."""
-    letters = peers_work.letters(arena.source, 8 * TEXTS)
+    letters = peers_work.letters(arena.source, 40 * TEXTS)
     title = "rewrite, at least 60 % copied, 1 client"
     return _play(arena, "rewrite", title, COPY, letters, copied=(0.6, 1.0), at_least=1.3)
 

@@ -120,7 +120,7 @@ class ModelConfig(Section):
         Field(
             ge=64,
             description="tokens held at most by all answers (generative), about 23 KB each for "
-            "smollm2-135m; absent: context_length, and 1024 for each further sequence",
+            "smollm2-135m; absent: context_length, and 1024 for each sequence",
         ),
     ] = None
     adapters: Annotated[

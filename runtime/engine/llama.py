@@ -52,9 +52,8 @@ DEFAULT_CONTEXT = 8192
 gigabytes for cells that nobody uses."""
 
 DEFAULT_SHARE = 1024
-"""Tokens that each sequence but the longest can hold, unless ``cells`` says otherwise: prompt and
+"""Tokens that each place but the longest can hold, unless ``cells`` says otherwise: prompt and
 answer of narrow, high-volume work."""
-
 
 SPARE_PLACES = 2
 """Prefixes that are kept for prompts that begin alike. Each takes the cells of one sequence."""
@@ -63,9 +62,9 @@ SPARE_PLACES = 2
 class LlamaEngine:
     """A generative model. See `sprat.engine.base.GenerativeEngine`.
 
-    One sequence can be ``context_length`` long; the others share the rest of the cells evenly, each
-    as a place of its own. So short answers run side by side at full speed, and a long prompt finds
-    room without memory for ``sequence_limit`` of its kind.
+    Every sequence has a place of its own among those that share the cells evenly, and one of them
+    can be ``context_length`` long instead, in a context of its own. So short answers run side by
+    side in one pass, and a long prompt finds room without memory for ``sequence_limit`` of its kind.
 
     Parameters
     ----------
@@ -77,7 +76,7 @@ class LlamaEngine:
         Most live sequences, 1 to 256.
     cells : int, optional
         Tokens that are held at most: memory, about 23 KB each for a model of 135 million weights.
-        Absent: ``context_length``, and 1,024 for each further sequence.
+        Absent: ``context_length``, and 1,024 for each sequence.
     choice_cells : int, default 4096
         Tokens that all choices hold at most, as for ``cells``; taken at the first choice.
     threads : int
@@ -264,7 +263,9 @@ class LlamaEngine:
         others = next(iter(self._live.values()), None)
         if others is not None and others.adapter != adapter:
             return False
-        return any(lane.has_room(tokens) for lane in self._lanes)
+        return len(self._live) < self.sequence_limit and any(
+            lane.has_room(tokens) for lane in self._lanes
+        )
 
     def start(self, start: Start) -> None:
         """See `sprat.engine.base.GenerativeEngine.start`.
@@ -478,17 +479,17 @@ class LlamaEngine:
 
 
 def _shares(context_length: int, sequence_limit: int, cells: int | None) -> list[tuple[int, int]]:
-    """Places and tokens of each: those for all but the longest sequence, then the one for that."""
-    others = sequence_limit - 1
+    """Places and tokens of each: those for all sequences at once, and the one for the longest."""
+    whole = sequence_limit * context_length
     if cells is None:
-        cells = context_length + others * min(DEFAULT_SHARE, context_length)
-    least = context_length + others * min(CELL_BLOCK, context_length)
-    if cells < least:
-        raise EngineError(
-            f"cells: expected at least {least} for one sequence of {context_length} tokens and "
-            f"{others} more, got {cells}"
-        )
-    share = min((cells - context_length) // max(others, 1), context_length)
-    if not others or share == context_length:
+        cells = min(context_length + sequence_limit * min(DEFAULT_SHARE, context_length), whole)
+    if cells >= whole:
         return [(sequence_limit, context_length)]
-    return [(others, share // CELL_BLOCK * CELL_BLOCK), (1, context_length)]
+    share = (cells - context_length) // sequence_limit // CELL_BLOCK * CELL_BLOCK
+    if share < CELL_BLOCK:
+        raise EngineError(
+            f"cells: expected at least {context_length + sequence_limit * CELL_BLOCK} for one "
+            f"sequence of {context_length} tokens and a place for each of {sequence_limit}, "
+            f"got {cells}"
+        )
+    return [(sequence_limit, share), (1, context_length)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from llamas import CONTEXT, long_prompt, run, tokens
 
 from sprat.engine.base import Start
 from sprat.engine.llama import LlamaEngine
+from sprat.engine.llama_lane import Lane, Row
 from sprat.errors import (
     CorruptFile,
     EngineError,
@@ -41,7 +43,7 @@ def test_llama_has_room_again_after_an_answer(engine: LlamaEngine) -> None:
 
 
 def test_llama_keeps_one_place_for_a_long_sequence(q8: Path) -> None:
-    engine = LlamaEngine(q8, context_length=512, sequence_limit=3, cells=1024, threads=2)
+    engine = LlamaEngine(q8, context_length=512, sequence_limit=3, cells=1280, threads=2)
     short, long = tokens(engine, "Hi"), long_prompt(engine, 300)
     assert engine.has_room(512)
     engine.start(Start(0, long, Sampling(max_tokens=4)))
@@ -58,6 +60,27 @@ def test_llama_keeps_one_place_for_a_long_sequence(q8: Path) -> None:
     engine.close()
 
 
+def test_llama_decodes_as_many_short_sequences_as_it_takes_in_one_pass(
+    q8: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    decode = Lane.decode
+
+    def counted(lane: Lane, rows: Sequence[Row], *, threads: int) -> int:
+        passes.append(len(rows))
+        return decode(lane, rows, threads=threads)
+
+    engine = LlamaEngine(q8, context_length=512, sequence_limit=3, cells=1280, threads=2)
+    for number in range(3):
+        engine.start(Start(number, tokens(engine, "Hi"), Sampling(max_tokens=4)))
+    assert not engine.has_room(1)
+    engine.step(max_tokens=512, threads=2)
+    monkeypatch.setattr(Lane, "decode", counted)
+    engine.step(max_tokens=512, threads=2)
+    assert passes == [3]
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
@@ -66,8 +89,8 @@ def test_llama_keeps_one_place_for_a_long_sequence(q8: Path) -> None:
         ({"context_length": 256, "threads": 0}, "threads: expected 1 to 512, got 0"),
         ({"sequence_limit": 257}, "sequence_limit: expected 1 to 256, got 257"),
         (
-            {"context_length": 1024, "sequence_limit": 3, "cells": 1500},
-            "cells: expected at least 1536",
+            {"context_length": 1024, "sequence_limit": 3, "cells": 1700},
+            "cells: expected at least 1792",
         ),
     ],
 )

@@ -43,7 +43,7 @@ def storm(tiny: Path) -> Iterator[Storm]:
         watched = Watched()
         patch.setattr(llama_lib, "load", lambda: watched)
         engine = LlamaEngine(
-            tiny, context_length=512, sequence_limit=5, cells=1536, choice_cells=512, threads=1
+            tiny, context_length=512, sequence_limit=5, cells=1792, choice_cells=512, threads=1
         )
     draw = random.Random(4)
     grammar = engine.compile(Grammar("json_schema", SCHEMA))
