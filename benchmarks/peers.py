@@ -74,8 +74,8 @@ def run(context: Context) -> Outcome:
             "texts; the same prompt for all, for the others a grammar of the labels. Decide: "
             "llama-server is asked question by question, the text first. Extract: the same chat "
             "and schema for all. Rewriting: texts chosen by the share of their answer that is "
-            "copied, four words or more in a row. Answers: raw "
-            f"prompts of some 55 tokens, {ANSWER_TOKENS} greedy tokens. The engine alone, against "
+            "copied, four words or more in a row. Answers: raw prompts of some 55 tokens whose "
+            f"answers do not end within {ANSWER_TOKENS} greedy tokens. The engine alone, against "
             f"llama-bench: one step of {PROMPT_TOKENS} tokens, then tokens one by one. Every "
             "answer is checked. Median of rounds, each ratio within one round."
             + (" llama-cpp-python's server was not installed." if lacking else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 
@@ -18,10 +20,12 @@ ANSWER_TOKENS = 64
 
 
 def answers(arena: Arena) -> Played:
-    """Raw prompts, each another one; every stream begins its next when its last one ends."""
+    """Raw prompts, each another one; every stream begins its next when its last one ends.
+
+    The prompts are such that greedy answers to them do not end before the limit.
+    """
 
     def check(prompt: str, answer: Answer) -> None:
-        # Only llama-server can be told to go on: tokens that were made are what is counted.
         if not 1 <= answer.output_tokens <= ANSWER_TOKENS:
             raise SetupError(f"an answer has {answer.output_tokens} tokens")
 
@@ -41,6 +45,14 @@ def answers(arena: Arena) -> Played:
 
             return call
 
+        async def goes_on(prompt: str) -> bool:
+            async with slots:
+                return (await ours([prompt])).output_tokens == ANSWER_TOKENS
+
+        slots = asyncio.Semaphore(STREAMS)
+        prompts = peers_work.stories(arena.source, 2 * STREAMS if arena.context.quick else 512)
+        # Only llama-server can be told to go on, so who ends early is not asked at all.
+        long = await asyncio.gather(*map(goes_on, prompts))
         sides = {OURS: ours, servers.llama.name: theirs(servers.llama)}
         if servers.python is not None:
             sides[servers.python.name] = theirs(servers.python)
@@ -48,8 +60,8 @@ def answers(arena: Arena) -> Played:
             name="answers",
             title=f"answers of {ANSWER_TOKENS} tokens, {STREAMS} streams",
             clients=STREAMS,
-            calls=3 * STREAMS,
-            items=peers_work.stories(arena.source, 512),
+            calls=6 * STREAMS,
+            items=tuple(itertools.compress(prompts, long)),
             sides=sides,
             check=check,
             measures=(TOKENS, FIRST),

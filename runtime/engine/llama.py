@@ -64,7 +64,7 @@ class LlamaEngine:
 
     Every sequence has a place of its own among those that share the cells evenly, and one of them
     can be ``context_length`` long instead, in a context of its own. So short answers run side by
-    side in one pass, and a long prompt finds room without memory for ``sequence_limit`` of its kind.
+    side in one pass, and a long prompt finds room without memory for ``sequence_limit`` such.
 
     Parameters
     ----------
