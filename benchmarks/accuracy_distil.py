@@ -7,19 +7,15 @@ eval`. Test rows are only ever evaluated on.
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sprat.benchmarks import bundle, data
+from sprat.benchmarks import bundle
 from sprat.benchmarks.harness import Context, Outcome, Table, figure
-from sprat.errors import SetupError
+from sprat.benchmarks.workbench import Row, Workbench, banking_rows, parse
 from sprat.pull import pull
 
 ROWS = 5_000
@@ -30,8 +26,6 @@ QUICK_LABELS = 4
 QUICK_ROWS = 200
 GAP = 2.0
 """Goal: most points of accuracy that a student loses."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +51,8 @@ def run(context: Context) -> Outcome:
     """Train a student on gold and one on each teacher's labels, evaluate them on the test rows."""
     pull(bundle.ENCODER, context.store)
     with tempfile.TemporaryDirectory() as name:
-        work = _Work(context, Path(name))
-        train, test = (_read(context, part) for part in ("train", "test"))
+        work = _Work(Path(name), context.store.root)
+        train, test = (banking_rows(context, part) for part in ("train", "test"))
         if context.quick:
             labels = sorted({row["label"] for row in train})[:QUICK_LABELS]
             train, test = ([r for r in rows if r["label"] in labels] for rows in (train, test))
@@ -126,22 +120,14 @@ def run(context: Context) -> Outcome:
     )
 
 
-class _Work:
-    """Files and bundles in a folder, and the commands that make them."""
-
-    def __init__(self, context: Context, folder: Path) -> None:
-        self._environment = {**os.environ, "SPRAT_HOME": str(context.store.root)}
-        self._folder = folder
-
-    def write(self, name: str, rows: Iterable[Row]) -> None:
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        self._rows(name).write_text(text, encoding="utf-8")
+class _Work(Workbench):
+    """Teachers and students."""
 
     def train(self, name: str, base: str) -> float:
         """Train the bundle ``name`` on the rows of that name; its accuracy on the test rows."""
-        out, test = self._folder / name, str(self._rows("test"))
+        out, test = self.folder / name, str(self.rows("test"))
         arguments = ("--base", base, "--test", test, "-o", str(out))
-        self.sprat("train", str(self._rows(name)), *arguments)
+        self.sprat("train", str(self.rows(name)), *arguments)
         report = json.loads(self.sprat("eval", str(out), test, "--json"))
         return float(report["accuracy"])
 
@@ -150,51 +136,13 @@ class _Work:
         name = f"student-of-{teacher}"
         self.write("texts", [{"text": row["text"], "id": i} for i, row in enumerate(rows)])
         self.sprat(
-            *("label", str(self._rows("texts")), "--with", str(self._folder / teacher)),
-            *("--keep-above", str(KEEP_ABOVE), "--truncate", "-o", str(self._rows(name))),
+            *("label", str(self.rows("texts")), "--with", str(self.folder / teacher)),
+            *("--keep-above", str(KEEP_ABOVE), "--truncate", "-o", str(self.rows(name))),
         )
-        labelled = _parse(self._rows(name))
+        labelled = parse(self.rows(name))
         right = sum(row["label"] == rows[row["id"]]["label"] for row in labelled)
         return _Student(
             kept=len(labelled) / len(rows),
             right=right / max(1, len(labelled)),
             accuracy=self.train(name, STUDENT),
         )
-
-    def sprat(self, *arguments: str) -> str:
-        """What a command prints.
-
-        Raises
-        ------
-        SetupError
-            When it fails.
-        """
-        done = subprocess.run(
-            [sys.executable, "-m", "sprat", *arguments],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = done.stderr.strip().splitlines() or ["it said nothing"]
-            raise SetupError(
-                f"sprat {arguments[0]} ended with status {done.returncode}: {reason[-1]}"
-            )
-        return done.stdout
-
-    def _rows(self, name: str) -> Path:
-        return self._folder / f"{name}.jsonl"
-
-
-def _read(context: Context, part: str) -> list[Row]:
-    path = data.find(f"banking77.{part}.jsonl", context.checkout)
-    if path is None:
-        raise SetupError(
-            f"banking77.{part}.jsonl is not on this machine; SPRAT_TEST_DATA names its folder"
-        )
-    return _parse(path)
-
-
-def _parse(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]

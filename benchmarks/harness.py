@@ -207,10 +207,13 @@ CASES = {
         Case("engines", "Engines in process", "sprat.benchmarks.engines"),
         Case("sizing", "Classify under load", "sprat.benchmarks.sizing_case"),
         Case("accuracy", "Accuracy on BANKING77", "sprat.benchmarks.accuracy"),
+        Case("accuracy_finetune", "Fine-tuned encoders", "sprat.benchmarks.accuracy_finetune"),
         Case("accuracy_moderation", "Spam, moderated", "sprat.benchmarks.accuracy_moderation"),
+        Case("cascade", "A cascade of three tiers", "sprat.benchmarks.cascade"),
         Case("accuracy_distil", "Accuracy of a student", "sprat.benchmarks.accuracy_distil"),
-        # The last: it needs programs that are built only for it.
+        # The last: they need programs that are built only for them.
         Case("peers", "Language models beside other servers", "sprat.benchmarks.peers"),
+        Case("peers_q4_0", "The same with four bits", "sprat.benchmarks.peers_q4_0"),
     )
 }
 

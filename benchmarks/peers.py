@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from ctypes import byref
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sprat.benchmarks import bundle, data, peers_build, peers_work
 from sprat.benchmarks.harness import Cell, Context, Figure, Outcome, Table
@@ -32,7 +32,12 @@ MATCHES = (classify, interleaved, decide, extract, answers, rewrite, invent, eng
 
 
 def run(context: Context) -> Outcome:
-    """All matches on Q8_0, then on Q4_0."""
+    """All matches on Q8_0."""
+    return play_all(context, "Q8_0")
+
+
+def play_all(context: Context, weights: Literal["Q8_0", "Q4_0"]) -> Outcome:
+    """All matches on weights of one type."""
     programs = peers_build.find(context.store)
     lacking = python_server_lacks()
     if lacking:
@@ -44,20 +49,19 @@ def run(context: Context) -> Outcome:
     rows: list[tuple[Cell, ...]] = []
     raw: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="sprat-bench-") as folder:
-        stores = {"Q8_0": context.store, "Q4_0": q4_0(context.store, Path(folder))}
-        for weights, store in stores.items():
-            manifest, model = store.model(bundle.GENERATOR)
-            path = model / manifest.weights
-            arena = Arena(context, source, store, weights, path, programs, threads)
-            for match in MATCHES:
-                played = match(arena)
-                figures += played.figures
-                rows += played.rows
-                raw[f"{match.__name__} {weights}"] = played.raw
+        store = context.store if weights == "Q8_0" else q4_0(context.store, Path(folder))
+        manifest, model = store.model(bundle.GENERATOR)
+        arena = Arena(context, source, store, weights, model / manifest.weights, programs, threads)
+        for match in MATCHES:
+            played = match(arena)
+            figures += played.figures
+            rows += played.rows
+            raw[match.__name__] = played.raw
     return Outcome(
         parameters={
             "texts": source.source,
             "model": bundle.GENERATOR,
+            "weights": weights,
             "llama_cpp_python": peers_build.version(),
             "threads": threads,
             "rounds": context.rounds,
@@ -66,8 +70,9 @@ def run(context: Context) -> Outcome:
             "python_server_lacks": list(lacking),
         },
         method=(
-            f"{bundle.GENERATOR}, the same file for all; sprat through gRPC on a Unix socket, the "
-            "others through HTTP on loopback, all clients in one more process on the same cores. "
+            f"{bundle.GENERATOR} as {weights}, the same file for all; sprat through gRPC on a Unix "
+            "socket, the others through HTTP on loopback, all clients in one more process on the "
+            "same cores. "
             "llama-server is of the source package of the installed llama-cpp-python, built for "
             "this machine: prompt cache on, flash attention off, a slot for each client. Classify: "
             f"{len(peers_work.LABELS)} labels, a static prompt of some 290 tokens, {source.source} "
@@ -77,7 +82,8 @@ def run(context: Context) -> Outcome:
             "copied, four words or more in a row. Answers: raw prompts of some 55 tokens whose "
             f"answers do not end within {ANSWER_TOKENS} greedy tokens. The engine alone, against "
             f"llama-bench: one step of {PROMPT_TOKENS} tokens, then tokens one by one. Every "
-            "answer is checked. Median of rounds, each ratio within one round."
+            "answer is checked; a server that no goal is about is left out where one is not valid. "
+            "Median of rounds, each ratio within one round."
             + (" llama-cpp-python's server was not installed." if lacking else "")
         ),
         figures=tuple(figures),

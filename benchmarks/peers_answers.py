@@ -50,7 +50,7 @@ def answers(arena: Arena) -> Played:
                 return (await ours([prompt])).output_tokens == ANSWER_TOKENS
 
         slots = asyncio.Semaphore(STREAMS)
-        prompts = peers_work.stories(arena.source, 2 * STREAMS if arena.context.quick else 512)
+        prompts = peers_work.stories(arena.source, 2 * STREAMS if arena.context.quick else 160)
         # Only llama-server can be told to go on, so who ends early is not asked at all.
         long = await asyncio.gather(*map(goes_on, prompts))
         sides = {OURS: ours, servers.llama.name: theirs(servers.llama)}
@@ -60,7 +60,7 @@ def answers(arena: Arena) -> Played:
             name="answers",
             title=f"answers of {ANSWER_TOKENS} tokens, {STREAMS} streams",
             clients=STREAMS,
-            calls=6 * STREAMS,
+            calls=3 * STREAMS,
             items=tuple(itertools.compress(prompts, long)),
             sides=sides,
             check=check,

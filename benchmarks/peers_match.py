@@ -116,18 +116,27 @@ async def play(context: Context, match: Match[Item], weights: str) -> Played:
     Raises
     ------
     SetupError
-        An answer is not valid, or a call was refused.
+        An answer of a side that a goal is about is not valid, or a call was refused. Another side
+        is left out then.
     """
+    needed = {OURS, *(goal.against for goal in match.goals)}
     results: dict[str, list[LoadResult]] = {name: [] for name in match.sides}
     items = itertools.cycle(match.items)
     calls = match.clients if context.quick else match.calls
     for number in range(context.rounds + 1):
         batch = list(itertools.islice(items, calls if number else 2 * match.clients))
         # Who comes first changes: what a machine does over time then favours nobody.
-        order = list(match.sides)[:: 1 if number % 2 else -1]
+        order = list(results)[:: 1 if number % 2 else -1]
         for name in order:
             call = _checked(match, name)
-            result = await drive(call, batch, Load(match.clients, calls=len(batch)))
+            try:
+                result = await drive(call, batch, Load(match.clients, calls=len(batch)))
+            except SetupError as error:
+                if name in needed:
+                    raise
+                context.say(f"{error.message}; it is left out")
+                del results[name]
+                continue
             if result.refused:
                 raise SetupError(f"{match.title}: {name} refused {result.refused} calls")
             if number:

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sprat import manifest as manifests
@@ -90,6 +90,10 @@ class Bundle:
     def _parts(self) -> tuple[Head | Tagger, ...]:
         """What each tier has."""
         return self.taggers or self.heads
+
+    def named(self, name: str) -> Bundle:
+        """The same under another name."""
+        return replace(self, manifest=self.manifest.model_copy(update={"name": name}))
 
     def save(self, folder: Path, *, report: str) -> BundleManifest:
         """Write the bundle into an empty folder.

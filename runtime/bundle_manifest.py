@@ -186,6 +186,44 @@ class Route(Manifest):
     default_target: str = ""
 
 
+class Tuning(Manifest):
+    """How the thresholds of a cascade were chosen, and what showed that they do.
+
+    Attributes
+    ----------
+    rule : {"loss", "error", "cost"}
+        See `sprat.train.thresholds.Aim`, also for ``limit`` and ``delta``.
+    data_sha256 : str
+        Of the file of the labelled rows, in hex.
+    chosen_on, verified_on : int
+        Rows of the two halves; all figures are of the second one.
+    cost_ms : dict of str to float
+        CPU milliseconds of a row in each tier that was tried, on the machine of the tuning.
+    shares : dict of str to float
+        Share of the rows that each tier answers.
+    cost_ratio : Interval
+        Cost against that of the best tier alone.
+    loss_points : Interval
+        Points of accuracy below the best tier alone; rows without an answer count as wrong.
+    coverage, wrong : Interval
+        Share of the rows with an answer; share of the answers that are wrong.
+    """
+
+    rule: Literal["loss", "error", "cost"]
+    limit: float
+    delta: float
+    data_sha256: str
+    chosen_on: int = Field(ge=1)
+    verified_on: int = Field(ge=1)
+    cost_ms: dict[str, float]
+    best_tier: str
+    shares: dict[str, float]
+    cost_ratio: Interval
+    loss_points: Interval
+    coverage: Interval
+    wrong: Interval
+
+
 class BundleManifest(Manifest):
     """What a bundle is. Written as ``bundle.json`` in its folder.
 
@@ -200,6 +238,8 @@ class BundleManifest(Manifest):
         Of bundles of kind route only.
     extract : Extract or None
         Of an extract task.
+    tuning : Tuning or None
+        Where the thresholds of the tiers come from.
     """
 
     format: Literal[2] = 2
@@ -209,6 +249,7 @@ class BundleManifest(Manifest):
     tiers: tuple[TierManifest, ...] = Field(min_length=1)
     route: Route | None = None
     extract: Extract | None = None
+    tuning: Tuning | None = None
     train_rows: int = Field(ge=1)
     created: str
     made_by: str

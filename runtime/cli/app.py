@@ -27,6 +27,7 @@ from sprat.cli import (
     store_commands,
     train,
     transform,
+    tune,
     use,
 )
 from sprat.errors import SpratError
@@ -87,6 +88,7 @@ app.command(rich_help_panel="Training")(train.train)
 app.command("eval", rich_help_panel="Training")(evaluate.evaluate)
 app.command(rich_help_panel="Training")(inspect.inspect)
 app.command("eval-transform", rich_help_panel="Training")(evaluate_transform.evaluate_transform)
+app.command(rich_help_panel="Training")(tune.tune)
 app.command(rich_help_panel="Training")(distil.label)
 app.command(rich_help_panel="Training")(distil.synthesize)
 app.command(rich_help_panel="Serving")(serving.serve)

@@ -140,12 +140,12 @@ def evaluate(
         raise InvalidInput("--clean-label: expected a moderate task", field="clean-label")
     if kind == "extract":
         evaluate_extract(
-            _load(store, bundle), data, store, limits=limits, seed=seed, as_json=as_json
+            load_bundle(store, bundle), data, store, limits=limits, seed=seed, as_json=as_json
         )
         return
     rows = read(data)
     names = [bundle] if against is None else [bundle, against]
-    loaded = [_load(store, name) for name in names]
+    loaded = [load_bundle(store, name) for name in names]
     tiers = [_tier(loaded[0], tier), *(len(each.heads) - 1 for each in loaded[1:])]
     models = [each.manifest.tiers[i].base.name for each, i in zip(loaded, tiers, strict=True)]
     assessed: list[Assessment] = []
@@ -182,7 +182,8 @@ def evaluate(
     judge(gates)
 
 
-def _load(store: Store, name: str) -> Bundle:
+def load_bundle(store: Store, name: str) -> Bundle:
+    """A bundle with all its tiers, checked against the models of the store."""
     from sprat.bundle import Bundle
 
     manifest, folder = store.bundle(name)

@@ -67,6 +67,7 @@ def _show_bundle(card: dict[str, Any]) -> None:
     _show_provenance(card)
     for tier in card["tiers"]:
         _show_tier(card, tier)
+    _show_tuning(card["tuning"])
     print_table(["file", "sha256"], [(f["path"], f["sha256"]) for f in card["files"]])
     for licence in card["licences"]:
         typer.echo(f"Licence of {licence}")
@@ -105,6 +106,35 @@ def _show_tier(card: dict[str, Any], tier: dict[str, Any]) -> None:
     typer.echo(f"Model: {tier['base']['name']}, digest {tier['base']['digest']}{where}")
     if model["card"]:
         _show_gate(model["card"])
+
+
+def _show_tuning(tuning: dict[str, Any] | None) -> None:
+    """What showed that the thresholds do."""
+    if tuning is None:
+        return
+    best = tuning["best_tier"]
+    print_table(
+        ["thresholds", "value", "95 % interval"],
+        [
+            (
+                what,
+                tuning[name]["value"],
+                f"{tuning[name]['low']:.3f} to {tuning[name]['high']:.3f}",
+            )
+            for name, what in (
+                ("cost_ratio", f"cost, share of {best} alone"),
+                ("loss_points", f"points of accuracy below {best}"),
+                ("coverage", "share that is answered"),
+                ("wrong", "share of the answers that is wrong"),
+            )
+            for each in [tuning[name]]
+        ],
+        title=f"Thresholds for {tuning['rule']} <= {tuning['limit']:g}, on "
+        f"{tuning['verified_on']} rows that had no part in the choice",
+        right="value",
+    )
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in tuning["shares"].items())
+    typer.echo(f"Answers by tier: {shares}. Data: sha256 {tuning['data_sha256'] or 'unknown'}.")
 
 
 def _calibration(tier: dict[str, Any]) -> str:

@@ -83,6 +83,18 @@ async def test_match_names_who_gave_an_answer_that_is_not_valid(tmp_path: Path) 
         await play(context(tmp_path), match(sprat=Side(), llama_server=Side("bad")), "Q8_0")
 
 
+async def test_match_leaves_out_who_no_goal_is_about_where_an_answer_is_not_valid(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    noted = Context(Store(tmp_path), None, False, said.append)
+    ours, peer, other = Side(), Side(), Side("bad")
+    played = await play(noted, match(sprat=ours, llama_server=peer, llama_cpp_python=other), "Q8_0")
+    assert "llama-cpp-python: an answer is not good; it is left out" in said[0]
+    assert len(ours.items) == len(peer.items) > len(other.items)
+    assert [row[-1] for row in played.rows] == [None, None]
+
+
 async def test_match_with_a_refused_call_is_none(tmp_path: Path) -> None:
     class Full(Side):
         async def __call__(self, items: Sequence[str]) -> Answer:

@@ -1,0 +1,202 @@
+"""``sprat tune``: thresholds of a cascade from labelled rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sprat.cli.embedding import embedder
+from sprat.cli.evaluate import load_bundle
+from sprat.cli.output import Json, print_json, print_table, progress
+from sprat.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from sprat.bundle_manifest import BundleManifest, Interval
+    from sprat.store import Store
+    from sprat.train.head import Embed
+    from sprat.train.thresholds import Aim
+    from sprat.train.tune import Tuned
+
+MAX_LOSS = 0.5
+AIMS = "Aims: one of them"
+
+
+def tune(
+    task: Annotated[str, typer.Argument(help="A bundle by name, or by a path with /.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            help="JSONL or CSV with `text` and `label`, best of real traffic; never what the tiers "
+            "were trained on.",
+        ),
+    ],
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            "--max-loss",
+            help=f"Least cost, at most so many points of accuracy below the best tier alone. "
+            f"Without another aim: {MAX_LOSS}.",
+            rich_help_panel=AIMS,
+        ),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            "--max-error",
+            help="At most this share of the answers is wrong, such as 0.05; what is less sure is "
+            "not answered.",
+            rich_help_panel=AIMS,
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost",
+            help="The best answers for so many CPU milliseconds a text.",
+            rich_help_panel=AIMS,
+        ),
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(
+            "--delta",
+            help="With --max-error: how probable it may be that the share is higher. Absent: 0.1.",
+            rich_help_panel=AIMS,
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="Write to this bundle instead: a name, or a path with /."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be chosen, and write nothing.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of halves and resampling.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Choose when each tier of a task may answer, from what the tiers make of labelled rows.
+
+    Texts of which a tier is sure enough are answered by it; the others go on to the next one, which
+    is better and costs more. All thresholds are chosen together on one half of the rows and
+    verified on the other one, whose figures are shown. Tiers that do not pay are left out. Where
+    there are too few rows, or the aim cannot be reached, it says so and writes nothing.
+
+        sprat train train.jsonl --tiers static,head -o tickets
+        sprat tune tickets --data traffic.jsonl --max-loss 0.5
+    """
+    from sprat.inprocess import Runtime
+    from sprat.store import Store
+    from sprat.train.data import read
+    from sprat.train.tune import tune as tune_bundle
+
+    aim = _aim(max_loss, max_error, max_cost, delta)
+    store = Store()
+    bundle = load_bundle(store, task)
+    rows = read(data)
+    with progress("tune") as bar:
+
+        @contextmanager
+        def open_embed(model: str) -> Iterator[Embed]:
+            with Runtime(models=[model], store=store) as runtime:
+                yield embedder(runtime, model, bar)
+
+        tuned = tune_bundle(bundle, rows, aim, open_embed=open_embed, seed=seed, progress=bar)
+    manifest = None if dry_run else _write(store, task, out, tuned)
+    if as_json:
+        print_json(_document(tuned, manifest))
+    else:
+        _show(tuned)
+        typer.echo(
+            "Nothing was written."
+            if manifest is None
+            else f"{manifest.name}: version {manifest.version}"
+        )
+
+
+def _aim(
+    max_loss: float | None, max_error: float | None, max_cost: float | None, delta: float | None
+) -> Aim:
+    from sprat.train.thresholds import Aim
+
+    if sum(each is not None for each in (max_loss, max_error, max_cost)) > 1:
+        raise InvalidInput("expected one of --max-loss, --max-error and --max-cost", field="aim")
+    if delta is not None and max_error is None:
+        raise InvalidInput("--delta: expected --max-error beside it", field="delta")
+    if max_error is not None:
+        return Aim("error", max_error, 0.1 if delta is None else delta)
+    if max_cost is not None:
+        return Aim("cost", max_cost)
+    return Aim("loss", (MAX_LOSS if max_loss is None else max_loss) / 100)
+
+
+def _write(store: Store, task: str, out: str | None, tuned: Tuned) -> BundleManifest:
+    from sprat.bundle import write_bundle
+    from sprat.bundle_manifest import REPORT
+
+    report = (store.bundle(task)[1] / REPORT).read_text("utf-8")
+    target = task if out is None else out
+    bundle = tuned.bundle.named(Path(target).name)
+
+    def build(folder: Path) -> BundleManifest:
+        return bundle.save(folder, report=report)
+
+    if "/" in target:
+        return write_bundle(Path(target), build, replace=out is None)
+    return store.add_bundle(target, build, replace=out is None)[0]
+
+
+def _document(tuned: Tuned, manifest: BundleManifest | None) -> dict[str, object]:
+    tuning = tuned.tuning
+    return {
+        **tuning.model_dump(mode="json"),
+        "cost_ratio": tuning.cost_ratio.value,
+        "loss_points": tuning.loss_points.value,
+        "intervals": {
+            name: getattr(tuning, name).model_dump()
+            for name in ("cost_ratio", "loss_points", "coverage", "wrong")
+        },
+        "coverage": tuning.coverage.value,
+        "wrong": tuning.wrong.value,
+        "accept_at": {
+            tier.name: accept_at
+            for tier, accept_at in zip(tuned.scores, tuned.chosen.thresholds, strict=True)
+        },
+        "n": tuning.verified_on,
+        "version": None if manifest is None else manifest.version,
+    }
+
+
+def _show(tuned: Tuned) -> None:
+    tuning = tuned.tuning
+    rows = []
+    for tier, accept_at in zip(tuned.scores, tuned.chosen.thresholds, strict=True):
+        accepts = "left out: it does not pay" if accept_at is None else f"{accept_at:.4f}"
+        if accept_at == 0:
+            accepts = "always"
+        right = float(tier.is_right_n.mean())
+        rows.append((tier.name, f"{tier.cost_ms:.3g}", right, accepts, tuning.shares[tier.name]))
+    print_table(
+        ["tier", "CPU ms a text", "accuracy alone", "answers from", "answers"],
+        rows,
+        title=f"Chosen on {tuning.chosen_on} rows, verified on {tuning.verified_on}",
+        right="CPU ms a text accuracy alone answers from answers",
+    )
+    print_table(
+        ["on the rows it was verified on", "value", "95 % interval"],
+        [
+            (f"cost, share of {tuning.best_tier} alone", *_interval(tuning.cost_ratio)),
+            (f"points of accuracy below {tuning.best_tier}", *_interval(tuning.loss_points)),
+            ("share that is answered", *_interval(tuning.coverage)),
+            ("share of the answers that is wrong", *_interval(tuning.wrong)),
+        ],
+        right="value",
+    )
+
+
+def _interval(given: Interval) -> tuple[float, str]:
+    return given.value, f"{given.low:.3f} to {given.high:.3f}"

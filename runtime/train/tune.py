@@ -1,0 +1,232 @@
+"""Tune the thresholds of a bundle's tiers on labelled rows that none of them was trained on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sprat.bundle import Bundle
+from sprat.bundle_manifest import Tuning
+from sprat.calibration import confidences
+from sprat.errors import InvalidInput
+from sprat.progress import Progress
+from sprat.train.data import Dataset
+from sprat.train.head import Embed
+from sprat.train.metrics import Floats, Picks, bootstrap, interval
+from sprat.train.split import same_texts
+from sprat.train.thresholds import (
+    ABSTAINED,
+    Aim,
+    Answers,
+    Chosen,
+    TierScores,
+    best_tier,
+    cascade,
+    choose,
+)
+from sprat.values import IntArray
+
+OpenEmbed = Callable[[str], AbstractContextManager[Embed]]
+"""Loads a model of the store by name, for as long as its vectors are asked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tuned:
+    """A bundle with thresholds, and what they come from.
+
+    Attributes
+    ----------
+    bundle : Bundle
+        With the tiers that pay, each with its threshold.
+    scores : tuple of TierScores
+        Of all tiers, on all rows.
+    chosen : Chosen
+    """
+
+    bundle: Bundle
+    scores: tuple[TierScores, ...]
+    chosen: Chosen
+
+    @property
+    def tuning(self) -> Tuning:
+        """The evidence."""
+        assert self.bundle.manifest.tuning is not None
+        return self.bundle.manifest.tuning
+
+
+def tune(
+    bundle: Bundle,
+    data: Dataset,
+    aim: Aim,
+    *,
+    open_embed: OpenEmbed,
+    seed: int = 0,
+    progress: Progress,
+) -> Tuned:
+    """Choose the thresholds of a cascade together, and leave out tiers that do not pay.
+
+    Every tier scores every row once. Then see `sprat.train.thresholds.choose`.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Of kind classify or route, with two or more calibrated tiers.
+    data : Dataset
+        Rows that no tier was trained on, such as real traffic.
+    aim : Aim
+    open_embed : callable
+        See `OpenEmbed`; asked for the model of each tier.
+    seed : int
+        Of halves and resampling, at least 0.
+
+    Raises
+    ------
+    InvalidInput
+        The bundle is of another kind, or has a single tier or one without calibration; or a number
+        is out of range.
+    DataError
+        Rows have labels that the bundle does not have, are too few, or do not allow what is asked.
+    SetupError
+        When scikit-learn, which brings scipy, is not installed.
+    """
+    _check(bundle, aim, seed)
+    scores = score_tiers(bundle, data, open_embed=open_embed, progress=progress)
+    progress.phase("choose thresholds")
+    chosen = choose(scores, aim, groups=same_texts(data.texts), seed=seed, path=data.path)
+    kept = [index for index, each in enumerate(chosen.thresholds) if each is not None]
+    manifest = bundle.manifest
+    tiers = tuple(
+        manifest.tiers[index].model_copy(update={"accept_at": chosen.thresholds[index]})
+        for index in kept
+    )
+    tuning = _evidence(scores, chosen, aim, data, seed=seed)
+    tuned = replace(
+        bundle,
+        manifest=manifest.model_copy(update={"tiers": tiers, "tuning": tuning}),
+        heads=tuple(bundle.heads[index] for index in kept),
+    )
+    return Tuned(tuned, scores, chosen)
+
+
+def score_tiers(
+    bundle: Bundle, data: Dataset, *, open_embed: OpenEmbed, progress: Progress
+) -> tuple[TierScores, ...]:
+    """What each tier makes of labelled rows, and the CPU time that it takes.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Of kind classify or route; every tier is calibrated.
+
+    Raises
+    ------
+    DataError
+        Rows have labels that the bundle does not have.
+    """
+    targets_n = data.targets(bundle.manifest.labels)
+    return tuple(
+        _score(bundle, index, data, targets_n, open_embed, progress)
+        for index in range(len(bundle.heads))
+    )
+
+
+def _check(bundle: Bundle, aim: Aim, seed: int) -> None:
+    manifest = bundle.manifest
+    if manifest.kind not in ("classify", "route"):
+        raise InvalidInput(
+            f"{manifest.name}: expected a classify or route task, not {manifest.kind}", field="task"
+        )
+    if len(manifest.tiers) < 2:
+        raise InvalidInput(
+            f"{manifest.name}: expected 2 or more tiers, found {manifest.tiers[0].name} alone; "
+            "train it with, for example, --tiers static,head",
+            field="task",
+        )
+    for tier in manifest.tiers:
+        if tier.calibration is None:
+            raise InvalidInput(
+                f"{manifest.name}: tier {tier.name} is not calibrated and so has no confidence",
+                field="task",
+            )
+    shares = aim.rule != "cost"
+    if not 0 < aim.limit < (1 if shares else np.inf):
+        expected = "above 0 and below 100 %" if shares else "above 0"
+        raise InvalidInput(
+            f"{aim.rule}: expected a limit {expected}, got {aim.limit:g}", field=aim.rule
+        )
+    if not 0 < aim.delta < 1:
+        raise InvalidInput(f"delta: expected above 0 and below 1, got {aim.delta:g}", field="delta")
+    if seed < 0:
+        raise InvalidInput(f"seed: expected 0 or more, got {seed}", field="seed")
+
+
+def _score(
+    bundle: Bundle,
+    index: int,
+    data: Dataset,
+    targets_n: IntArray,
+    open_embed: OpenEmbed,
+    progress: Progress,
+) -> TierScores:
+    tier, head = bundle.manifest.tiers[index], bundle.heads[index]
+    assert tier.calibration is not None
+    progress.phase(f"tier {tier.name}: {len(data)} rows")
+    with open_embed(tier.base.name) as embed:
+        embed(data.texts[:1])  # What is done once only is nobody's cost.
+        started = time.process_time()
+        ranked_nk, probabilities_nk = head.rank(embed(data.texts), 1)
+        cost_ms = (time.process_time() - started) * 1e3 / len(data)
+    return TierScores(
+        tier.name,
+        confidences(probabilities_nk[:, 0], tier.calibration),
+        ranked_nk[:, 0] == targets_n,
+        max(cost_ms, 1e-6),
+    )
+
+
+def _evidence(
+    scores: tuple[TierScores, ...], chosen: Chosen, aim: Aim, data: Dataset, *, seed: int
+) -> Tuning:
+    verified = [tier.take(chosen.verified) for tier in scores]
+    answers = chosen.answers
+    best = best_tier(verified)
+    alone = cascade(verified, [0.0 if index == best else None for index in range(len(verified))])
+    every = np.arange(len(chosen.verified), dtype=np.int32)[None]
+    point = _figures(answers, alone, every)
+    resampled = bootstrap(
+        lambda picks_rn: _figures(answers, alone, picks_rn),
+        (len(chosen.verified),),
+        np.random.default_rng(seed),
+    )
+    figures = {name: interval(float(point[name][0]), resampled[name]) for name in point}
+    return Tuning(
+        rule=aim.rule,
+        limit=aim.limit,
+        delta=aim.delta,
+        data_sha256=data.sha256,
+        chosen_on=chosen.chosen_on,
+        verified_on=chosen.verified_on,
+        cost_ms={tier.name: tier.cost_ms for tier in scores},
+        best_tier=scores[best].name,
+        shares={
+            tier.name: float((answers.tier_n == index).mean()) for index, tier in enumerate(scores)
+        },
+        **figures,
+    )
+
+
+def _figures(answers: Answers, alone: Answers, picks_rn: Picks) -> dict[str, Floats]:
+    """The figures of `Tuning`, for samples of rows."""
+    is_answered_n = answers.tier_n != ABSTAINED
+    answered_r = is_answered_n[picks_rn].mean(axis=1)
+    right_r = answers.is_right_n[picks_rn].mean(axis=1)
+    return {
+        "cost_ratio": answers.cost_n[picks_rn].mean(axis=1) / alone.cost_n[picks_rn].mean(axis=1),
+        "loss_points": 100 * (alone.is_right_n[picks_rn].mean(axis=1) - right_r),
+        "coverage": answered_r,
+        "wrong": np.where(answered_r > 0, 1 - right_r / np.maximum(answered_r, 1e-12), 0.0),
+    }

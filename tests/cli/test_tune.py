@@ -1,0 +1,129 @@
+"""``sprat tune`` as programs and people call it, on a tiny encoder of two tiers."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from servers import sprat
+from tiny_models import encoder_files, write_files
+
+from sprat.bundle import Bundle
+from sprat.pull import pull
+from sprat.store import Store
+
+TOPICS = {"delivery": ("parcel", "late"), "money": ("refund", "broken")}
+
+
+def rows(count: int, seed: int) -> list[dict[str, str]]:
+    """Words of the topic, now and then one of the other; no two texts alike."""
+    rng = random.Random(seed)
+    made: dict[str, str] = {}
+    while len(made) < count:
+        label, other = rng.sample(sorted(TOPICS), 2)
+        words = [
+            rng.choice(TOPICS[label if rng.random() < 0.8 else other])
+            for _ in range(rng.randint(4, 12))
+        ]
+        made.setdefault(" ".join(words), label)
+    return [{"text": text, "label": label} for text, label in made.items()]
+
+
+def write(path: Path, given: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the bundle ``two``, and the files it was made of."""
+    folder = tmp_path_factory.mktemp("tune")
+    store = Store(folder / "home")
+    pull(str(write_files(folder / "tiny", encoder_files())), store)
+    made = rows(1000, 1)
+    train = write(folder / "train.jsonl", made[:300])
+    write(folder / "traffic.jsonl", made[300:])
+    done = sprat(
+        store, "train", str(train), "--base", "tiny", "--tiers", "static,head", "-o", "two"
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_tune_dry_run_writes_nothing(home: Path) -> None:
+    store = Store(home / "home")
+    before = store.bundle("two")[0]
+    done = sprat(
+        store,
+        *("tune", "two", "--data", str(home / "traffic.jsonl"), "--max-loss", "3", "--dry-run"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Chosen on 350 rows, verified on 350" in done.stdout
+    assert "points of accuracy below" in done.stdout
+    assert "Nothing was written." in done.stdout
+    assert store.bundle("two")[0] == before
+
+
+def test_tune_writes_a_bundle_that_can_be_evaluated(home: Path) -> None:
+    store = Store(home / "home")
+    arguments = ("tune", "two", "--data", str(home / "traffic.jsonl"), "--max-loss", "3")
+    done = sprat(store, *arguments, "-o", "tuned", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["n"] == document["verified_on"] == 350
+    assert document["loss_points"] <= 3
+    assert document["cost_ratio"] > 0
+    assert document["accept_at"].keys() == document["shares"].keys() == {"static", "head"}
+    manifest, folder = store.bundle("tuned")
+    assert manifest.version == document["version"]
+    assert manifest.name == "tuned"
+    assert manifest.tuning is not None
+    assert manifest.tuning.data_sha256 == document["data_sha256"]
+    kept = {name: at for name, at in document["accept_at"].items() if at is not None}
+    assert {tier.name: tier.accept_at for tier in manifest.tiers} == kept
+    assert len(Bundle.load(folder).heads) == len(kept)
+    again = sprat(store, *arguments, "-o", "tuned")
+    assert again.returncode == 1
+    assert "there already" in again.stderr
+    shown = sprat(store, "inspect", "tuned")
+    assert shown.returncode == 0, shown.stderr
+    assert "Thresholds for loss <= 0.03, on 350 rows" in shown.stdout
+
+
+def test_tune_replaces_the_bundle_itself(home: Path, tmp_path: Path) -> None:
+    store = Store(home / "home")
+    train = sprat(
+        store,
+        *("train", str(home / "train.jsonl"), "--base", "tiny", "--tiers", "static,head"),
+        *("-o", str(tmp_path / "b")),
+    )
+    assert train.returncode == 0, train.stderr
+    done = sprat(
+        store,
+        *("tune", str(tmp_path / "b"), "--data", str(home / "traffic.jsonl")),
+        *("--max-error", "0.3", "--delta", "0.2"),
+    )
+    assert done.returncode == 0, done.stderr
+    tuning = Bundle.load(tmp_path / "b").manifest.tuning
+    assert tuning is not None
+    assert (tuning.rule, tuning.limit, tuning.delta) == ("error", 0.3, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-loss", "1", "--max-cost", "1"), "expected one of --max-loss, --max-error"),
+        (("--delta", "0.2"), "--delta: expected --max-error beside it"),
+        (("--max-error", "0.0000001"), "no thresholds keep|different texts to show"),
+        (("--max-loss", "0.01"), "expected 20000 or more different texts"),
+    ],
+)
+def test_tune_says_what_is_wrong(home: Path, arguments: tuple[str, ...], message: str) -> None:
+    store = Store(home / "home")
+    done = sprat(store, "tune", "two", "--data", str(home / "traffic.jsonl"), *arguments)
+    assert done.returncode == 1
+    assert any(each in done.stderr for each in message.split("|"))
+    assert "Traceback" not in done.stderr
+    assert store.bundle("two")[0].tuning is None

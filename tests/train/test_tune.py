@@ -1,0 +1,158 @@
+"""Tuning a bundle of two tiers on labelled rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sprat.bundle import Bundle
+from sprat.bundle_manifest import (
+    BundleManifest,
+    Interval,
+    ReportSummary,
+    TierManifest,
+)
+from sprat.errors import DataError, InvalidInput
+from sprat.head import Head
+from sprat.manifest import ModelRef
+from sprat.progress import Silent
+from sprat.train.data import Dataset
+from sprat.train.fit import fit_head
+from sprat.train.head import Embed
+from sprat.train.split import assign_folds
+from sprat.train.thresholds import Aim
+from sprat.train.tune import tune
+from sprat.values import FloatArray
+
+Rows = Callable[..., Dataset]
+
+
+@pytest.fixture(scope="module")
+def embeds(embed: Embed) -> dict[str, Embed]:
+    """A cheap model that sees a text coarsely, and a dear one."""
+
+    def coarse(texts: Sequence[str]) -> FloatArray:
+        short = np.ascontiguousarray(embed(texts)[:, :64])
+        return short / np.linalg.norm(short, axis=1, keepdims=True)
+
+    def fine(texts: Sequence[str]) -> FloatArray:
+        for _ in range(4):
+            vectors = embed(texts)
+        return vectors
+
+    return {"coarse": coarse, "fine": fine}
+
+
+@pytest.fixture(scope="module")
+def made(dataset: Rows, embeds: dict[str, Embed]) -> Bundle:
+    data = dataset(600, seed=8)
+    labels = tuple(sorted(set(data.labels)))
+    tiers, heads = [], []
+    for name, model in (("static", "coarse"), ("head", "fine")):
+        fitted = fit_head(
+            embeds[model](data.texts), data.targets(labels), assign_folds(data, seed=0)
+        )
+        calibration = fitted.calibration.calibration
+        figure = Interval(value=0.5, low=0.4, high=0.6)
+        tiers.append(
+            TierManifest(
+                name=name,  # type: ignore[arg-type]
+                base=ModelRef(name=model, digest="0" * 64),
+                weights=f"{name}.safetensors",
+                calibration=calibration,
+                evaluation=ReportSummary(n=1, metrics={"accuracy": figure}),
+            )
+        )
+        heads.append(Head(fitted.weight, fitted.bias, calibration.temperature))
+    manifest = BundleManifest(
+        name="tickets",
+        kind="classify",
+        labels=labels,
+        tiers=tuple(tiers),
+        train_rows=600,
+        created="2020-01-01T00:00:00+00:00",
+        made_by="sprat 0",
+        files=(),
+    )
+    return Bundle(manifest, tuple(heads))
+
+
+@pytest.fixture(scope="module")
+def opened(embeds: dict[str, Embed]) -> Callable[[str], object]:
+    @contextmanager
+    def open_embed(model: str) -> Iterator[Embed]:
+        yield embeds[model]
+
+    return open_embed
+
+
+def test_tune_writes_thresholds_with_their_evidence(
+    made: Bundle, dataset: Rows, opened: object, tmp_path: Path
+) -> None:
+    data = replace(dataset(2000, seed=9), sha256="5" * 64)
+    tuned = tune(made, data, Aim("loss", 0.02), open_embed=opened, progress=Silent())  # type: ignore[arg-type]
+    tuning = tuned.tuning
+    static, head = tuned.bundle.manifest.tiers
+    assert 0 < static.accept_at <= 1
+    assert head.accept_at == 0
+    assert tuning.data_sha256 == "5" * 64
+    assert tuning.best_tier == "head"
+    assert tuning.chosen_on + tuning.verified_on == 2000
+    assert tuning.cost_ms["static"] < tuning.cost_ms["head"]
+    assert tuning.shares["static"] > 0
+    assert sum(tuning.shares.values()) == pytest.approx(1)
+    assert tuning.cost_ratio.low <= tuning.cost_ratio.value <= tuning.cost_ratio.high
+    assert tuning.loss_points.value <= 2
+    assert tuning.coverage.value == 1
+    assert tuned.bundle.manifest.version != made.manifest.version
+    saved = tuned.bundle.save(tmp_path, report="{}")
+    assert Bundle.load(tmp_path).manifest == saved
+    assert saved.tuning == tuning
+
+
+def test_tune_counts_what_the_cascade_would_answer(
+    made: Bundle, dataset: Rows, opened: object
+) -> None:
+    data = dataset(1200, seed=10)
+    tuned = tune(made, data, Aim("error", 0.2), open_embed=opened, progress=Silent())  # type: ignore[arg-type]
+    tuning, answers = tuned.tuning, tuned.chosen.answers
+    assert tuning.coverage.value == pytest.approx(answers.answered / tuning.verified_on)
+    assert tuning.wrong.value == pytest.approx(answers.wrong / answers.answered)
+    assert tuning.wrong.value <= 0.2
+
+
+def test_tune_leaves_out_tiers_that_do_not_pay(made: Bundle, dataset: Rows, opened: object) -> None:
+    guessing = Head(np.zeros_like(made.heads[0].weight), made.heads[0].bias)
+    poor = Bundle(made.manifest, (guessing, made.heads[1]))
+    data = dataset(1200, seed=11)
+    tuned = tune(poor, data, Aim("loss", 0.01), open_embed=opened, progress=Silent())  # type: ignore[arg-type]
+    (only,) = tuned.bundle.manifest.tiers
+    assert only.name == "head"
+    assert len(tuned.bundle.heads) == 1
+    assert tuned.tuning.cost_ratio.value == 1
+
+
+def test_tune_refuses_what_cannot_be_tuned(made: Bundle, dataset: Rows, opened: object) -> None:
+    def refused(bundle: Bundle, aim: Aim, error: type[Exception], match: str) -> None:
+        with pytest.raises(error, match=match):
+            tune(bundle, dataset(300), aim, open_embed=opened, progress=Silent())  # type: ignore[arg-type]
+
+    good = Aim("loss", 0.05)
+    single = Bundle(
+        made.manifest.model_copy(update={"tiers": made.manifest.tiers[1:]}), made.heads[1:]
+    )
+    refused(single, good, InvalidInput, "expected 2 or more tiers, found head alone")
+    blind = made.manifest.tiers[0].model_copy(update={"calibration": None})
+    tiers = (blind, made.manifest.tiers[1])
+    bare = Bundle(made.manifest.model_copy(update={"tiers": tiers}), made.heads)
+    refused(bare, good, InvalidInput, "tier static is not calibrated")
+    refused(made, Aim("loss", 0.0), InvalidInput, "expected a limit above 0 and below 100 %")
+    refused(made, Aim("error", 1.0), InvalidInput, "expected a limit above 0 and below 100 %")
+    refused(made, Aim("cost", -1.0), InvalidInput, "expected a limit above 0, got -1")
+    refused(made, Aim("error", 0.1, 1.0), InvalidInput, "delta: expected above 0 and below 1")
+    refused(made, Aim("loss", 0.001), DataError, "expected 2000 or more different texts")
