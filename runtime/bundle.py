@@ -3,8 +3,8 @@
 ::
 
     bundle.json        manifest: labels, tiers, their figures, sha256 of the others
-    head.safetensors   of each tier, by its name: weight float32[K, D], bias float32[K]; or
-                       tagger.safetensors: see `sprat.tagger.Tagger`
+    head.safetensors   of each tier, by its name: weight float32[K, D], bias float32[K]; of an
+                       extract task see `sprat.tagger.Tagger`
     report.json        the whole evaluation
 """
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tiny_models import WORDS, encoder_files, write_files
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
 
 from sprat.train.spans import GoldSpan, SpanDataset
 from sprat.values import TokenStates
@@ -65,3 +75,32 @@ def make_bookings(rows: int, *, seed: int = 0, path: str = "bookings.jsonl") -> 
         requested.append(({2: ("people",), 3: ("time",)}).get(kind, ()))
     lines = tuple(range(1, rows + 1))
     return SpanDataset(tuple(texts), tuple(spans), tuple(requested), lines, path)
+
+
+def write_encoder(folder: Path) -> Path:
+    """A random BERT of up to 24 tokens that knows the words of bookings, as others publish one."""
+    said = " ".join((*make_bookings(200).texts, *map(str, range(13)), *NAMES))
+    words = sorted(set(WORD.findall(said.lower())))
+    vocabulary = {word: index for index, word in enumerate([*WORDS[:4], *words])}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(each, vocabulary[each]) for each in WORDS[2:4]]
+    )
+    files = encoder_files(rows=len(vocabulary))
+    return write_files(folder, {**files, "tokenizer.json": tokenizer.to_str().encode()})
+
+
+def write_rows(path: Path, data: SpanDataset) -> Path:
+    """The file that rows like these are read from."""
+    with path.open("w", encoding="utf-8") as stream:
+        for text, spans, requested in zip(data.texts, data.spans, data.requested, strict=True):
+            row: dict[str, Any] = {
+                "text": text,
+                "spans": [{**asdict(span), "text": text[span.start : span.end]} for span in spans],
+            }
+            if requested:
+                row["requested"] = requested
+            stream.write(json.dumps(row) + "\n")
+    return path

@@ -72,7 +72,8 @@ def train(
             "--tiers",
             help="What to train, from the cheapest to the best, separated by commas: `static` (a "
             "head on a static model), `head` (one on the encoder), `finetune` (one on an encoder "
-            "of its own, trained for this task; needs torch: `pip install 'sprat[finetune]'`).",
+            "of its own, trained for this task; needs torch: `pip install 'sprat[finetune]'`). Of "
+            "`extract`: a tagger instead of a head, and no `static`.",
         ),
     ] = "head",
     static_base: Annotated[
@@ -250,7 +251,9 @@ def train(
     that were trained on.
 
     An extract task finds spans by a conditional random field on the states of the encoder's tokens;
-    `requested` lists the fields that a text was asked for, where that is known.
+    `requested` lists the fields that a text was asked for, where that is known. With the tier
+    `finetune` the encoder is trained first, on all but a tenth of the rows, which says when to stop
+    and calibrates.
 
     With a generative base, a LoRA adapter of it is trained instead, for tasks of kind classify,
     extract (rows with `text` and `value` or `spans`) or transform (`text` and `target`), and

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -119,14 +119,9 @@ def _learning(record: TrainingRecord) -> tuple[list[int], list[float]] | None:
 
 
 def _finetune(request: TrainRequest, store: Store, bar: Bar) -> TrainTier:
-    """The tier of an encoder that is tuned for this task, and then named after it."""
+    """The tier of an encoder that is tuned for this task."""
     from sprat.inprocess import Runtime
-    from sprat.train.finetune_tier import check_free, finetune_tier
-    from sprat.train.loop import LoopSettings
-
-    name = f"{Path(request.out).name}-encoder"
-    # Before the other tiers are trained for nothing.
-    check_free(store, name, replace=request.replace)
+    from sprat.train.finetune_tier import finetune_tier
 
     @contextmanager
     def open_embed(model: str) -> Iterator[Embed]:
@@ -134,16 +129,32 @@ def _finetune(request: TrainRequest, store: Store, bar: Bar) -> TrainTier:
             yield embedder(runtime, model, bar)
 
     return functools.partial(
-        finetune_tier,
-        store=store,
-        base=request.base,
-        name=name,
-        open_embed=open_embed,
-        settings=LoopSettings(**request.loop, seed=request.seed),
-        accept_at=request.accept_at,
-        resume=request.resume,
-        replace=request.replace,
+        finetune_tier, open_embed=open_embed, **tuning_arguments(request, store)
     )
+
+
+def tuning_arguments(request: TrainRequest, store: Store) -> dict[str, Any]:
+    """What every trainer of a tier ``finetune`` is told; the encoder is named after the task.
+
+    Raises
+    ------
+    StoreError
+        There is a model of that name: before other tiers are trained for nothing.
+    """
+    from sprat.train.finetune_tier import check_free
+    from sprat.train.loop import LoopSettings
+
+    name = f"{Path(request.out).name}-encoder"
+    check_free(store, name, replace=request.replace)
+    return {
+        "store": store,
+        "base": request.base,
+        "name": name,
+        "settings": LoopSettings(**request.loop, seed=request.seed),
+        "accept_at": request.accept_at,
+        "resume": request.resume,
+        "replace": request.replace,
+    }
 
 
 def write_out(
@@ -210,13 +221,18 @@ def check_tiers(request: TrainRequest) -> None:
         )
 
 
-def _check(request: TrainRequest) -> None:
-    """Refuse what cannot be before anything is read or computed."""
-    check_tiers(request)
+def check_tuning(request: TrainRequest) -> None:
+    """Refuse options of training with torch where no tier is trained so."""
     if "finetune" not in request.tiers:
         for option, value in request.tuning():
             if value is not None:
                 raise InvalidInput(f"--{option}: expected --tiers finetune", field=option)
+
+
+def _check(request: TrainRequest) -> None:
+    """Refuse what cannot be before anything is read or computed."""
+    check_tiers(request)
+    check_tuning(request)
     if request.kind != "route":
         for option, value in (("targets", request.targets), ("default", request.default)):
             if value is not None:

@@ -1,7 +1,10 @@
-"""The trainer of extract tasks: a tagger on the token states of a frozen encoder."""
+"""The trainer of extract tasks: taggers on token states of a frozen encoder, and of a tuned one."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,66 +12,124 @@ import typer
 
 from sprat.cli.embedding import state_reader
 from sprat.cli.evaluate_spans import show_span_report
-from sprat.cli.output import print_json, progress
-from sprat.cli.train_heads import write_out
+from sprat.cli.output import Bar, print_json, print_table, progress
+from sprat.cli.train_heads import check_tiers, check_tuning, tuning_arguments, write_out
 from sprat.cli.train_request import TrainRequest
 from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
     from sprat.bundle_manifest import BundleManifest
-    from sprat.train.evaluate_spans import SpanReport
+    from sprat.inprocess import Runtime
+    from sprat.store import Store
+    from sprat.train.tagger import ExtractRecord, States, TrainTaggerTier
 
 
 def train_tagger(request: TrainRequest) -> None:
-    """Fit a tagger, write the bundle, print how good it is."""
+    """Train the tiers that are asked for, write the bundle, print how good it is."""
     from sprat.inprocess import Runtime
-    from sprat.manifest import ModelRef
     from sprat.store import Store
     from sprat.train import tagger
+    from sprat.train.prepare_spans import prepare_spans
     from sprat.train.spans import read_spans
 
     _check(request)
-    rows = read_spans(request.data)
-    held = None if request.test is None else read_spans(request.test)
+    prepared = prepare_spans(
+        read_spans(request.data),
+        test=None if request.test is None else read_spans(request.test),
+        held_out=request.held_out,
+        conflicts=request.conflicts,
+        seed=request.seed,
+    )
     store = Store()
-    reports: list[SpanReport] = []
-    with Runtime(models=[request.base], store=store) as runtime, progress("train") as bar:
-        model, _ = store.model(request.base)
+    bases = [request.base] if "head" in request.tiers else []
+    done: list[ExtractRecord] = []
+    with Runtime(models=bases, store=store) as runtime, progress("train") as bar:
+        tiers = [_head(request, store, runtime, bar)] if "head" in request.tiers else []
+        if "finetune" in request.tiers:
+            tiers.append(_finetune(request, store, bar))
 
         def build(folder: Path) -> BundleManifest:
-            manifest, report = tagger.train_tagger(
-                rows,
-                states=state_reader(runtime, request.base, bar),
-                base=ModelRef(name=model.name, digest=model.digest),
-                name=Path(request.out).name,
-                out=folder,
-                held_out=request.held_out,
-                test=held,
-                conflicts=request.conflicts,
-                accept_at=request.accept_at,
-                seed=request.seed,
-                progress=bar,
+            manifest, record = tagger.train_tagger(
+                prepared, tiers, name=Path(request.out).name, out=folder, progress=bar
             )
-            reports.append(report)
+            done.append(record)
             return manifest
 
         manifest = write_out(request, store, build)
-    (report,) = reports
+    (record,) = done
     if request.as_json:
-        figures = report.model_dump(mode="json")
-        print_json({"name": manifest.name, "version": manifest.version, **figures})
-    else:
-        typer.echo(
-            f"{manifest.name}: {len(manifest.labels)} fields, {manifest.train_rows} training rows, "
-            f"version {manifest.version}"
+        print_json(
+            {
+                "name": manifest.name,
+                "version": manifest.version,
+                **record.evaluation.model_dump(mode="json"),
+                "training": record.model_dump(mode="json"),
+            }
         )
-        show_span_report(report)
+    else:
+        _show(manifest, record)
+
+
+def _head(request: TrainRequest, store: Store, runtime: Runtime, bar: Bar) -> TrainTaggerTier:
+    """The tier of the encoder as it is."""
+    from sprat.manifest import ModelRef
+    from sprat.train.tagger import train_tagger_tier
+
+    model, _ = store.model(request.base)
+    return functools.partial(
+        train_tagger_tier,
+        name="head",
+        base=ModelRef(name=model.name, digest=model.digest),
+        states=state_reader(runtime, request.base, bar),
+        accept_at=request.accept_at,
+    )
+
+
+def _finetune(request: TrainRequest, store: Store, bar: Bar) -> TrainTaggerTier:
+    """The tier of an encoder that is tuned for this task."""
+    from sprat.inprocess import Runtime
+    from sprat.train.finetune_tagger import finetune_tagger_tier
+
+    @contextmanager
+    def open_states(model: str) -> Iterator[States]:
+        with Runtime(models=[model], store=store) as runtime:
+            yield state_reader(runtime, model, bar)
+
+    return functools.partial(
+        finetune_tagger_tier, open_states=open_states, **tuning_arguments(request, store)
+    )
+
+
+def _show(manifest: BundleManifest, record: ExtractRecord) -> None:
+    typer.echo(
+        f"{manifest.name}: {len(manifest.labels)} fields, {manifest.train_rows} training rows, "
+        f"version {manifest.version}"
+    )
+    if len(manifest.tiers) > 1:
+        print_table(
+            ["tier", "model", "micro_f1", "whole_rows", "ece"],
+            [
+                (tier.name, tier.base.name, report.micro_f1, report.whole_rows, report.ece)
+                for tier in manifest.tiers
+                for report in [record.tiers[tier.name].evaluation]
+            ],
+            title="Tiers, from the cheapest to the best",
+            right="micro_f1 whole_rows ece",
+        )
+    show_span_report(record.evaluation)
 
 
 def _check(request: TrainRequest) -> None:
     """Refuse what has no meaning for spans."""
+    check_tiers(request)
+    check_tuning(request)
+    if "static" in request.tiers:
+        raise InvalidInput(
+            "--tiers: expected some of head, finetune for an extract task: a static model has no "
+            "states of tokens",
+            field="tiers",
+        )
     for option, is_given in (
-        ("tiers", request.tiers != ("head",)),
         ("static-base", request.static_base is not None),
         ("class-weights", request.class_weights != "none"),
         ("targets", request.targets is not None),
@@ -81,7 +142,6 @@ def _check(request: TrainRequest) -> None:
         ("learning-curve", request.learning_curve),
         ("suspects", request.suspects is not None),
         ("html", request.html is not None),
-        *((option, value is not None) for option, value in request.tuning()),
     ):
         if is_given:
             raise InvalidInput(f"--{option}: an extract task has none", field=option)

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from sprat.errors import InputTooLong
 from sprat.manifest import ModelManifest
 from sprat.model.common import model_info, note, readable
 from sprat.scheduler import ComputePool, EncodeScheduler, Mailbox
-from sprat.text.parts import cut_tokens
+from sprat.text.parts import TokenParts
 from sprat.tokenizer import Tokenizer, check_text
 from sprat.values import (
     FloatArray,
@@ -34,9 +33,6 @@ change of threads would cost as much. Longer ones go to the pool."""
 
 CHARACTERS_PER_TOKEN = 4
 """Rough length of a token, for the permit that is taken before a text is tokenized."""
-
-MOST_OVERLAP = 64
-"""Most tokens that neighbouring parts of a long text share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,35 +78,6 @@ class EncodedTokens:
     tokenize_ns: int
     queue_ns: int
     infer_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A text on its way through the encoder, in one part or several that overlap."""
-
-    index: int
-    ids: IntArray
-    spans: IntArray
-    parts: list[tuple[int, int]]
-
-    @property
-    def rows(self) -> list[IntArray]:
-        """Ids of each part between the special tokens that stand at the ends of the text."""
-        first, last = self.ids[:1], self.ids[-1:]
-        body = self.ids[1:-1]
-        return [np.concatenate((first, body[start:end], last)) for start, end in self.parts]
-
-    def join(self, states: Sequence[FloatArray]) -> TokenStates:
-        """The states of all tokens; of tokens in two parts that with the most context."""
-        edges = [0, *((e + s) // 2 for (_, e), (s, _) in pairwise(self.parts)), self.parts[-1][1]]
-        kept = [
-            part[1 + low - start : 1 + high - start]
-            for part, (start, _), (low, high) in zip(
-                states, self.parts, pairwise(edges), strict=True
-            )
-        ]
-        whole = np.concatenate(kept)
-        return TokenStates(self.ids[1:-1], self.spans[1:-1], whole, len(self.parts))
 
 
 class EncoderModel:
@@ -221,7 +188,7 @@ class EncoderModel:
                     self.info.name, lambda: self._plan(texts, long_input, partial)
                 )
         tokenize_ns = time.perf_counter_ns() - started
-        rows = [row for plan in plans for row in plan.rows]
+        rows = [row for plan in plans.values() for row in plan.rows]
         states: list[FloatArray] = [np.empty((0, 0), np.float32)] * len(rows)
         queue_ns = infer_ns = 0
         if rows:
@@ -230,10 +197,10 @@ class EncoderModel:
         items: list[TokenStates | None] = [None] * len(texts)
         input_tokens = [0] * len(texts)
         at = 0
-        for plan in plans:
+        for index, plan in plans.items():
             parts = len(plan.parts)
-            items[plan.index] = plan.join(states[at : at + parts])
-            input_tokens[plan.index] = sum(map(len, rows[at : at + parts]))
+            items[index] = plan.join(states[at : at + parts])
+            input_tokens[index] = sum(map(len, rows[at : at + parts]))
             at += parts
         return EncodedTokens(
             tuple(items), input_tokens, tuple(errors), tokenize_ns, queue_ns, infer_ns
@@ -282,21 +249,19 @@ class EncoderModel:
 
     def _plan(
         self, texts: Sequence[str], long_input: LongInput, partial: bool
-    ) -> tuple[list[_Plan], list[ItemError]]:
+    ) -> tuple[dict[int, TokenParts], list[ItemError]]:
+        """How each text that can be read is read, by its index."""
         errors: list[ItemError] = []
         kept = readable(texts, errors, partial)
-        plans = []
+        plans = {}
         encoded = self._tokenizer.encode_spans([texts[i] for i in kept])
-        room = self.info.max_tokens - 2
+        limit = self.info.max_tokens
         for index, (ids, spans) in zip(kept, encoded, strict=True):
-            parts = [(0, len(ids) - 2)]
-            if len(ids) - 2 > room:
-                if long_input == "refuse":
-                    error = self._too_long(index, len(ids), "chunks (long_input)")
-                    note(errors, index, error, partial)
-                    continue
-                parts = cut_tokens(texts[index], spans[1:-1], room, min(MOST_OVERLAP, room // 4))
-            plans.append(_Plan(index, ids, spans, parts))
+            if len(ids) > limit and long_input == "refuse":
+                error = self._too_long(index, len(ids), "chunks (long_input)")
+                note(errors, index, error, partial)
+                continue
+            plans[index] = TokenParts.of(texts[index], ids, spans, limit)
         errors.sort(key=lambda e: e.index)
         return plans, errors
 

@@ -3,14 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from sprat.kernels import chunk
-from sprat.values import IntArray
+from sprat.values import FloatArray, IntArray, TokenStates
+
+MOST_OVERLAP = 64
+"""Most tokens that neighbouring parts of a long text share."""
 
 _MOST_LETTERS = 64
 """How far ahead a token is looked for: more than any token has letters."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenParts:
+    """The tokens of a text as an encoder reads them: in one part, or in several that overlap.
+
+    Of a token in two parts, the state counts that has the most context.
+
+    Attributes
+    ----------
+    ids : int32[T]
+        Special tokens included, one at each end.
+    spans : int32[T, 2]
+        Start and end of each token in characters.
+    parts : tuple of (int, int)
+        First token of each part and the one past its last, special tokens not counted.
+    """
+
+    ids: IntArray
+    spans: IntArray
+    parts: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, text: str, ids: IntArray, spans: IntArray, limit: int) -> TokenParts:
+        """Cut a text where it has more tokens than ``limit``, special tokens included."""
+        room = limit - 2
+        parts = [(0, len(ids) - 2)]
+        if len(ids) > limit:
+            parts = cut_tokens(text, spans[1:-1], room, min(MOST_OVERLAP, room // 4))
+        return cls(ids, spans, tuple(parts))
+
+    @property
+    def rows(self) -> list[IntArray]:
+        """Ids of each part between the special tokens that stand at the ends of the text."""
+        first, last = self.ids[:1], self.ids[-1:]
+        body = self.ids[1:-1]
+        return [np.concatenate((first, body[start:end], last)) for start, end in self.parts]
+
+    @property
+    def kept(self) -> list[tuple[int, int]]:
+        """Of each part, the first token whose state counts and the one past the last."""
+        edges = [0, *((e + s) // 2 for (_, e), (s, _) in pairwise(self.parts)), self.parts[-1][1]]
+        return list(pairwise(edges))
+
+    def join(self, states: Sequence[FloatArray]) -> TokenStates:
+        """The states of all tokens, from those of the rows: float32[T_i, H] each."""
+        whole = np.concatenate(
+            [
+                part[1 + low - start : 1 + high - start]
+                for part, (start, _), (low, high) in zip(states, self.parts, self.kept, strict=True)
+            ]
+        )
+        return TokenStates(self.ids[1:-1], self.spans[1:-1], whole, len(self.parts))
 
 
 def cut(text: str, tokens: Sequence[str], room: int, overlap: int) -> list[tuple[int, int]]:

@@ -131,7 +131,7 @@ def tune_for_labels(
     def run(trained: Sequence[int], name: str) -> tuple[EncoderBody, _Labels, LoopState]:
         body = open_body()
         task = _Labels(body, rows, targets_n, trained, validation.tolist(), progress)
-        key = _digest(rows, [targets_n, np.array(trained)], settings, base)
+        key = training_digest(rows, [targets_n, np.array(trained)], settings, base)
         state = train(
             task,
             settings,
@@ -228,13 +228,13 @@ class _Labels:
         return vectors
 
 
-def _digest(
+def training_digest(
     rows: Sequence[IntArray],
     others: Sequence[IntArray],
     settings: LoopSettings,
     base: str,
 ) -> str:
-    """Sha256, in hex, over all that training depends on."""
+    """Sha256, in hex, over all that training depends on; ``base`` is the digest of the model."""
     digest = hashlib.sha256(f"{base} {asdict(settings)} {len(rows)}".encode())
     for each in (*rows, *others):
         digest.update(f"{each.shape} {each.dtype}".encode())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from sprat.train.finetune import Tuned, tune_for_labels, validation_rows
 from sprat.train.head import Embed, TrainedTier, embed_texts, judge_tier
 from sprat.train.loop import LoopSettings
 from sprat.train.prepare import Prepared
-from sprat.train.record import TuningRecord
+from sprat.train.record import TuningRecord, tuning_facts
 from sprat.values import FloatArray, IntArray
 
 OpenEmbed = Callable[[str], AbstractContextManager[Embed]]
@@ -181,10 +180,7 @@ def _judge(
         head=Head(tuned.weight, bias, fit.calibration.temperature),
         calibration=fit,
         training=TuningRecord(
-            settings={key: value for key, value in asdict(settings).items() if value is not None},
-            validation_rows=len(validation),
-            losses=tuple(tuned.state.losses),
-            best_pass=tuned.state.best,
+            **tuning_facts(settings, tuned.state, validation_rows=len(validation)),
             calibration=fit,
         ),
         accept_at=accept_at,

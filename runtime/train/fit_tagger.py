@@ -70,7 +70,7 @@ class TaggerCandidate:
     penalty : float
         One of `PENALTIES`.
     nll : float
-        Mean negative log-likelihood of a row's tags, in nats, out of fold.
+        Mean negative log-likelihood of a judged row's tags, in nats.
     """
 
     penalty: float
@@ -84,7 +84,8 @@ class FittedTagger:
     Attributes
     ----------
     tagger : Tagger
-        Fitted on all rows, calibrated on the spans that were found out of fold.
+        Fitted on all rows or those of fold -1; calibrated on spans of rows that it, or taggers of
+        other folds, had not seen.
     chosen : TaggerCandidate
     candidates : tuple of TaggerCandidate
         All that were tried, weakest penalty first.
@@ -117,6 +118,11 @@ def fit_tagger(
     taggers find, right ones and wrong ones, give the calibration: see `fit_platt`. In the end the
     tagger itself is fitted on all rows.
 
+    Rows of fold -1 are in no fold: every tagger is fitted on them, and none is judged by them. They
+    are for an encoder that was tuned on these rows, and whose states say more of them than of new
+    ones. Where there are any, the tagger is fitted on them alone in the end: what was judged and
+    calibrated is what is kept.
+
     One thread computes, and nothing is random: the same input gives the same tagger.
 
     Parameters
@@ -124,7 +130,8 @@ def fit_tagger(
     rows : TaggedRows
         Some of them with tokens.
     folds_n : int32[N]
-        Fold of each row, from 0; two or more.
+        Fold of each row, from 0; two or more, or one beside rows of fold -1. Some row of each
+        has tokens.
     fields : sequence of str
         What to find.
     many : collection of str
@@ -149,6 +156,9 @@ def fit_tagger(
     with threadpool_limits(1):
         design = _Design(rows, fields, many)
         fold_of = folds_n[design.kept]
+        folds = int(fold_of.max()) + 1
+        judged_on = f"{folds} folds" if folds > 1 else f"{np.sum(fold_of == 0)} rows"
+        fitted_on = fold_of < 0 if (fold_of < 0).any() else fold_of >= 0
         tried: dict[int, TaggerCandidate] = {}
         found: dict[int, list[tuple[int, list[Span]]]] = {}
 
@@ -156,7 +166,7 @@ def fit_tagger(
             if not 0 <= index < len(PENALTIES):
                 return math.inf
             if index not in tried:
-                progress.phase(f"try penalty {PENALTIES[index]:g} on {fold_of.max() + 1} folds")
+                progress.phase(f"try penalty {PENALTIES[index]:g} on {judged_on}")
                 nll, found[index] = _judge(design, fold_of, PENALTIES[index])
                 tried[index] = TaggerCandidate(PENALTIES[index], nll)
             return tried[index].nll
@@ -166,8 +176,8 @@ def fit_tagger(
             while loss(best + step) < loss(best):
                 best += step
         chosen = tried[best]
-        progress.phase(f"fit the tagger on {len(rows.texts)} rows")
-        tagger = design.tagger(design.fit(np.ones(len(fold_of), np.bool_), chosen.penalty))
+        progress.phase(f"fit the tagger on {fitted_on.sum()} rows")
+        tagger = design.tagger(design.fit(fitted_on, chosen.penalty))
     judged = [
         (span.score, GoldSpan(span.start, span.end, span.field) in rows.spans[row])
         for row, spans in found[best]
@@ -246,7 +256,7 @@ def _judge(
             [rows.requested[i] for i in indices],
         )
         found += zip(indices, spans, strict=True)
-    return total / len(fold_of), found
+    return total / int((fold_of >= 0).sum()), found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,7 +308,7 @@ class _Design:
             (np.ones(len(at)), (at, columns)), shape=(len(self._states), features.count)
         )
         aligned = [
-            align(text, spans, each, fields)
+            align(text, spans, each.spans, fields)
             for text, spans, each in zip(rows.texts, rows.spans, rows.tokens, strict=True)
         ]
         self._tags = np.concatenate([tags for tags, _ in aligned])
@@ -398,7 +408,7 @@ class _Part:
 
 
 def align(
-    text: str, spans: Sequence[GoldSpan], tokens: TokenStates, fields: Sequence[str]
+    text: str, spans: Sequence[GoldSpan], tokens_t2: IntArray, fields: Sequence[str]
 ) -> tuple[IntArray, int]:
     """The tag of each token, and how many spans no tags can say.
 
@@ -416,9 +426,9 @@ def align(
         As indices into `sprat.tagger.tags_of`.
     missed : int
     """
-    tags = np.zeros(len(tokens.ids), np.int32)
+    tags = np.zeros(len(tokens_t2), np.int32)
     missed = 0
-    starts, ends = tokens.spans[:, 0], tokens.spans[:, 1]
+    starts, ends = tokens_t2[:, 0], tokens_t2[:, 1]
     for span in spans:
         inside = np.flatnonzero((starts < span.end) & (ends > span.start))
         if not len(inside) or tags[inside].any():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from sprat.bundle_manifest import ReportSummary
@@ -9,6 +12,7 @@ from sprat.train.calibrate import CalibrationFit
 from sprat.train.checks import DataReport
 from sprat.train.curve import LearningCurve
 from sprat.train.fit import Candidate
+from sprat.train.loop import LoopSettings, LoopState
 from sprat.train.provenance import Provenance
 from sprat.train.report import Report
 from sprat.train.suspects import ConfusingPair, Suspect
@@ -45,8 +49,8 @@ class HeadTraining(_Part):
     calibration: CalibrationFit
 
 
-class TuningRecord(_Part):
-    """How an encoder was fine-tuned, and a head with it.
+class Tuning(_Part):
+    """How an encoder was fine-tuned.
 
     Attributes
     ----------
@@ -59,15 +63,36 @@ class TuningRecord(_Part):
         Mean loss of these before training and after each pass, in nats.
     best_pass : int
         Where it was least, which is what was kept.
-    calibration : CalibrationFit
-        What spoke for the calibration.
     """
 
     settings: dict[str, float]
     validation_rows: int
     losses: tuple[float, ...]
     best_pass: int
+
+
+class TuningRecord(Tuning):
+    """How an encoder was fine-tuned, and a head with it.
+
+    Attributes
+    ----------
+    calibration : CalibrationFit
+        What spoke for the calibration.
+    """
+
     calibration: CalibrationFit
+
+
+def tuning_facts(
+    settings: LoopSettings, state: LoopState, *, validation_rows: int
+) -> dict[str, Any]:
+    """The members of a `Tuning`."""
+    return {
+        "settings": {key: value for key, value in asdict(settings).items() if value is not None},
+        "validation_rows": validation_rows,
+        "losses": tuple(state.losses),
+        "best_pass": state.best,
+    }
 
 
 class TierRecord(_Part):

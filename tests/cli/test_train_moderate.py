@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 from servers import sprat
+from train_requests import train_request
 
 from sprat.cli.train_moderate import policy_asked, train_moderate
 from sprat.cli.train_request import TrainRequest
@@ -16,37 +16,7 @@ from sprat.store import Store
 
 
 def request(**changes: Any) -> TrainRequest:
-    plain = TrainRequest(
-        data=Path("rows.jsonl"),
-        out="spam",
-        kind="moderate",
-        base="minilm-l6",
-        tiers=("head",),
-        static_base=None,
-        test=None,
-        held_out=0.2,
-        conflicts="refuse",
-        class_weights="none",
-        accept_at=0.0,
-        targets=None,
-        default=None,
-        learning_curve=False,
-        suspects=None,
-        html=None,
-        cache=True,
-        epochs=None,
-        learning_rate=None,
-        resume=False,
-        seed=0,
-        replace=False,
-        clean_label=None,
-        policy=None,
-        min_precision=(),
-        min_recall=(),
-        block_precision=(),
-        as_json=False,
-    )
-    return dataclasses.replace(plain, **changes)
+    return train_request("moderate", **changes)
 
 
 def test_train_moderate_options_make_a_policy() -> None:

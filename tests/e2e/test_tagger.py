@@ -9,45 +9,23 @@ from typing import Any
 
 import pytest
 from servers import ENCODER, Server, sprat, start_server
-from tagged import make_bookings
+from tagged import make_bookings, write_rows
 
 from sprat import AsyncClient, Client, ExtractSpec, Runtime
 from sprat.errors import InputTooLong, InvalidInput, TaskNotSupported
 from sprat.manifest import sha256_file
 from sprat.store import Store
-from sprat.train.spans import SpanDataset
 
 BOOKINGS = "bookings"
 TEXT = "my name is Elsa, see you at 7 pm"
-
-
-def write(path: Path, data: SpanDataset) -> Path:
-    with path.open("w", encoding="utf-8") as stream:
-        for text, spans, requested in zip(data.texts, data.spans, data.requested, strict=True):
-            row: dict[str, Any] = {
-                "text": text,
-                "spans": [
-                    {
-                        "field": s.field,
-                        "start": s.start,
-                        "end": s.end,
-                        "text": text[s.start : s.end],
-                    }
-                    for s in spans
-                ],
-            }
-            if requested:
-                row["requested"] = requested
-            stream.write(json.dumps(row) + "\n")
-    return path
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("rows")
     return (
-        write(folder / "train.jsonl", make_bookings(80)),
-        write(folder / "test.jsonl", make_bookings(40, seed=1)),
+        write_rows(folder / "train.jsonl", make_bookings(80)),
+        write_rows(folder / "test.jsonl", make_bookings(40, seed=1)),
     )
 
 

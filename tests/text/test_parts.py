@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sprat.text.parts import cut, cut_tokens
+from sprat.text.parts import TokenParts, cut, cut_tokens
 
 
 def words(text: str) -> list[str]:
@@ -89,3 +89,19 @@ def test_parts_cut_tokens_are_those_of_the_same_parts() -> None:
         assert end - 5 <= start <= end
     # A view of every other row, as of spans without special tokens.
     assert cut_tokens(SENTENCES, np.repeat(spans, 2, axis=0)[::2], 20, 5) == found
+
+
+@pytest.mark.parametrize(("limit", "parts"), [(22, 20), (1000, 1)])
+def test_parts_of_tokens_join_to_every_token_once(limit: int, parts: int) -> None:
+    places = [(0, 0), *(match.span() for match in re.finditer(r"\w+|\.", SENTENCES)), (0, 0)]
+    ids = np.arange(len(places), dtype=np.int32)
+    read = TokenParts.of(SENTENCES, ids, np.array(places, np.int32), limit)
+    assert len(read.parts) == parts
+    for row, (start, end), (low, high) in zip(read.rows, read.parts, read.kept, strict=True):
+        assert (row[0], row[-1]) == (ids[0], ids[-1])
+        assert len(row) <= limit
+        assert start <= low < high <= end
+    joined = read.join([row[:, None].astype(np.float32) for row in read.rows])
+    assert joined.chunks == parts
+    np.testing.assert_array_equal(joined.ids, ids[1:-1])
+    np.testing.assert_array_equal(joined.states[:, 0], ids[1:-1])

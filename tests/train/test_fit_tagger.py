@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,14 +148,6 @@ def test_fit_tagger_takes_rows_without_tokens_and_without_spans() -> None:
     assert fitted.tagger.tag(["\u00ad"], [empty], [()]) == [[]]
 
 
-def tokens(*spans: tuple[int, int]) -> TokenStates:
-    return TokenStates(
-        np.zeros(len(spans), np.int32),
-        np.array(spans, np.int32),
-        np.zeros((len(spans), 1), np.float32),
-    )
-
-
 @pytest.mark.parametrize(
     ("text", "spans", "pieces", "tags", "missed"),
     [
@@ -183,7 +176,8 @@ def test_fit_tagger_aligns_spans_with_tokens(
     missed: int,
 ) -> None:
     expected = tags.split() if isinstance(tags, str) else tags
-    made, lost = align(text, [GoldSpan(*each) for each in spans], tokens(*pieces), FIELDS)
+    places = np.array(pieces, np.int32)
+    made, lost = align(text, [GoldSpan(*each) for each in spans], places, FIELDS)
     assert [tags_of(FIELDS)[tag] for tag in made] == expected
     assert lost == missed
 
@@ -212,6 +206,29 @@ def test_fit_tagger_keeps_to_its_threads_and_tells_what_it_does() -> None:
     assert len(watch.phases) == len(fitted.candidates) + 1
     assert watch.phases[0].endswith("on 2 folds")
     assert watch.phases[-1] == "fit the tagger on 20 rows"
+
+
+def test_fit_tagger_judges_itself_on_rows_without_a_fold_by_others_alone() -> None:
+    good, bad = make_bookings(80), make_bookings(20, seed=2)
+    # Rows with a fold say that there is nothing to find: that decides, but teaches nothing.
+    silent = replace(bad, spans=((),) * 20)
+    texts = (*good.texts, *silent.texts)
+    rows = TaggedRows(
+        texts,
+        tuple(read_words(texts)),
+        (*good.spans, *silent.spans),
+        (*good.requested, *silent.requested),
+    )
+    watch = Watch()
+    folds = np.repeat(np.array([-1, 0], np.int32), (80, 20))
+    fitted = fit_tagger(rows, folds, fields=FIELDS, many=(), progress=watch)
+    assert watch.phases[0].endswith("on 20 rows")
+    assert watch.phases[-1] == "fit the tagger on 80 rows"
+    test = make_bookings(30, seed=1)
+    found = fitted.tagger.tag(test.texts, read_words(test.texts), test.requested)
+    spans = [span for each in found for span in each]
+    assert len(spans) > 20
+    assert all(fitted.tagger.confidence(span.score) < 0.2 for span in spans)
 
 
 @pytest.mark.parametrize("module", ["scipy.optimize", "scipy.sparse", "threadpoolctl"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from dataclasses import replace
@@ -17,17 +18,31 @@ from sprat.bundle_manifest import BundleManifest
 from sprat.errors import CorruptFile, DataError, InvalidInput, StaleBundle
 from sprat.manifest import ModelRef
 from sprat.train.evaluate_spans import SpanReport
+from sprat.train.prepare_spans import prepare_spans
 from sprat.train.spans import GoldSpan, SpanDataset
-from sprat.train.tagger import evaluate_tagger, train_tagger
+from sprat.train.tagger import (
+    ExtractRecord,
+    evaluate_tagger,
+    train_tagger,
+    train_tagger_tier,
+)
 
 BASE = ModelRef(name="words", digest="a" * 64)
 DATA = make_bookings(80)
 TEST = make_bookings(40, seed=1, path="test.jsonl")
 
 
-def train(data: SpanDataset, out: Path, **options: Any) -> tuple[BundleManifest, SpanReport]:
-    given = {"states": read_words, "base": BASE, "name": "bookings", "out": out, **options}
-    return train_tagger(data, **given)
+def train(
+    data: SpanDataset, out: Path, *, name: str = "bookings", **options: Any
+) -> tuple[BundleManifest, SpanReport]:
+    prepared = prepare_spans(data, **options)
+    tier = functools.partial(train_tagger_tier, name="head", base=BASE, states=read_words)
+    manifest, record = train_tagger(prepared, [tier], name=name, out=out)
+    return manifest, record.evaluation
+
+
+def read_record(folder: Path) -> ExtractRecord:
+    return ExtractRecord.model_validate_json((folder / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +66,11 @@ def test_train_tagger_writes_a_bundle_that_answers(
     assert (bundle.manifest, bundle.heads) == (manifest, ())
     again = evaluate_tagger(bundle, TEST, states=read_words)
     assert again == report
-    saved = json.loads((folder / "report.json").read_text())
-    assert saved["evaluation"]["micro_f1"] == report.micro_f1
-    training = saved["training"]
-    assert (training["rows"], training["folds"], training["unreachable_spans"]) == (80, 5, 0)
+    saved = read_record(folder)
+    assert saved.evaluation == report
+    assert saved.spans == sum(map(len, DATA.spans))
+    training = saved.tiers["head"].training
+    assert (training.folds, training.unreachable_spans, training.tuning) == (5, 0, None)
     # No text of the rows.
     assert "table for" not in (folder / "report.json").read_text()
 
@@ -73,21 +89,21 @@ def test_train_tagger_reports_rows_that_repeat_a_training_text(
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
-    folder = trained[0]
-    saved = json.loads((folder / "report.json").read_text())
-    repeated = saved["training"]["repeated_test_rows"]
-    assert 0 < repeated < 40
-    assert saved["new_texts"]["n"] == 40 - repeated
+    saved = read_record(trained[0])
+    new_texts = saved.tiers["head"].new_texts
+    assert 0 < saved.repeated_test_rows < 40
+    assert new_texts is not None
+    assert new_texts.n == 40 - saved.repeated_test_rows
     with caplog.at_level(logging.WARNING):
         train(DATA, tmp_path, test=DATA)
     assert "80 of 80 test rows repeat a training text" in caplog.text
-    assert json.loads((tmp_path / "report.json").read_text())["new_texts"] is None
+    assert read_record(tmp_path).tiers["head"].new_texts is None
 
 
 def test_train_tagger_holds_rows_out_by_text(tmp_path: Path) -> None:
     manifest, report = train(DATA, tmp_path, held_out=0.25)
     assert manifest.train_rows + report.n == 80
-    assert json.loads((tmp_path / "report.json").read_text())["new_texts"] is None
+    assert read_record(tmp_path).tiers["head"].new_texts is None
 
 
 def test_train_tagger_learns_which_fields_come_several_times(tmp_path: Path) -> None:
