@@ -26,13 +26,9 @@ from sprat.pull import pull
 from sprat.store import Store
 from sprat.train.categories import CategoryData, read_categories
 from sprat.train.evaluate_categories import ModerationReport, evaluate_categories
-from sprat.train.moderate import (
-    PreparedCategories,
-    TierModeration,
-    prepare_categories,
-    train_moderator,
-    train_moderator_tier,
-)
+from sprat.train.moderate import train_moderator, train_moderator_tier
+from sprat.train.moderation_record import TierModeration
+from sprat.train.prepare_categories import PreparedCategories, prepare_categories
 from sprat.values import FloatArray
 
 CLEAN = "ham"
@@ -116,12 +112,12 @@ def _train_and_ask(
                     base=ModelRef(name=manifest.name, digest=manifest.digest),
                     embed=functools.partial(_embed, runtime, model),
                 )
-                written, record = train_moderator(prepared, [tier], name="spam", out=work)
-                done.extend(record.tiers.values())
-                return written
+                written = train_moderator(prepared, [tier], name="spam", out=work)
+                done.extend(written.record.tiers.values())
+                return written.manifest
 
-            written = write_bundle(out, build)
-        (settings,) = (tier.moderation for tier in written.tiers)
+            bundle = write_bundle(out, build)
+        (settings,) = (tier.moderation for tier in bundle.tiers)
         assert settings is not None
         probabilities = []
         with Runtime(tasks=[str(out)], store=store) as runtime:
@@ -132,8 +128,8 @@ def _train_and_ask(
                     probabilities.append([each.probability for each in item.categories])
     report = evaluate_categories(
         np.array(probabilities),
-        prepared.test.truth(written.labels),
-        names=written.labels,
+        prepared.test.truth(bundle.labels),
+        names=bundle.labels,
         flag_at=[each.flag_at for each in settings.thresholds],
     )
     return report, done[0]

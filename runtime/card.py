@@ -1,4 +1,4 @@
-"""Model cards: what a bundle or a model is, where it came from, and how good it is.
+"""Model cards: what a bundle, a model or an adapter is, where it came from, and how good it is.
 
 Everything stands in manifests and in the bundle's report; a card only gathers it.
 """
@@ -6,17 +6,18 @@ Everything stands in manifests and in the bundle's report; a card only gathers i
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sprat.bundle_manifest import REPORT, BundleManifest
 from sprat.errors import CorruptFile, NotFound
-from sprat.manifest import ModelManifest, ModelRef
+from sprat.manifest import AdapterManifest, FileEntry, ModelManifest, ModelRef
 from sprat.store import Store
 
 
 def card(store: Store, name: str) -> dict[str, Any]:
-    """The card of a bundle or a model, as plain JSON; every file is verified.
+    """The card of a bundle, a model or an adapter, as plain JSON; every file is verified.
 
     Parameters
     ----------
@@ -30,18 +31,21 @@ def card(store: Store, name: str) -> dict[str, Any]:
     CorruptFile
         A manifest or file is not what it should be.
     """
-    if "/" not in name:
-        try:
-            return model_card(store.model(name, check=True)[0])
-        except NotFound as error:
-            models = error.known
+    if "/" in name:
+        return bundle_card(store, *store.bundle(name, check=True))
+    known: list[str] = []
     try:
-        manifest, folder = store.bundle(name, check=True)
+        return model_card(store.model(name, check=True)[0])
     except NotFound as error:
-        if "/" in name:
-            raise
-        raise NotFound("bundle or model", name, (*models, *error.known)) from None
-    return bundle_card(store, manifest, folder)
+        known += error.known
+    try:
+        return bundle_card(store, *store.bundle(name, check=True))
+    except NotFound as error:
+        known += error.known
+    try:
+        return adapter_card(store, *store.adapter(name, check=True))
+    except NotFound as error:
+        raise NotFound("bundle, model or adapter", name, (*known, *error.known)) from None
 
 
 def model_card(manifest: ModelManifest) -> dict[str, Any]:
@@ -68,7 +72,27 @@ def bundle_card(store: Store, manifest: BundleManifest, folder: Path) -> dict[st
         "version": manifest.version,
         "models": models,
         "licences": [_licence(name, found["card"]) for name, found in models.items()],
-        "report": _report(manifest, folder),
+        "report": _report(manifest.files, folder),
+    }
+
+
+def adapter_card(store: Store, manifest: AdapterManifest, folder: Path) -> dict[str, Any]:
+    """The card of an adapter: manifest, the model it was made for, and how it was trained.
+
+    ``models`` is as in `bundle_card`; ``report`` is None for an adapter that was not trained here.
+    """
+    base = _model(store, manifest.base)
+    return {
+        "type": "adapter",
+        **manifest.model_dump(mode="json"),
+        "version": manifest.version,
+        "size_bytes": manifest.size_bytes,
+        "models": {manifest.base.name: base},
+        "licences": [
+            f"{manifest.name}: {manifest.licence} ({manifest.source})",
+            _licence(manifest.base.name, base["card"]),
+        ],
+        "report": _report(manifest.files, folder),
     }
 
 
@@ -87,8 +111,8 @@ def _licence(name: str, found: dict[str, Any] | None) -> str:
     return f"{name}: {found['licence']} ({found['source']})"
 
 
-def _report(manifest: BundleManifest, folder: Path) -> dict[str, Any] | None:
-    if REPORT not in {entry.path for entry in manifest.files}:
+def _report(files: Iterable[FileEntry], folder: Path) -> dict[str, Any] | None:
+    if REPORT not in {entry.path for entry in files}:
         return None
     try:
         document = json.loads((folder / REPORT).read_bytes())

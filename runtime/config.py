@@ -17,7 +17,15 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from sprat.errors import ConfigError
-from sprat.task_config import FOLDER, KINDS, MODEL_TASKS, AnyTaskConfig, Section, TaskConfig
+from sprat.task_config import (
+    FOLDER,
+    KINDS,
+    MODEL_TASKS,
+    AnyTaskConfig,
+    Section,
+    TaskConfig,
+    ThresholdsConfig,
+)
 from sprat.values import Sampling
 
 if sys.version_info >= (3, 11):
@@ -270,6 +278,7 @@ def reference() -> list[tuple[str, str, str]]:
         ("limits", LimitsConfig),
         ("models.NAME", ModelConfig),
         ("tasks.NAME", TaskConfig),
+        ("tasks.NAME.thresholds.CATEGORY", ThresholdsConfig),
     ):
         rows += [
             (f"{prefix}.{info.alias or name}", *_described(info))
@@ -308,7 +317,7 @@ def _as_toml(value: Any) -> str:
 
 
 def _bound(constraint: Any) -> str:
-    for name, text in (("ge", "at least"), ("le", "at most")):
+    for name, text in (("ge", "at least"), ("gt", "above"), ("le", "at most")):
         if hasattr(constraint, name):
             return f"{text} {getattr(constraint, name)}"
     return ""

@@ -79,7 +79,7 @@ class Registry:
                 manifest, folder = store.bundle(task.bundle)
                 names = [tier.base.name for tier in manifest.tiers]
                 bundle = Bundle.load(folder, bases={name: store.model(name)[0] for name in names})
-                return _bundle_task(name, bundle, load_model(names[-1]), task.accept_at, pool)
+                return _bundle_task(name, task, bundle, load_model(names[-1]), pool)
             model = load_model(task.model)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(
@@ -134,10 +134,16 @@ class Registry:
 
 
 def _bundle_task(
-    name: str, bundle: Bundle, model: Model, accept_at: float | None, pool: ComputePool
+    name: str, task: TaskConfig, bundle: Bundle, model: Model, pool: ComputePool
 ) -> Task:
     """The task of a bundle, on the model of its last tier."""
     manifest = bundle.manifest
+    accept_at = task.accept_at
+    if task.thresholds and manifest.kind != "moderate":
+        raise ConfigError(
+            f"tasks.{name}.thresholds",
+            f"expected none: a bundle of kind {manifest.kind} has accept_at",
+        )
     if manifest.kind == "extract":
         states = models.require_states(model, manifest.kind)
         return TagTask(name, bundle, states, pool, accept_at=accept_at)
@@ -148,7 +154,7 @@ def _bundle_task(
                 f"tasks.{name}.accept_at",
                 "expected none: a moderate bundle has thresholds for each category",
             )
-        return ModerateTask(name, bundle, encoder, pool)
+        return ModerateTask(name, bundle, encoder, pool, thresholds=task.thresholds)
     classifier = ClassifyTask(name, bundle, encoder, accept_at=accept_at)
     return classifier if manifest.route is None else RouteTask(classifier, manifest.route)
 

@@ -36,6 +36,9 @@ from sprat.values import (
     TransformSpec,
 )
 
+NEVER = "never"
+"""Where a threshold stands: none."""
+
 FOLDER = "folder"
 """Key of the validation context: the folder that paths of files are relative to."""
 
@@ -90,6 +93,37 @@ def _grammar(value: Any, info: ValidationInfo) -> Any:
     return Grammar(kind, source)
 
 
+def _never(value: Any) -> Any:
+    """The word for no threshold as what stands for none."""
+    return None if value == NEVER else value
+
+
+class ThresholdsConfig(Section):
+    """When a moderate task acts, for one category; what is not given is as in the bundle."""
+
+    flag_at: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="flag from this probability on; absent: as in the bundle"),
+    ] = None
+    block_at: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1,
+            description=f'block from this probability on, or `"{NEVER}"`; absent: as in the bundle',
+        ),
+        BeforeValidator(_never),
+    ] = None
+
+    def over(self, flag_at: float, block_at: float | None) -> tuple[float, float | None]:
+        """What counts where a bundle says ``flag_at`` and ``block_at``; None blocks nothing."""
+        is_given = "block_at" in self.model_fields_set
+        return (
+            flag_at if self.flag_at is None else self.flag_at,
+            self.block_at if is_given else block_at,
+        )
+
+
 class TaskConfig(Section):
     """A task that a bundle answers."""
 
@@ -98,6 +132,13 @@ class TaskConfig(Section):
         float | None,
         Field(ge=0, le=1, description="abstain below this confidence; absent: as in the bundle"),
     ] = None
+    thresholds: Annotated[
+        Mapping[str, ThresholdsConfig],
+        Field(
+            description="of a moderate bundle: by category a table with `flag_at` and `block_at`; "
+            "absent: as in the bundle"
+        ),
+    ] = {}
 
 
 class _ModelTask(Section):

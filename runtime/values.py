@@ -780,6 +780,23 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class CategoryThresholds:
+    """From which probabilities on a moderate task acts, for one category.
+
+    Attributes
+    ----------
+    flag_at : float
+        Least probability of a text that is flagged, above 0.
+    block_at : float or None
+        Least probability of one that is blocked, not below ``flag_at``; None blocks nothing.
+    """
+
+    category: str
+    flag_at: float
+    block_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class TaskInfo:
     """A task as callers see it.
 
@@ -792,8 +809,11 @@ class TaskInfo:
     accept_at : float
         Least confidence of an answer; 0 never abstains.
     version : str
-        First 12 hex digits of the digest over the task's bundle, or over what it asks and the
-        versions of model and adapter.
+        First 12 hex digits of the digest over the task's bundle and the thresholds that the
+        configuration puts in the place of its own; or over what it asks and the versions of model
+        and adapter.
+    thresholds : tuple of CategoryThresholds
+        What counts for each label of a moderate task; empty of other kinds.
     """
 
     name: str
@@ -803,3 +823,4 @@ class TaskInfo:
     calibrated: bool
     accept_at: float
     version: str
+    thresholds: tuple[CategoryThresholds, ...] = ()

@@ -20,7 +20,9 @@ from sprat.card import card
 from sprat.errors import CorruptFile, NotFound
 from sprat.head import Head
 from sprat.manifest import (
+    ADAPTER_MANIFEST,
     MODEL_MANIFEST,
+    AdapterManifest,
     ModelManifest,
     ModelRef,
     list_files,
@@ -121,7 +123,7 @@ def test_card_of_a_model(store: Store) -> None:
 
 
 def test_card_of_nothing_names_what_is_there(store: Store) -> None:
-    with pytest.raises(NotFound, match="no bundle or model named 'nix'; known: encoder, tickets"):
+    with pytest.raises(NotFound, match="no bundle, model or adapter named 'nix'; known: encoder, "):
         card(store, "nix")
     with pytest.raises(NotFound, match=r"no bundle named '\./nix'"):
         card(store, "./nix")
@@ -146,3 +148,45 @@ def test_card_checks_every_file(store: Store, path: str, content: bytes) -> None
     (store.root / path).write_bytes(content)
     with pytest.raises(CorruptFile):
         card(store, Path(path).parent.name)
+
+
+def test_card_of_an_adapter_says_how_it_was_trained(store: Store) -> None:
+    base = ModelRef(name="encoder", digest=store.model("encoder")[0].digest)
+    report = {"kind": "classify", "provenance": {"seed": 4}}
+
+    def build(folder: Path, *, trained: bool) -> None:
+        (folder / "adapter.gguf").write_bytes(b"lora")
+        if trained:
+            (folder / "report.json").write_text(json.dumps(report))
+        write(
+            folder / ADAPTER_MANIFEST,
+            AdapterManifest(
+                name="polite",
+                kind="lora",
+                base=base,
+                weights="adapter.gguf",
+                rank=2,
+                alpha=4.0,
+                licence="MIT",
+                source="trained on rows.jsonl",
+                files=list_files(folder),
+            ),
+        )
+
+    store.add_adapter("polite", lambda folder: build(folder, trained=True))
+    found = card(store, "polite")
+    assert (found["type"], found["rank"], found["report"]) == ("adapter", 2, report)
+    assert found["version"] == store.adapter("polite")[0].version
+    assert found["licences"] == [
+        "polite: MIT (trained on rows.jsonl)",
+        "encoder: Apache-2.0 (a test)",
+    ]
+    add_model(store, b"other weights")
+    assert card(store, "polite")["models"]["encoder"] == {"digest": base.digest, "card": None}
+    store.add_adapter("polite", lambda folder: build(folder, trained=False), replace=True)
+    assert card(store, "polite")["report"] is None
+    (store.root / "adapters" / "polite" / "adapter.gguf").write_bytes(b"what")
+    with pytest.raises(CorruptFile, match=r"adapter\.gguf"):
+        card(store, "polite")
+    with pytest.raises(NotFound, match="known: encoder, polite, tickets"):
+        card(store, "nix")

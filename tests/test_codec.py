@@ -19,6 +19,7 @@ from sprat import codec, values
 from sprat.errors import InvalidInput
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.values import (
+    CategoryThresholds,
     Chunk,
     Classification,
     ClassifyResult,
@@ -195,6 +196,15 @@ def test_codec_knows_every_finish_reason() -> None:
             calibrated=st.booleans(),
             accept_at=floats,
             version=texts,
+            thresholds=st.lists(
+                st.builds(
+                    CategoryThresholds,
+                    category=texts,
+                    flag_at=st.floats(0, 1),
+                    block_at=st.none() | st.floats(0, 1),
+                ),
+                max_size=2,
+            ).map(tuple),
         ),
         max_size=3,
     ).map(tuple)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sprat import config
 from sprat.config import Config
 from sprat.errors import ConfigError
-from sprat.task_config import MODEL_TASKS, TaskConfig
+from sprat.task_config import MODEL_TASKS, TaskConfig, ThresholdsConfig
 from sprat.values import (
     Destination,
     ExtractSpec,
@@ -125,6 +125,31 @@ def test_config_models_and_tasks_from_toml(tmp_path: Path) -> None:
         ("[tasks.t]\nbundle = 'b'\naccept_at = 1.5", "tasks.t.accept_at", "1"),
         ("[tasks.t]\nbundle = 'b'\naccept_at = nan", "tasks.t.accept_at", "finite"),
         ("[tasks.t]", "tasks.t.bundle", "Field required"),
+        (
+            "[tasks.t]\nbundle = 'b'\nthresholds.spam.flag_at = 0",
+            "tasks.t.thresholds.spam.flag_at",
+            "greater than 0",
+        ),
+        (
+            "[tasks.t]\nbundle = 'b'\nthresholds.spam.block_at = 1.5",
+            "tasks.t.thresholds.spam.block_at",
+            "less than or equal to 1",
+        ),
+        (
+            "[tasks.t]\nbundle = 'b'\nthresholds.spam.block_at = 'always'",
+            "tasks.t.thresholds.spam.block_at",
+            "valid number",
+        ),
+        (
+            "[tasks.t]\nbundle = 'b'\nthresholds.spam = 0.5",
+            "tasks.t.thresholds.spam",
+            "dictionary",
+        ),
+        (
+            "[tasks.t]\nbundle = 'b'\nthresholds.spam.accept_at = 0.5",
+            "tasks.t.thresholds.spam.accept_at",
+            "Extra inputs",
+        ),
     ],
 )
 def test_config_error_names_the_path(tmp_path: Path, text: str, where: str, what: str) -> None:
@@ -148,6 +173,7 @@ TRANSFORM = "[tasks.t]\nkind = 'transform'\nmodel = 'm'\nprompt = '{text}'\n"
         ("[tasks.t]\nkind = 'classify'\nlabels = ['a', 'b']", "model", "Field required"),
         (CLASSIFY, "labels", "Field required"),
         (CLASSIFY + "bundle = 'b'\nlabels = ['a', 'b']", "bundle", "Extra inputs"),
+        (CLASSIFY + "labels = ['a', 'b']\nthresholds.a = {}", "thresholds", "Extra inputs"),
         (CLASSIFY + "labels = 'a'", "labels", "tuple"),
         (CLASSIFY + "labels = ['a', 3]", "labels[1]", "dictionary"),
         (CLASSIFY + "labels = ['a', {description = 'x'}]", "labels[1].name", "Field required"),
@@ -239,6 +265,7 @@ def test_config_reference_says_which_kinds_of_task_a_setting_is_for() -> None:
     assert rows["tasks.NAME.scoring"].startswith("classify, route: ")
     assert rows["tasks.NAME.model"].startswith("name of a generative model")
     assert "tasks.NAME.schema" in rows
+    assert "above 0; at most 1" in rows["tasks.NAME.thresholds.CATEGORY.flag_at"]
 
 
 def test_config_error_shows_the_value(tmp_path: Path) -> None:
@@ -339,8 +366,33 @@ def test_config_every_field_is_described() -> None:
         config.LimitsConfig,
         config.ModelConfig,
         TaskConfig,
+        ThresholdsConfig,
         *MODEL_TASKS,
         Config,
     ):
         assert kind.__doc__
         sections(kind)
+
+
+def test_config_thresholds_stand_over_those_of_the_bundle(tmp_path: Path) -> None:
+    text = """
+[tasks.m]
+bundle = "m"
+[tasks.m.thresholds]
+insult = {flag_at = 0.7, block_at = 0.95}
+threat = {flag_at = 0.2}
+"hate speech" = {block_at = "never"}
+spam = {}
+"""
+    environment = {"SPRAT_TASKS__M__THRESHOLDS__SPAM__BLOCK_AT": "0.8"}
+    task = config.load(toml(tmp_path, text), environment=environment).tasks["m"]
+    assert isinstance(task, TaskConfig)
+    made = {name: each.over(0.5, 0.9) for name, each in task.thresholds.items()}
+    assert made == {
+        "insult": (0.7, 0.95),
+        "threat": (0.2, 0.9),
+        "hate speech": (0.5, None),
+        "spam": (0.5, 0.8),
+    }
+    assert ThresholdsConfig().over(0.5, None) == (0.5, None)
+    assert ThresholdsConfig(block_at=0.6).over(0.5, None) == (0.5, 0.6)

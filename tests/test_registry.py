@@ -27,9 +27,9 @@ from sprat.pull import pull
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool
 from sprat.store import Store
-from sprat.task_config import ClassifyTaskConfig, TaskConfig
+from sprat.task_config import ClassifyTaskConfig, TaskConfig, ThresholdsConfig
 from sprat.tasks.route import RouteTask
-from sprat.values import Label
+from sprat.values import CategoryThresholds, Label, TaskInfo
 
 ENCODER, TASK = "tiny-encoder", "letters"
 
@@ -199,6 +199,64 @@ def test_registry_moderate_task_has_thresholds_of_its_own(
         pytest.raises(ConfigError, match=r"tasks\.m\.accept_at: expected none"),
     ):
         load(Config(tasks={"m": task.model_copy(update={"accept_at": 0.5})}), store, permits, pool)
+
+
+def test_registry_thresholds_of_the_configuration_count(
+    tmp_path: Path, permits: ComputePermits, pool: ComputePool
+) -> None:
+    store = build_store(tmp_path)
+    base, _ = store.model(ENCODER)
+    made = moderator(base, thresholds=[{"flag_at": 0.5, "block_at": 0.9}, {"flag_at": 0.6}])
+    store.add_bundle("moderator", lambda path: made.save(path, report="{}"))
+
+    def infos(**thresholds: ThresholdsConfig) -> dict[str, TaskInfo]:
+        plain = TaskConfig(bundle="moderator")
+        changed = TaskConfig(bundle="moderator", thresholds=thresholds)
+        registry = load(Config(tasks={"plain": plain, "m": changed}), store, permits, pool)
+        registry.close()
+        return {name: task.info for name, task in registry.tasks.items()}
+
+    info = infos(zed=ThresholdsConfig(flag_at=0.7), quirk=ThresholdsConfig(block_at=0.8))
+    assert info["plain"].thresholds == (
+        CategoryThresholds("zed", 0.5, 0.9),
+        CategoryThresholds("quirk", 0.6, None),
+    )
+    assert info["m"].thresholds == (
+        CategoryThresholds("zed", 0.7, 0.9),
+        CategoryThresholds("quirk", 0.6, 0.8),
+    )
+    assert info["plain"].version == store.bundle("moderator")[0].version != info["m"].version
+    other = infos(zed=ThresholdsConfig(flag_at=0.7))
+    assert other["m"].version not in (info["m"].version, info["plain"].version)
+    # What changes nothing is the same task.
+    same = infos(zed=ThresholdsConfig(flag_at=0.5), quirk=ThresholdsConfig())
+    assert same["m"].version == same["plain"].version
+
+
+@pytest.mark.parametrize(
+    ("bundle", "thresholds", "said"),
+    [
+        ("moderator", {"zedd": {"flag_at": 0.5}}, r"thresholds\.zedd: .* has no such .* 'zed', "),
+        ("moderator", {"zed": {"flag_at": 0.95}}, r"thresholds\.zed: block_at 0.9 is below"),
+        ("moderator", {"zed": {"block_at": 0.1}}, r"thresholds\.zed: block_at 0.1 is below"),
+        (TASK, {"a": {"flag_at": 0.5}}, "thresholds: expected none: a bundle of kind classify has"),
+    ],
+)
+def test_registry_refuses_thresholds_that_cannot_be(
+    tmp_path: Path,
+    permits: ComputePermits,
+    pool: ComputePool,
+    bundle: str,
+    thresholds: dict[str, dict[str, float]],
+    said: str,
+) -> None:
+    store = build_store(tmp_path)
+    base, _ = store.model(ENCODER)
+    made = moderator(base, thresholds=[{"flag_at": 0.5, "block_at": 0.9}] * 2)
+    store.add_bundle("moderator", lambda path: made.save(path, report="{}"))
+    task = TaskConfig.model_validate({"bundle": bundle, "thresholds": thresholds})
+    with no_leaked_threads(), pytest.raises(ConfigError, match=r"^tasks\.m\." + said):
+        load(Config(tasks={"m": task}), store, permits, pool)
 
 
 def test_registry_moderator_of_another_width_is_corrupt(

@@ -709,7 +709,7 @@ class ListTasksRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version")
+    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version", "thresholds")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -717,6 +717,7 @@ class Task(_message.Message):
     CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_AT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     labels: _containers.RepeatedScalarFieldContainer[str]
@@ -724,7 +725,18 @@ class Task(_message.Message):
     calibrated: bool
     accept_at: float
     version: str
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ...) -> None: ...
+    thresholds: _containers.RepeatedCompositeFieldContainer[CategoryThresholds]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[CategoryThresholds, _Mapping]]] = ...) -> None: ...
+
+class CategoryThresholds(_message.Message):
+    __slots__ = ("category", "flag_at", "block_at")
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    FLAG_AT_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_AT_FIELD_NUMBER: _ClassVar[int]
+    category: str
+    flag_at: float
+    block_at: float
+    def __init__(self, category: _Optional[str] = ..., flag_at: _Optional[float] = ..., block_at: _Optional[float] = ...) -> None: ...
 
 class ListTasksResponse(_message.Message):
     __slots__ = ("tasks",)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sprat.cli import comparisons
 from sprat.cli.embedding import embedder
+from sprat.cli.evaluate_adapter import evaluate_adapter
 from sprat.cli.evaluate_moderator import evaluate_moderator
 from sprat.cli.evaluate_spans import evaluate_extract
 from sprat.cli.limits import as_json as limits_json
 from sprat.cli.limits import check, judge
-from sprat.cli.output import Bar, Json, print_json, print_table, progress, write_file
+from sprat.cli.output import Bar, Json, print_json, progress
+from sprat.cli.report_page import check_folder, write_report
+from sprat.cli.reports import show_report
 from sprat.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from sprat.bundle import Bundle
-    from sprat.bundle_manifest import BundleManifest
     from sprat.inprocess import Runtime
     from sprat.store import Store
     from sprat.train.assess import Assessment
-    from sprat.train.compare import Comparison
     from sprat.train.data import Dataset
-    from sprat.train.report import Report
 
-SHOWN_CONFUSIONS = 5
-SHOWN_LINES = 20
 LIMITS = "Limits: exit with status 1 when one is missed"
 
 Tier = Annotated[
@@ -35,19 +35,26 @@ Tier = Annotated[
 
 
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="A bundle by name, or by a path with /.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="A bundle by name, or by a path with /; or a LoRA adapter that `sprat train` made."
+        ),
+    ],
     data: Annotated[
         Path,
         typer.Argument(
-            help="JSONL or CSV with `text` and `label`, or JSONL with `text` and `spans` for an "
-            "extract task; not trained on."
+            help="JSONL or CSV with `text` and `label`, or `labels` of a moderate task; or JSONL "
+            "with `text` and `spans` of an extract task. Of an adapter: rows as it was trained on. "
+            "Not trained on themselves."
         ),
     ],
     tier: Tier = None,
     against: Annotated[
         str | None,
         typer.Option(
-            "--against", help="Another bundle: which one is better on these rows, or neither?"
+            "--against",
+            help="Another bundle of the same kind: which one is better on these rows, or neither?",
         ),
     ] = None,
     out_of_scope_label: Annotated[
@@ -79,6 +86,14 @@ def evaluate(
             "--min-micro-f1", help="Of extract and moderate tasks.", rich_help_panel=LIMITS
         ),
     ] = None,
+    min_exact_match: Annotated[
+        float | None,
+        typer.Option(
+            "--min-exact-match",
+            help="Of adapters for extract and transform: share of answers that are as wanted.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
     max_ece: Annotated[float | None, typer.Option("--max-ece", rich_help_panel=LIMITS)] = None,
     max_wrong_above: Annotated[
         float | None,
@@ -104,9 +119,16 @@ def evaluate(
         sprat eval tickets new.jsonl --min-accuracy 0.93 --max-ece 0.03
 
     `--against` compares two bundles row by row: the exact McNemar test says whether the difference
-    could be luck.
+    could be luck. Of moderate and extract tasks a row is right where everything in it is found and
+    nothing else; beside that, intervals of the differences of F1 come from resamples of the rows.
 
-    Of an extract task: micro-F1 of exact spans, precision, recall, and the same of each field.
+    Of a moderate task: precision, recall, average precision and calibration of each category; the
+    page of `--html` shows what other thresholds would do. Of an extract task: micro-F1 of exact
+    spans, precision, recall, and the same of each field.
+
+    An adapter is judged as the server would use it: by llama.cpp, on the model and with the task
+    that it was trained for. Its scores are the model's own: `--max-ece` says how far
+    they are from being probabilities.
     """
     from sprat.inprocess import Runtime
     from sprat.store import Store
@@ -117,14 +139,38 @@ def evaluate(
         "min-accuracy": min_accuracy,
         "min-macro-f1": min_macro_f1,
         "min-micro-f1": min_micro_f1,
+        "min-exact-match": min_exact_match,
         "max-ece": max_ece,
         "max-wrong-above": max_wrong_above,
     }
     store = Store()
+    check_folder(html)
+    if _is_adapter(store, bundle):
+        for option, value in (
+            ("tier", tier),
+            ("against", against),
+            ("out-of-scope-label", out_of_scope_label),
+            ("clean-label", clean_label),
+        ):
+            if value is not None:
+                raise InvalidInput(f"--{option}: expected a bundle, not an adapter", field=option)
+        evaluate_adapter(
+            bundle,
+            data,
+            store,
+            limits=limits,
+            threshold=threshold,
+            html=html,
+            seed=seed,
+            as_json=as_json,
+        )
+        return
     kind = store.bundle(bundle)[0].kind
+    names = [bundle] if against is None else [bundle, against]
+    _check_same_kind(store, kind, names)
     if kind in ("moderate", "extract"):
         for option, value in (
-            *(("tier", tier), ("against", against), ("html", html)),
+            ("tier", tier),
             ("out-of-scope-label", out_of_scope_label),
         ):
             if value is not None:
@@ -133,18 +179,30 @@ def evaluate(
                 )
     if kind == "moderate":
         evaluate_moderator(
-            bundle, data, clean_label=clean_label, limits=limits, seed=seed, as_json=as_json
+            names,
+            data,
+            store,
+            clean_label=clean_label,
+            limits=limits,
+            html=html,
+            seed=seed,
+            as_json=as_json,
         )
         return
     if clean_label is not None:
         raise InvalidInput("--clean-label: expected a moderate task", field="clean-label")
     if kind == "extract":
         evaluate_extract(
-            load_bundle(store, bundle), data, store, limits=limits, seed=seed, as_json=as_json
+            [load_bundle(store, name) for name in names],
+            data,
+            store,
+            limits=limits,
+            html=html,
+            seed=seed,
+            as_json=as_json,
         )
         return
     rows = read(data)
-    names = [bundle] if against is None else [bundle, against]
     loaded = [load_bundle(store, name) for name in names]
     tiers = [_tier(loaded[0], tier), *(len(each.heads) - 1 for each in loaded[1:])]
     models = [each.manifest.tiers[i].base.name for each, i in zip(loaded, tiers, strict=True)]
@@ -163,23 +221,50 @@ def evaluate(
     comparison = None if against is None else compare_assessments(*assessed, seed=seed)
     gates = check(report.summary(), limits)
     if html is not None:
-        write_report(html, report, loaded[0].manifest, tiers[0], rows)
+        write_report(html, report, loaded[0].manifest, rows, tier=tiers[0])
     if as_json:
         document = report.model_dump(mode="json")
         if comparison is not None:
-            document["against"] = {
-                "name": loaded[1].manifest.name,
-                "version": loaded[1].manifest.version,
-                "report": assessed[1].report.model_dump(mode="json"),
-                "comparison": comparison.model_dump(mode="json"),
-            }
+            document["against"] = comparisons.as_json(
+                loaded[1].manifest, assessed[1].report, comparison
+            )
         document["gates"] = limits_json(gates)
         print_json(document)
     else:
         show_report(report)
         if comparison is not None:
-            _show_comparison(comparison, [each.manifest.name for each in loaded], assessed)
+            comparisons.show_metrics(
+                [each.report for each in assessed], [each.manifest.name for each in loaded]
+            )
+            comparisons.show_rows(comparison)
     judge(gates)
+
+
+def _is_adapter(store: Store, name: str) -> bool:
+    """Whether a name is that of an adapter and not of a bundle; NotFound where it is neither."""
+    try:
+        store.bundle(name)
+        return False
+    except NotFound as error:
+        if "/" in name:
+            raise
+        known = error.known
+    try:
+        store.adapter(name)
+        return True
+    except NotFound as error:
+        raise NotFound("bundle or adapter", name, (*known, *error.known)) from None
+
+
+def _check_same_kind(store: Store, kind: str, names: Sequence[str]) -> None:
+    """Refuse bundles whose answers are of another sort than those of ``kind``."""
+    for name in names:
+        other = store.bundle(name)[0].kind
+        if other != kind and {other, kind} != {"classify", "route"}:
+            raise InvalidInput(
+                f"--against: expected a bundle of kind {kind}, but {name} is of kind {other}",
+                field="against",
+            )
 
 
 def load_bundle(store: Store, name: str) -> Bundle:
@@ -223,95 +308,3 @@ def _assess(
         threshold=threshold,
         seed=seed,
     )
-
-
-def write_report(
-    path: Path,
-    report: Report,
-    manifest: BundleManifest,
-    tier: int,
-    rows: Dataset,
-    *,
-    learning: tuple[list[int], list[float]] | None = None,
-) -> None:
-    """Write an evaluation as an HTML file.
-
-    Parameters
-    ----------
-    tier : int
-        Index of the tier that was evaluated.
-    rows : Dataset
-        That it was evaluated on.
-    learning : (list of int, list of float), optional
-        Training rows and accuracies of a learning curve.
-
-    Raises
-    ------
-    StoreError
-        When the file cannot be written.
-    """
-    from sprat.train.page import page
-
-    evaluated = manifest.tiers[tier]
-    facts = {
-        "Bundle": f"{manifest.name}, version {manifest.version}, {manifest.kind}",
-        "Trained": f"{manifest.created} by {manifest.made_by} on {manifest.train_rows:,} rows",
-        "Tier": f"{evaluated.name} on {evaluated.base.name} {evaluated.base.digest[:12]}",
-        "Data": f"{Path(rows.path).name}, {len(rows):,} rows, sha256 {rows.sha256[:12]}",
-    }
-    write_file(path, page(report, title=manifest.name, facts=facts, learning=learning))
-
-
-def show_report(report: Report) -> None:
-    """Print the figures of a classifier, its labels and what it confuses."""
-    print_table(
-        ["metric", "value", "95 % interval"],
-        [
-            (name, getattr(report, name), "{:.3f} to {:.3f}".format(*report.intervals[name]))
-            for name in report.intervals
-        ],
-        title=f"Evaluation on {report.n} held-out rows",
-        right="value",
-    )
-    print_table(
-        ["label", "precision", "recall", "f1", "rows"],
-        [(r.label, r.precision, r.recall, r.f1, r.support) for r in report.labels],
-        right="precision recall f1 rows",
-    )
-    if report.confusions:
-        print_table(
-            ["rows of", "answered as", "how many"],
-            [(c.label, c.predicted, c.count) for c in report.confusions[:SHOWN_CONFUSIONS]],
-            right="how many",
-        )
-    for point in report.risk_points:
-        typer.echo(
-            f"Accepting from {point.accept_at:.3f} answers {point.coverage:.1%} of the rows with "
-            f"{point.risk:.2%} wrong."
-        )
-    typer.echo(
-        f"{report.above:.1%} of the rows are answered with a confidence of {report.threshold:g} or "
-        f"more, {report.wrong_above:.2%} wrongly. Perfect confidences would show an ECE of "
-        f"{report.ece_noise:.3f} on so few rows."
-    )
-
-
-def _show_comparison(comparison: Comparison, names: list[str], assessed: list[Assessment]) -> None:
-    first, second = (each.report for each in assessed)
-    print_table(
-        ["metric", "first", "second"],
-        [(name, getattr(first, name), getattr(second, name)) for name in first.intervals],
-        title=f"First: {names[0]}. Second: {names[1]}.",
-        right="first second",
-    )
-    difference = comparison.difference
-    typer.echo(
-        f"Accuracy differs by {difference.value:+.4f} ({difference.low:+.4f} to "
-        f"{difference.high:+.4f}). Rows that only the first gets right: {comparison.only_first}; "
-        f"only the second: {comparison.only_second}; both: {comparison.both_right}; neither: "
-        f"{comparison.both_wrong}. {comparison.message()}"
-    )
-    if comparison.disagreements:
-        lines = [str(each.line) for each in comparison.disagreements]
-        more = f" and {len(lines) - SHOWN_LINES} more" if len(lines) > SHOWN_LINES else ""
-        typer.echo(f"They differ in lines {', '.join(lines[:SHOWN_LINES])}{more}; --json has all.")

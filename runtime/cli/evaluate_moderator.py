@@ -6,62 +6,104 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+import typer
 
+from sprat.cli import comparisons
 from sprat.cli.limits import Limits, check, judge
 from sprat.cli.limits import as_json as limits_json
-from sprat.cli.output import print_json, print_table, progress
+from sprat.cli.output import Bar, print_json, print_table, progress
+from sprat.cli.report_page import write_report
 
 if TYPE_CHECKING:
     from sprat.bundle_manifest import Interval
+    from sprat.inprocess import Runtime
+    from sprat.store import Store
+    from sprat.train.assess_categories import Moderate, ModerationComparison
     from sprat.train.evaluate_categories import ModerationReport
+    from sprat.values import Moderation
 
 BATCH = 256
 
 
 def evaluate_moderator(
-    bundle: str,
+    names: Sequence[str],
     data: Path,
+    store: Store,
     *,
     clean_label: str | None,
     limits: Limits,
+    html: Path | None,
     seed: int,
     as_json: bool,
 ) -> None:
-    """Moderate labelled rows as a server would, and compare with their labels."""
-    from sprat.inprocess import Runtime
-    from sprat.store import Store
-    from sprat.train.categories import read_categories
-    from sprat.train.evaluate_categories import evaluate_categories
+    """Moderate labelled rows as a server would, and compare with their labels.
 
-    store = Store()
-    manifest, _ = store.bundle(bundle)
-    settings = manifest.tiers[-1].moderation
-    assert settings is not None  # the manifest of a moderate bundle has it
+    Parameters
+    ----------
+    names : sequence of str
+        The bundle, and perhaps another one to compare it with.
+    """
+    from sprat.inprocess import Runtime
+    from sprat.train.assess_categories import assess_moderator, compare_moderators
+    from sprat.train.categories import read_categories
+
     rows = read_categories(data, clean_label=clean_label)
-    truth_nk = rows.truth(manifest.labels)
-    probability_nk = np.empty(truth_nk.shape, np.float64)
-    with Runtime(tasks=[bundle], store=store) as runtime, progress("eval") as bar:
-        bar.phase(f"moderate {len(rows)} texts", total=len(rows))
-        for start in range(0, len(rows), BATCH):
-            result = runtime.moderate(manifest.name, rows.texts[start : start + BATCH])
-            for row, item in enumerate(result.items, start):
-                assert item is not None  # bad texts raise
-                probability_nk[row] = [each.probability for each in item.categories]
-            bar.advance(len(result.items))
-    report = evaluate_categories(
-        probability_nk,
-        truth_nk,
-        names=manifest.labels,
-        flag_at=[each.flag_at for each in settings.thresholds],
-        seed=seed,
-    )
+    manifests = [store.bundle(name)[0] for name in names]
+    for manifest in manifests:
+        # Before the first one has read all of the texts.
+        rows.truth(manifest.labels)
+    assessed = []
+    for name, manifest in zip(names, manifests, strict=True):
+        with Runtime(tasks=[name], store=store) as runtime, progress("eval") as bar:
+            moderate = moderator(runtime, manifest.name, bar)
+            assessed.append(assess_moderator(manifest, rows, moderate=moderate, seed=seed))
+    report = assessed[0].report
+    comparison = compare_moderators(rows, *assessed, seed=seed) if len(assessed) > 1 else None
     gates = check(report.summary(), limits)
+    if html is not None:
+        write_report(html, report, manifests[0], rows)
     if as_json:
-        print_json({**report.model_dump(mode="json"), "gates": limits_json(gates)})
+        document = report.model_dump(mode="json")
+        if comparison is not None:
+            document["against"] = comparisons.as_json(manifests[1], assessed[1].report, comparison)
+        document["gates"] = limits_json(gates)
+        print_json(document)
     else:
+        settings = manifests[0].tiers[-1].moderation
+        assert settings is not None  # the manifest of a moderate bundle has it
         show_moderation(report, [each.block_at for each in settings.thresholds])
+        if comparison is not None:
+            comparisons.show_metrics(
+                [each.report for each in assessed], [each.name for each in manifests]
+            )
+            comparisons.show_findings(comparison, "category")
+            _show_actions(comparison)
     judge(gates)
+
+
+def moderator(runtime: Runtime, task: str, bar: Bar) -> Moderate:
+    """A function that moderates texts, with a progress bar."""
+
+    def moderate(texts: Sequence[str]) -> list[Moderation]:
+        answers: list[Moderation] = []
+        bar.phase(f"moderate {len(texts)} texts", total=len(texts))
+        for start in range(0, len(texts), BATCH):
+            batch = texts[start : start + BATCH]
+            # Bad texts raise: there is an answer to each.
+            answers += [each for each in runtime.moderate(task, batch).items if each is not None]
+            bar.advance(len(batch))
+        return answers
+
+    return moderate
+
+
+def _show_actions(comparison: ModerationComparison) -> None:
+    typer.echo(f"Both act alike on {comparison.same_action:.1%} of the rows.")
+    print_table(
+        ["first", "second", "rows"],
+        [(each.first, each.second, each.rows) for each in comparison.actions],
+        right="rows",
+    )
 
 
 def show_moderation(report: ModerationReport, block_at: Sequence[float | None]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from sprat.cli import comparisons
 from sprat.cli.embedding import state_reader
 from sprat.cli.limits import Limits, check, judge
 from sprat.cli.limits import as_json as limits_json
 from sprat.cli.output import print_json, print_table, progress
+from sprat.cli.report_page import write_report
 
 if TYPE_CHECKING:
     from sprat.bundle import Bundle
@@ -19,24 +22,54 @@ if TYPE_CHECKING:
 
 
 def evaluate_extract(
-    bundle: Bundle, data: Path, store: Store, *, limits: Limits, seed: int, as_json: bool
+    bundles: Sequence[Bundle],
+    data: Path,
+    store: Store,
+    *,
+    limits: Limits,
+    html: Path | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
-    """Evaluate a bundle of kind extract on texts with spans, and print the report."""
+    """Evaluate a bundle of kind extract on texts with spans, and print the report.
+
+    Parameters
+    ----------
+    bundles : sequence of Bundle
+        The bundle, and perhaps another one to compare it with.
+    """
     from sprat.inprocess import Runtime
+    from sprat.train.assess_spans import assess_tagger, compare_taggers
     from sprat.train.spans import read_spans
-    from sprat.train.tagger import evaluate_tagger
 
     rows = read_spans(data)
-    rows.check_fields(bundle.manifest.labels)
-    name = bundle.manifest.tiers[-1].base.name
-    with Runtime(models=[name], store=store) as runtime, progress("eval") as bar:
-        states = state_reader(runtime, name, bar)
-        report = evaluate_tagger(bundle, rows, states=states, seed=seed)
+    manifests = [bundle.manifest for bundle in bundles]
+    for manifest in manifests:
+        rows.check_fields(manifest.labels)
+    models = [manifest.tiers[-1].base.name for manifest in manifests]
+    with Runtime(models=sorted(set(models)), store=store) as runtime, progress("eval") as bar:
+        assessed = [
+            assess_tagger(bundle, rows, states=state_reader(runtime, model, bar), seed=seed)
+            for bundle, model in zip(bundles, models, strict=True)
+        ]
+    report = assessed[0].report
+    comparison = compare_taggers(rows, *assessed, seed=seed) if len(assessed) > 1 else None
     gates = check(report.summary(), limits)
+    if html is not None:
+        write_report(html, report, manifests[0], rows)
     if as_json:
-        print_json({**report.model_dump(mode="json"), "gates": limits_json(gates)})
+        document = report.model_dump(mode="json")
+        if comparison is not None:
+            document["against"] = comparisons.as_json(manifests[1], assessed[1].report, comparison)
+        document["gates"] = limits_json(gates)
+        print_json(document)
     else:
         show_span_report(report)
+        if comparison is not None:
+            comparisons.show_metrics(
+                [each.report for each in assessed], [each.name for each in manifests]
+            )
+            comparisons.show_findings(comparison, "field")
     judge(gates)
 
 

@@ -14,17 +14,16 @@ from sprat.cli.output import (
     TlsCa,
     Token,
     print_json,
-    print_table,
     progress,
     read_file,
 )
+from sprat.cli.reports import show_transform
 from sprat.errors import InvalidInput
 from sprat.values import Grammar, Sampling, TransformSpec
 
 if TYPE_CHECKING:
     from sprat.client import Client
     from sprat.inprocess import Runtime
-    from sprat.train.evaluate_transform import TransformReport
 
 
 def evaluate_transform(
@@ -121,7 +120,7 @@ def evaluate_transform(
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
-        _show(report)
+        show_transform(report)
     exact = report.metrics["exact_match"].value
     if min_exact_match is not None and exact < min_exact_match:
         typer.echo(f"exact match {exact:.3f} is below {min_exact_match:g}", err=True)
@@ -146,21 +145,3 @@ def _open(
         return Runtime(config=load(config))
     adapters = (adapter,) if adapter else ()
     return Runtime(config=Config(models={model: ModelConfig(adapters=adapters)}))
-
-
-def _show(report: TransformReport) -> None:
-    print_table(
-        ["metric", "value", "95 % interval"],
-        [
-            (name, each.value, f"{each.low:.3f} to {each.high:.3f}")
-            for name, each in report.metrics.items()
-        ],
-        title=f"Evaluation on {report.n} rows",
-        right="value",
-    )
-    if report.incomplete:
-        typer.echo(f"{report.incomplete} answers did not end within --max-tokens")
-    if report.wrong_lines:
-        typer.echo(
-            f"farthest from what was wanted: lines {', '.join(map(str, report.wrong_lines))}"
-        )

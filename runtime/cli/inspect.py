@@ -1,4 +1,4 @@
-"""``sprat inspect``: the model card of a bundle or a model."""
+"""``sprat inspect``: the model card of a bundle, a model or an adapter."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ SHOWN_LABELS = 12
 
 def inspect(
     name: Annotated[
-        str, typer.Argument(help="A bundle or model by name, or a bundle by a path with /.")
+        str,
+        typer.Argument(help="A bundle, model or adapter by name, or a bundle by a path with /."),
     ],
     as_json: Json = False,
 ) -> None:
     """Print a model card: what it is, what it was made from, how good it is, its licences.
+
+    Of a bundle and of an adapter that was trained here it shows the sha256 of the files of rows and
+    of the lines that were trained on and evaluated on, the seed and the versions: what it takes to
+    make it again.
 
     The sha256 of every file is checked on the way.
     """
@@ -29,6 +34,8 @@ def inspect(
         print_json(found)
     elif found["type"] == "model":
         _show_model(found)
+    elif found["type"] == "adapter":
+        _show_adapter(found)
     else:
         _show_bundle(found)
 
@@ -68,6 +75,49 @@ def _show_bundle(card: dict[str, Any]) -> None:
     for tier in card["tiers"]:
         _show_tier(card, tier)
     _show_tuning(card["tuning"])
+    _show_files(card)
+
+
+def _show_adapter(card: dict[str, Any]) -> None:
+    base, report = card["base"], card["report"]
+    facts = [
+        ("name", card["name"]),
+        ("kind", f"{card['kind']} of rank {card['rank']}, alpha {card['alpha']:g}"),
+        ("model", f"{base['name']}, digest {base['digest']}"),
+        ("size", megabytes(card["size_bytes"])),
+        ("version", card["version"]),
+        ("source", card["source"]),
+    ]
+    if report is not None:
+        facts.append(("task", report["kind"]))
+    print_table(["adapter", ""], facts)
+    _show_provenance(card)
+    if report is not None:
+        evaluation = report["evaluation"]
+        # Those of a classifier stand by themselves, with their intervals beside them.
+        metrics = evaluation.get("metrics") or {
+            name: {"value": evaluation[name], "low": low, "high": high}
+            for name, (low, high) in evaluation["intervals"].items()
+        }
+        _show_metrics(metrics, f"On {evaluation['n']} held-out rows")
+    if not card["models"][base["name"]]["card"]:
+        typer.echo("This version of the model is not on this machine.")
+    _show_files(card)
+
+
+def _show_metrics(metrics: dict[str, dict[str, float]], title: str) -> None:
+    print_table(
+        ["metric", "value", "95 % interval"],
+        [
+            (metric, figure["value"], f"{figure['low']:.3f} to {figure['high']:.3f}")
+            for metric, figure in metrics.items()
+        ],
+        title=title,
+        right="value",
+    )
+
+
+def _show_files(card: dict[str, Any]) -> None:
     print_table(["file", "sha256"], [(f["path"], f["sha256"]) for f in card["files"]])
     for licence in card["licences"]:
         typer.echo(f"Licence of {licence}")
@@ -78,10 +128,11 @@ def _show_provenance(card: dict[str, Any]) -> None:
     if provenance is None:
         return
     print_table(
-        ["data", "rows", "sha256 of the file"],
+        ["data", "rows", "sha256 of the file", "sha256 of their lines"],
         [
-            (part, provenance[part]["rows"], provenance[part]["sha256"])
-            for part in ("train", "test")
+            (part, source["rows"], source["sha256"], source.get("lines", ""))
+            for part in ("train", "validation", "test")
+            if (source := provenance.get(part))
         ],
         right="rows",
     )
@@ -92,15 +143,8 @@ def _show_provenance(card: dict[str, Any]) -> None:
 def _show_tier(card: dict[str, Any], tier: dict[str, Any]) -> None:
     model = card["models"][tier["base"]["name"]]
     evaluation = tier["evaluation"]
-    print_table(
-        ["metric", "value", "95 % interval"],
-        [
-            (metric, figure["value"], f"{figure['low']:.3f} to {figure['high']:.3f}")
-            for metric, figure in evaluation["metrics"].items()
-        ],
-        title=f"Tier {tier['name']}, on {evaluation['n']} held-out rows",
-        right="value",
-    )
+    title = f"Tier {tier['name']}, on {evaluation['n']} held-out rows"
+    _show_metrics(evaluation["metrics"], title)
     typer.echo(f"Confidence: {_calibration(tier)}")
     where = "" if model["card"] else "; this version is not on this machine"
     typer.echo(f"Model: {tier['base']['name']}, digest {tier['base']['digest']}{where}")

@@ -182,7 +182,8 @@ def train(
         bool,
         typer.Option(
             "--learning-curve",
-            help="Would more examples help? Measures growing shares of the rows.",
+            help="Would more examples help? Measures growing shares of the rows, and says what "
+            "twice as many would bring: accuracy, or mean average precision of a moderate task.",
             rich_help_panel=FINDINGS,
         ),
     ] = False,
@@ -191,7 +192,8 @@ def train(
         typer.Option(
             "--suspects",
             help="Write the training rows whose label is probably wrong to this JSONL file, the "
-            "most probable first.",
+            "most probable first. Of a moderate task: for each category the rows that probably "
+            "miss it, or have it wrongly.",
             rich_help_panel=FINDINGS,
         ),
     ] = None,

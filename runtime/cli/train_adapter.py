@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sprat.cli.evaluate import show_report
 from sprat.cli.output import print_json, print_table, progress, read_file
+from sprat.cli.reports import show_task
 
 if TYPE_CHECKING:
-    from sprat.bundle_manifest import Interval
     from sprat.train.adapt import AdapterReport
     from sprat.train.adapter_rows import Spec
-    from sprat.train.evaluate_extract import ExtractReport
-    from sprat.train.evaluate_transform import TransformReport
 
 KINDS = ("classify", "extract", "transform")
 PANEL = "Generative bases (LoRA)"
@@ -162,7 +159,7 @@ def train_adapter(request: AdapterRequest) -> None:
         return
     typer.echo(
         f"{manifest.name}: LoRA of rank {manifest.rank} for {manifest.base.name}, version "
-        f"{manifest.version}, from {report.train_rows} rows in {state.seconds:.0f} s"
+        f"{manifest.version}, from {report.provenance.train.rows} rows in {state.seconds:.0f} s"
     )
     _show(report)
     typer.echo(f"To serve it, add this to sprat.toml ({store.adapter(manifest.name)[1]}):\n")
@@ -170,9 +167,6 @@ def train_adapter(request: AdapterRequest) -> None:
 
 
 def _show(report: AdapterReport) -> None:
-    from sprat.train.evaluate_extract import ExtractReport
-    from sprat.train.report import Report
-
     print_table(
         ["pass", "validation loss", ""],
         [
@@ -181,39 +175,4 @@ def _show(report: AdapterReport) -> None:
         ],
         right="pass",
     )
-    if isinstance(report.evaluation, Report):
-        show_report(report.evaluation)
-    elif isinstance(report.evaluation, ExtractReport):
-        _show_extract(report.evaluation)
-    else:
-        _show_transform(report.evaluation)
-
-
-def _show_metrics(n: int, metrics: dict[str, Interval]) -> None:
-    print_table(
-        ["metric", "value", "95 % interval"],
-        [
-            (name, each.value, f"{each.low:.3f} to {each.high:.3f}")
-            for name, each in metrics.items()
-        ],
-        title=f"Evaluation on {n} held-out rows",
-        right="value",
-    )
-
-
-def _show_extract(report: ExtractReport) -> None:
-    _show_metrics(report.n, report.metrics)
-    print_table(
-        ["field", "precision", "recall", "f1", "there"],
-        [(r.field, r.precision, r.recall, r.f1, r.support) for r in report.fields],
-        right="precision recall f1 there",
-    )
-    typer.echo(
-        f"{report.grounded} of {report.strings} strings stand in their text; {report.abstained} "
-        f"values were withheld, {report.incomplete} did not end."
-    )
-
-
-def _show_transform(report: TransformReport) -> None:
-    _show_metrics(report.n, report.metrics)
-    typer.echo(f"{report.incomplete} of {report.n} answers did not end by themselves.")
+    show_task(report.evaluation)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sprat.cli.embedding import embedder
-from sprat.cli.evaluate import show_report, write_report
-from sprat.cli.output import Bar, print_json, print_table, progress
+from sprat.cli.output import Bar, print_json, print_table, progress, write_file
+from sprat.cli.report_page import check_folder, write_report
+from sprat.cli.reports import show_report
 from sprat.cli.train_request import TrainRequest
-from sprat.errors import InvalidInput, StoreError
+from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
     from sprat.bundle_manifest import BundleManifest, Route, TierName
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from sprat.manifest import ModelRef
     from sprat.store import Store
     from sprat.train.head import Embed, Trained, TrainTier
-    from sprat.train.record import TrainingRecord
-    from sprat.train.suspects import Suspect
 
 TIERS = ("static", "head", "finetune")
 SHOWN_PAIRS = 5
@@ -91,12 +88,11 @@ def train_heads(request: TrainRequest) -> None:
             request.html,
             trained.record.evaluation,
             trained.manifest,
-            len(trained.manifest.tiers) - 1,
             prepared.test,
-            learning=_learning(trained.record),
+            learning=trained.record.learning_curve,
         )
     if request.suspects is not None:
-        _write_suspects(request.suspects, trained.suspects)
+        write_rows(request.suspects, map(asdict, trained.suspects))
     if request.as_json:
         manifest, evaluation = trained.manifest, trained.record.evaluation
         print_json(
@@ -109,13 +105,6 @@ def train_heads(request: TrainRequest) -> None:
         )
     else:
         _show(trained, prepared.report.messages())
-
-
-def _learning(record: TrainingRecord) -> tuple[list[int], list[float]] | None:
-    curve = record.learning_curve
-    if curve is None:
-        return None
-    return [p.rows for p in curve.points], [p.accuracy for p in curve.points]
 
 
 def _finetune(request: TrainRequest, store: Store, bar: Bar) -> TrainTier:
@@ -240,8 +229,7 @@ def _check(request: TrainRequest) -> None:
     if request.default is not None and request.accept_at == 0:
         raise InvalidInput("--default: expected --accept-at beside it", field="default")
     for path in (request.suspects, request.html):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise StoreError(f"{path.absolute().parent} is no folder; make it first")
+        check_folder(path)
 
 
 def _route(request: TrainRequest, labels: Sequence[str]) -> Route | None:
@@ -260,18 +248,9 @@ def _route(request: TrainRequest, labels: Sequence[str]) -> Route | None:
     )
 
 
-def _write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
-    """One JSON object a line, with the text: all of the file, or nothing."""
-    work = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        with work.open("w", encoding="utf-8") as stream:
-            stream.writelines(
-                json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in suspects
-            )
-        os.replace(work, path)
-    except OSError as error:
-        work.unlink(missing_ok=True)
-        raise StoreError(f"{path}: {error.strerror}") from error
+def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write one JSON object a line: all of the file, or nothing."""
+    write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _show(trained: Trained, notes: Sequence[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +12,24 @@ import typer
 
 from sprat.cli.evaluate_moderator import show_moderation
 from sprat.cli.output import print_json, progress
-from sprat.cli.train_heads import check_tiers, frozen_tiers, tier_bases, write_out
+from sprat.cli.report_page import check_folder, write_report
+from sprat.cli.train_heads import (
+    SHOWN_SUSPECTS,
+    check_tiers,
+    frozen_tiers,
+    tier_bases,
+    write_out,
+    write_rows,
+)
 from sprat.cli.train_request import TrainRequest
 from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
     from sprat.bundle_manifest import BundleManifest
-    from sprat.train.moderate import ModerationRecord
+    from sprat.train.moderate import WrittenModerator
+    from sprat.train.moderation_record import ModerationRecord
     from sprat.train.policy import Policy
+    from sprat.train.suspects import Suspect
 
 
 def train_moderate(request: TrainRequest) -> None:
@@ -25,7 +37,8 @@ def train_moderate(request: TrainRequest) -> None:
     from sprat.inprocess import Runtime
     from sprat.store import Store
     from sprat.train.categories import read_categories
-    from sprat.train.moderate import prepare_categories, train_moderator, train_moderator_tier
+    from sprat.train.moderate import train_moderator, train_moderator_tier
+    from sprat.train.prepare_categories import prepare_categories
 
     check_tiers(request)
     _check(request)
@@ -41,7 +54,7 @@ def train_moderate(request: TrainRequest) -> None:
     policy.check(prepared.names)
     store = Store()
     bases = tier_bases(request, store)
-    done: list[tuple[BundleManifest, ModerationRecord]] = []
+    done: list[WrittenModerator] = []
     with Runtime(models=[*bases.values()], store=store) as runtime, progress("train") as bar:
         tiers = []
         for tier in frozen_tiers(request, bases, store, runtime, bar):
@@ -64,14 +77,26 @@ def train_moderate(request: TrainRequest) -> None:
                     name=Path(request.out).name,
                     out=folder,
                     class_weights=request.class_weights,
+                    with_learning_curve=request.learning_curve,
                     progress=bar,
                 )
             )
-            return done[0][0]
+            return done[0].manifest
 
         write_out(request, store, build)
-    ((manifest, record),) = done
+    (written,) = done
+    manifest, record = written.manifest, written.record
     last = record.tiers[manifest.tiers[-1].name]
+    if request.html is not None:
+        write_report(
+            request.html,
+            last.evaluation,
+            manifest,
+            prepared.test,
+            learning=record.learning_curve,
+        )
+    if request.suspects is not None:
+        write_rows(request.suspects, ranked(written.suspects))
     if request.as_json:
         print_json(
             {
@@ -81,13 +106,25 @@ def train_moderate(request: TrainRequest) -> None:
                 "training": record.model_dump(mode="json"),
             }
         )
-        return
+    else:
+        _show(manifest, record, prepared.report.messages())
+
+
+def ranked(suspects: Mapping[str, Sequence[Suspect]]) -> list[dict[str, object]]:
+    """The suspects of all categories as rows of a file, the most probable errors first."""
+    pairs = [(name, each) for name, found in suspects.items() for each in found]
+    pairs.sort(key=lambda pair: pair[1].confidence - pair[1].suggested_confidence)
+    return [{"category": name, **asdict(each)} for name, each in pairs]
+
+
+def _show(manifest: BundleManifest, record: ModerationRecord, notes: Sequence[str]) -> None:
+    last = record.tiers[manifest.tiers[-1].name]
     typer.echo(
         f"{manifest.name}: {len(manifest.labels)} categories, {manifest.train_rows} training rows, "
         f"features: {'vectors and n-grams' if last.ngrams else 'vectors'}, "
         f"version {manifest.version}"
     )
-    for message in prepared.report.messages():
+    for message in notes:
         typer.echo(f"note: {message}")
     for trained in manifest.tiers:
         if len(manifest.tiers) > 1:
@@ -97,21 +134,29 @@ def train_moderate(request: TrainRequest) -> None:
             record.tiers[trained.name].evaluation,
             [each.block_at for each in trained.moderation.thresholds],
         )
+    for category, found in record.suspects.items():
+        if found:
+            shown = ", ".join(f"{each.line} ({each.suggested}?)" for each in found[:SHOWN_SUSPECTS])
+            typer.echo(
+                f"{category}: {len(found)} of {manifest.train_rows} training rows may miss it or "
+                f"have it wrongly, first of all lines {shown}; --suspects FILE writes all."
+            )
+    if record.learning_curve is not None:
+        typer.echo(record.learning_curve.message())
 
 
 def _check(request: TrainRequest) -> None:
-    """Refuse options that say nothing to a moderate task."""
+    """Refuse options that say nothing to a moderate task, before anything is computed."""
     for option, value in (
         ("accept-at", request.accept_at or None),
         ("targets", request.targets),
         ("default", request.default),
-        ("learning-curve", request.learning_curve or None),
-        ("suspects", request.suspects),
-        ("html", request.html),
         *request.tuning(),
     ):
         if value is not None:
             raise InvalidInput(f"--{option}: a moderate task has none", field=option)
+    for path in (request.suspects, request.html):
+        check_folder(path)
 
 
 def policy_asked(request: TrainRequest) -> Policy:

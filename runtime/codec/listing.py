@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from sprat.codec.common import checked, checked_all, timings, timings_message
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import ModelInfo, PrefixUse, TaskInfo, Tokenized, TokenizeResult
+from sprat.values import (
+    CategoryThresholds,
+    ModelInfo,
+    PrefixUse,
+    TaskInfo,
+    Tokenized,
+    TokenizeResult,
+)
 
 
 def tokenize_request(model: str, texts: Sequence[str]) -> pb.TokenizeRequest:
@@ -47,6 +54,12 @@ def list_tasks_response(tasks: Iterable[TaskInfo]) -> pb.ListTasksResponse:
                 calibrated=t.calibrated,
                 accept_at=t.accept_at,
                 version=t.version,
+                thresholds=[
+                    pb.CategoryThresholds(
+                        category=each.category, flag_at=each.flag_at, block_at=each.block_at
+                    )
+                    for each in t.thresholds
+                ],
             )
             for t in tasks
         ]
@@ -64,6 +77,14 @@ def task_infos(response: pb.ListTasksResponse) -> tuple[TaskInfo, ...]:
             calibrated=t.calibrated,
             accept_at=t.accept_at,
             version=t.version,
+            thresholds=tuple(
+                CategoryThresholds(
+                    each.category,
+                    each.flag_at,
+                    each.block_at if each.HasField("block_at") else None,
+                )
+                for each in t.thresholds
+            ),
         )
         for t in response.tasks
     )

@@ -23,16 +23,20 @@ import numpy.typing as npt
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import Moderation as ModerationSettings
 from sprat.bundle_manifest import Thresholds
+from sprat.errors import ConfigError
 from sprat.head import Head
+from sprat.manifest import digest_of
 from sprat.model import EmbeddingModel, Encoded
 from sprat.model.common import readable
 from sprat.scheduler import ComputePool, Mailbox
+from sprat.task_config import ThresholdsConfig
 from sprat.text.ngrams import with_ngrams
 from sprat.text.windows import windows
 from sprat.tokenizer import is_visible
 from sprat.values import (
     Action,
     CategoryScore,
+    CategoryThresholds,
     FloatArray,
     ItemError,
     ModerateResult,
@@ -92,13 +96,33 @@ class ModerateTask:
         The model that this tier was made with.
     pool : ComputePool
         Where long texts are worked on.
+    thresholds : mapping of str to ThresholdsConfig
+        By category, what the configuration says in the place of the bundle.
+
+    Raises
+    ------
+    ConfigError
+        A threshold is for a category that the bundle does not have, or would block what is not
+        flagged.
     """
 
-    def __init__(self, name: str, bundle: Bundle, model: EmbeddingModel, pool: ComputePool) -> None:
+    def __init__(
+        self,
+        name: str,
+        bundle: Bundle,
+        model: EmbeddingModel,
+        pool: ComputePool,
+        *,
+        thresholds: Mapping[str, ThresholdsConfig] = {},
+    ) -> None:
         manifest = bundle.manifest
         tier = manifest.tiers[-1]
         assert tier.moderation is not None  # the manifest of a moderate bundle has it
-        self._settings = tier.moderation
+        limits = _overridden(name, manifest.labels, tier.moderation.thresholds, thresholds)
+        version = manifest.version
+        if limits != tier.moderation.thresholds:
+            version = digest_of((), extra=f"{version}\0{limits!r}")[:12]
+        self._settings = tier.moderation.model_copy(update={"thresholds": limits})
         self._head = bundle.heads[-1]
         self._model = model
         self._pool = pool
@@ -109,7 +133,11 @@ class ModerateTask:
             models=((model.info.name, model.info.version),),
             calibrated=tier.calibration is not None,
             accept_at=0.0,
-            version=manifest.version,
+            version=version,
+            thresholds=tuple(
+                CategoryThresholds(category, each.flag_at, each.block_at)
+                for category, each in zip(manifest.labels, limits, strict=True)
+            ),
         )
 
     async def run(
@@ -290,6 +318,35 @@ class _Scan:
         if characters <= INLINE_CHARACTERS:
             return call()
         return await self._pool.run(self._model.info.name, call)
+
+
+def _overridden(
+    task: str,
+    categories: Sequence[str],
+    given: Sequence[Thresholds],
+    overrides: Mapping[str, ThresholdsConfig],
+) -> tuple[Thresholds, ...]:
+    """The thresholds of a bundle, with those of the configuration in their places."""
+    for category in overrides:
+        if category not in categories:
+            known = ", ".join(map(repr, categories))
+            raise ConfigError(
+                f"tasks.{task}.thresholds.{category}",
+                f"the bundle has no such category; it has {known}",
+            )
+    made = []
+    for category, each in zip(categories, given, strict=True):
+        flag_at, block_at = each.flag_at, each.block_at
+        if category in overrides:
+            flag_at, block_at = overrides[category].over(flag_at, block_at)
+        if block_at is not None and block_at < flag_at:
+            raise ConfigError(
+                f"tasks.{task}.thresholds.{category}",
+                f"block_at {block_at:g} is below flag_at {flag_at:g}; what is not given here is as "
+                "in the bundle",
+            )
+        made.append(Thresholds(flag_at=flag_at, block_at=block_at))
+    return tuple(made)
 
 
 def _best(scores: Sequence[tuple[_Part, _Floats]]) -> list[tuple[_Part, float]]:

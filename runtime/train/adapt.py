@@ -24,7 +24,6 @@ from sprat.manifest import (
     ModelManifest,
     ModelRef,
     list_files,
-    sha256_file,
     write,
 )
 from sprat.progress import Progress
@@ -43,6 +42,7 @@ from sprat.train.evaluate_task import TaskReport, evaluate_task
 from sprat.train.examples import Example
 from sprat.train.loop import LoopState
 from sprat.train.lora import LoraSettings, fit
+from sprat.train.provenance import LORA, Provenance
 from sprat.train.task_file import task_config, task_files
 from sprat.values import ExtractSpec, LabelSet, TransformSpec
 
@@ -69,11 +69,9 @@ class AdapterReport(BaseModel):
     ----------
     kind : str
         ``classify``, ``extract`` or ``transform``.
-    data, test : str
-        Sha256 of the file of training rows, and of that of the held-out rows; they are the same
-        where rows of it were held out.
-    train_rows, validation_rows : int
-        Rows that were learned, and that said when to stop; ``evaluation`` counts those held out.
+    provenance : Provenance
+        Rows that were learned, that said when to stop, and that ``evaluation`` is on; seed and
+        versions.
     settings : LoraSettings
         How it was trained.
     losses : tuple of float
@@ -90,10 +88,7 @@ class AdapterReport(BaseModel):
 
     kind: str
     base: ModelRef
-    data: str
-    test: str
-    train_rows: int
-    validation_rows: int
+    provenance: Provenance
     settings: LoraSettings
     losses: tuple[float, ...]
     best_pass: int
@@ -180,10 +175,9 @@ def train_adapter(
         report = AdapterReport(
             kind=kind,
             base=ModelRef(name=base.name, digest=base.digest),
-            data=sha256_file(data),
-            test=sha256_file(data if test is None else test),
-            train_rows=len(train),
-            validation_rows=len(valid),
+            provenance=Provenance.of(
+                train, held, seed=settings.seed, validation=valid, libraries=LORA
+            ),
             settings=settings,
             losses=tuple(state.losses),
             best_pass=state.best,

@@ -12,6 +12,7 @@ import numpy as np
 
 from sprat.engine.llama import LlamaEngine
 from sprat.errors import DataError
+from sprat.manifest import sha256_file
 from sprat.text.schema import Schema
 from sprat.text.template import TEXT, Template
 from sprat.train import split
@@ -39,6 +40,8 @@ class Rows:
         Line of each row in the file, from 1.
     path : str
         The file, for messages.
+    sha256 : str
+        Of the whole file, in hex; empty for rows that were not read from one.
     """
 
     texts: tuple[str, ...]
@@ -46,6 +49,7 @@ class Rows:
     inputs: tuple[dict[str, str], ...]
     lines: tuple[int, ...]
     path: str
+    sha256: str = ""
 
     def __len__(self) -> int:
         """Rows."""
@@ -60,11 +64,12 @@ class Rows:
             tuple(self.inputs[row] for row in rows),
             tuple(self.lines[row] for row in rows),
             self.path,
+            self.sha256,
         )
 
     def dataset(self) -> Dataset:
         """The same as labelled texts."""
-        return Dataset(self.texts, self.answers, self.lines, self.path)
+        return Dataset(self.texts, self.answers, self.lines, self.path, self.sha256)
 
 
 def read_rows(path: Path, spec: Spec) -> Rows:
@@ -84,7 +89,7 @@ def read_rows(path: Path, spec: Spec) -> Rows:
     """
     if isinstance(spec, LabelSet):
         data = read(path)
-        return Rows(data.texts, data.labels, ({},) * len(data), data.lines, data.path)
+        return Rows(data.texts, data.labels, ({},) * len(data), data.lines, data.path, data.sha256)
     if isinstance(spec, ExtractSpec):
         return _read_values(path, Schema(spec.schema))
     names = [name for name in Template(spec.prompt).names if name != TEXT]
@@ -95,6 +100,7 @@ def read_rows(path: Path, spec: Spec) -> Rows:
         tuple({name: str(record[name]) for name in names} for _, record in records),
         tuple(line for line, _ in records),
         str(path),
+        sha256_file(path),
     )
 
 
@@ -183,7 +189,14 @@ def _read_values(path: Path, schema: Schema) -> Rows:
             lines.append(line)
     if faults:
         raise bad_rows(str(path), faults)
-    return Rows(tuple(texts), tuple(answers), ({},) * len(texts), tuple(lines), str(path))
+    return Rows(
+        tuple(texts),
+        tuple(answers),
+        ({},) * len(texts),
+        tuple(lines),
+        str(path),
+        sha256_file(path),
+    )
 
 
 def _from_spans(text: str, spans: object, properties: dict[str, Any]) -> dict[str, Any]:

@@ -92,8 +92,14 @@ class CategoryData:
 
     def as_dataset(self) -> Dataset:
         """Return the rows with one label each, the names of their categories: for data checks."""
-        labels = tuple(" + ".join(row) or "(clean)" for row in self.categories)
-        return Dataset(self.texts, labels, self.lines, self.path)
+        return Dataset(
+            self.texts, tuple(map(shown_categories, self.categories)), self.lines, self.path
+        )
+
+
+def shown_categories(names: Iterable[str]) -> str:
+    """The categories of a text as one name for people."""
+    return " + ".join(sorted(names)) or "(clean)"
 
 
 def read_categories(path: Path, *, clean_label: str | None = None) -> CategoryData:

@@ -1,10 +1,12 @@
-"""Two classifiers on the same rows: whether one is better, or only luckier."""
+"""Two bundles on the same rows: whether one is better, or only luckier."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from sprat.bundle_manifest import Interval
@@ -130,3 +132,117 @@ def mcnemar(only_first: int, only_second: int) -> float:
         term = term * (throws - i) // (i + 1)
         tail += term
     return min(1.0, 2 * tail / 2**throws) if throws else 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """What one of the two finds in N texts that may hold several things, or nothing.
+
+    Attributes
+    ----------
+    names : tuple of str
+        K categories or fields.
+    shown : tuple of str
+        All that is found in each text, as one name; the same for the same findings.
+    counts : int64[N, K, 3]
+        Of each text and name: how much of what was found is right, how much was found, and how
+        much there is to find.
+    """
+
+    names: tuple[str, ...]
+    shown: tuple[str, ...]
+    counts: npt.NDArray[np.int64]
+
+    def f1(self, names: Sequence[str], weights_rn: npt.NDArray[np.int64]) -> Floats:
+        """F1 over everything, then of each of ``names``, for R samples: float64[R, 1 + names].
+
+        Parameters
+        ----------
+        weights_rn : int64[R, N]
+            How often each text is in each sample.
+        """
+        n, k, _ = self.counts.shape
+        sums_rk3 = (weights_rn @ self.counts.reshape(n, -1)).reshape(-1, k, 3)
+        chosen = [self.names.index(name) for name in names]
+        sums = np.concatenate([sums_rk3.sum(axis=1, keepdims=True), sums_rk3[:, chosen]], axis=1)
+        f1: Floats = 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
+        return f1
+
+
+class PartComparison(_Part):
+    """F1 of both, and of the first less that of the second with its 95 % interval."""
+
+    name: str
+    first: float
+    second: float
+    difference: Interval
+
+
+class FindingsComparison(_Part):
+    """The first of two bundles of kind moderate or extract beside the second.
+
+    Attributes
+    ----------
+    rows : Comparison
+        A text counts as right where everything in it is found, and nothing else.
+    micro_f1 : PartComparison
+        Over all categories or fields of each.
+    parts : tuple of PartComparison
+        Of each category or field that both have, in the order of the first.
+    """
+
+    rows: Comparison
+    micro_f1: PartComparison
+    parts: tuple[PartComparison, ...]
+
+    def message(self) -> str:
+        """Which one is better, for people."""
+        low, high = self.micro_f1.difference.low, self.micro_f1.difference.high
+        if low <= 0 <= high:
+            return "No significant difference in micro-F1: its interval holds 0."
+        better = "first" if low > 0 else "second"
+        return f"The {better} one has the significantly higher micro-F1: its interval is beyond 0."
+
+
+def compare_findings(
+    wanted: Sequence[str],
+    first: Findings,
+    second: Findings,
+    *,
+    lines: Sequence[int],
+    seed: int = 0,
+) -> FindingsComparison:
+    """Compare two bundles on the same texts: as wholes, and by a paired bootstrap of F1.
+
+    Parameters
+    ----------
+    wanted : sequence of str
+        What there is to find in each text, named as in `Findings`; N from 1.
+    lines : sequence of int
+        Of the texts in their file.
+    seed : int
+        Of the resampling; at least 0.
+    """
+    shared = [name for name in first.names if name in second.names]
+    sides = (first, second)
+    whole = [each.f1(shared, np.ones((1, len(wanted)), np.int64))[0].tolist() for each in sides]
+    samples = np.concatenate(
+        [
+            first.f1(shared, weights_rn) - second.f1(shared, weights_rn)
+            for weights_rn in metrics.weights(len(wanted), np.random.default_rng(seed))
+        ]
+    )
+    parts = [
+        PartComparison(
+            name=name,
+            first=one,
+            second=other,
+            difference=metrics.interval(one - other, samples[:, column]),
+        )
+        for column, (name, one, other) in enumerate(zip(("micro_f1", *shared), *whole, strict=True))
+    ]
+    return FindingsComparison(
+        rows=compare(wanted, first.shown, second.shown, lines=lines, seed=seed),
+        micro_f1=parts[0],
+        parts=tuple(parts[1:]),
+    )

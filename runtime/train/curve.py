@@ -12,7 +12,7 @@ from sprat.bundle_manifest import Interval
 from sprat.progress import Progress, Silent
 from sprat.train import metrics
 from sprat.train.data import Dataset
-from sprat.values import FloatArray, IntArray
+from sprat.train.metrics import Picks
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Each is twice the one before it, as the extrapolation is twice the last."""
@@ -20,10 +20,9 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 DRAWS = 3
 """Random choices of the rows of each share; the curve is their mean."""
 
-RESAMPLES = 500
 HELPS = 0.02
 HELPS_A_LITTLE = 0.005
-"""Gains in accuracy, from twice the rows, that are called much and little."""
+"""Gains, from twice the rows, that are called much and little."""
 
 _EXPONENTS = np.linspace(0.1, 1.0, 19)
 _FLOORS = np.linspace(0.0, 1.0, 21)
@@ -31,44 +30,55 @@ _FLOORS = np.linspace(0.0, 1.0, 21)
 
 _Floats = npt.NDArray[np.float64]
 
-FitAndScore = Callable[[npt.NDArray[np.int64]], FloatArray]
-"""Fit a head on these training rows; its scores of the test rows, float32[N, K]."""
+Judge = Callable[[Picks], _Floats]
+"""A figure of R samples of the M test rows, int[R, M]: float64[R] in [0, 1], 1 the best."""
+
+FitAndJudge = Callable[[npt.NDArray[np.int64]], Judge]
+"""Fit a head on the training rows at these indices; what it is worth on the test rows."""
 
 
 class CurvePoint(BaseModel):
-    """Accuracy on the test rows with so many training rows."""
+    """The figure on the test rows with so many training rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int
-    accuracy: float
+    value: float
 
 
 class LearningCurve(BaseModel):
-    """Accuracy over training rows, and what it would be with twice as many.
+    """A figure over training rows, and what it would be with twice as many.
 
     Attributes
     ----------
+    metric : str
+        Which figure, such as ``accuracy``.
     points : tuple of CurvePoint
         From few rows to all; the same test rows for each.
     more_rows : int
         Twice all rows.
     expected : Interval
-        Accuracy at ``more_rows`` by the power law that fits the points best.
+        The figure at ``more_rows`` by the power law that fits the points best.
     gain : Interval
-        ``expected`` less the accuracy with all rows.
+        ``expected`` less the figure with all rows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    metric: str
     points: tuple[CurvePoint, ...]
     more_rows: int
     expected: Interval
     gain: Interval
 
+    @property
+    def title(self) -> str:
+        """The figure for people, such as "Accuracy"."""
+        return self.metric.replace("_", " ").capitalize()
+
     def message(self) -> str:
         """The answer to "would more examples help?", for people."""
-        measured = ", ".join(f"{p.accuracy:.3f} with {p.rows}" for p in self.points)
+        measured = ", ".join(f"{p.value:.3f} with {p.rows}" for p in self.points)
         gain = self.gain.value
         verdict = (
             "more examples would help"
@@ -78,7 +88,7 @@ class LearningCurve(BaseModel):
             else "more examples of the same kind would hardly help"
         )
         return (
-            f"Accuracy {measured} rows; {self.expected.value:.3f} "
+            f"{self.title} {measured} rows; {self.expected.value:.3f} "
             f"({self.expected.low:.3f} to {self.expected.high:.3f}) expected with "
             f"{self.more_rows}: {verdict}."
         )
@@ -86,58 +96,64 @@ class LearningCurve(BaseModel):
 
 def learning_curve(
     train: Dataset,
-    targets_m: IntArray,
-    fit_and_score: FitAndScore,
+    fit_and_judge: FitAndJudge,
     *,
+    test_rows: int,
+    metric: str,
     seed: int,
     progress: Progress | None = None,
 ) -> LearningCurve:
-    """Measure accuracy with growing shares of the training rows, and extrapolate.
+    """Measure a figure with growing shares of the training rows, and extrapolate.
 
-    A share holds the same part of each label, at least one row of it. Errors fall with the number
-    of rows n as floor + scale * n^-exponent (Hestness et al., 2017); the three are fitted by least
-    squares over a grid. The intervals run from the 2.5th to the 97.5th percentile over resamples
-    of the test rows, each with its own fit: they do not cover that another draw of training rows
-    would give another curve.
+    A share holds the same part of each label, at least one row of it. What is missing to 1 falls
+    with the number of rows n as floor + scale * n^-exponent (Hestness et al., 2017); the three are
+    fitted by least squares over a grid. The intervals run from the 2.5th to the 97.5th percentile
+    over resamples of the test rows, each with its own fit: they do not cover that another draw of
+    training rows would give another curve.
 
     Parameters
     ----------
     train : Dataset
         N rows.
-    targets_m : int32[M]
-        Right labels of the test rows.
-    fit_and_score : callable
+    fit_and_judge : callable
         Called once for each draw of each share.
+    test_rows : int
+        M, from 1.
+    metric : str
+        What the figure is called, such as ``accuracy``.
     seed : int
         Of draws and resamples; at least 0.
     """
     progress = Silent() if progress is None else progress
     rng = np.random.default_rng(seed)
     sizes: list[int] = []
-    right_pm = np.zeros((len(SHARES), len(targets_m)))
-    for point, share in enumerate(SHARES):
-        draws = DRAWS if share < 1 else 1
-        for _ in range(draws):
+    judges: list[list[Judge]] = []
+    for share in SHARES:
+        judges.append([])
+        for _ in range(DRAWS if share < 1 else 1):
             rows = _draw(train, share, rng)
             progress.phase(f"learning curve: {len(rows)} rows")
-            right_pm[point] += (fit_and_score(rows).argmax(axis=1) == targets_m) / draws
+            judges[-1].append(fit_and_judge(rows))
         sizes.append(len(rows))
+
+    def statistics(picks_rm: Picks) -> dict[str, _Floats]:
+        means = [np.mean([judge(picks_rm) for judge in each], axis=0) for each in judges]
+        return {metric: np.stack(means, axis=1)}
+
+    values_p = statistics(np.arange(test_rows)[None])[metric][0]
+    values_rp = metrics.bootstrap(statistics, (test_rows,), rng)[metric]
     more_rows = 2 * sizes[-1]
-    errors_p = 1 - right_pm.mean(axis=1)
-    picks_rm = rng.multinomial(
-        len(targets_m), np.full(len(targets_m), 1 / len(targets_m)), RESAMPLES
-    )
-    errors_rp = 1 - picks_rm @ right_pm.T / len(targets_m)
-    expected = 1 - extrapolate(np.array(sizes), errors_p[None], more_rows)[0]
-    expected_r = 1 - extrapolate(np.array(sizes), errors_rp, more_rows)
+    expected = 1 - extrapolate(np.array(sizes), 1 - values_p[None], more_rows)[0]
+    expected_r = 1 - extrapolate(np.array(sizes), 1 - values_rp, more_rows)
     return LearningCurve(
+        metric=metric,
         points=tuple(
-            CurvePoint(rows=size, accuracy=float(1 - error))
-            for size, error in zip(sizes, errors_p, strict=True)
+            CurvePoint(rows=size, value=float(value))
+            for size, value in zip(sizes, values_p, strict=True)
         ),
         more_rows=more_rows,
         expected=metrics.interval(expected, expected_r),
-        gain=metrics.interval(expected - (1 - errors_p[-1]), expected_r - (1 - errors_rp[:, -1])),
+        gain=metrics.interval(expected - values_p[-1], expected_r - values_rp[:, -1]),
     )
 
 

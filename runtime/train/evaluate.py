@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from sprat.bundle_manifest import Calibration
 from sprat.calibration import confidences
@@ -16,7 +15,6 @@ from sprat.train.report import (
     METRICS,
     Confusion,
     LabelReport,
-    ReliabilityBin,
     Report,
     RiskPoint,
     WrongAnswer,
@@ -27,8 +25,6 @@ SURE = 0.9
 """Default confidence from which on an answer counts as sure."""
 MOST_LISTED = 20
 """Wrong answers in a report; the figures cover all."""
-MOST_POINTS = 100
-"""Of the risk-coverage curve in a report."""
 
 
 def evaluate(
@@ -98,7 +94,7 @@ def evaluate(
         worst=_worst(rows, labels, threshold),
         labels=_per_label(rows, labels, samples["label_f1"]),
         confusions=_confusions(rows, labels),
-        reliability=_reliability(rows),
+        reliability=metrics.reliability(rows.confidence, rows.right),
         risk_coverage=_thinned(curve),
     )
 
@@ -175,8 +171,7 @@ def _risk_points(curve: Sequence[RiskPoint]) -> tuple[RiskPoint, ...]:
 
 
 def _thinned(curve: Sequence[RiskPoint]) -> tuple[RiskPoint, ...]:
-    kept = np.linspace(0, len(curve) - 1, min(MOST_POINTS, len(curve))).round().astype(int)
-    return tuple(curve[i] for i in kept.tolist())
+    return tuple(curve[i] for i in metrics.thinned(len(curve)))
 
 
 def _worst(rows: Rows, labels: Sequence[str], threshold: float) -> tuple[WrongAnswer, ...]:
@@ -222,20 +217,4 @@ def _confusions(rows: Rows, labels: Sequence[str]) -> tuple[Confusion, ...]:
             count=int(counts[i]),
         )
         for i in ranked
-    )
-
-
-def _reliability(rows: Rows) -> tuple[ReliabilityBin, ...]:
-    starts: npt.NDArray[np.int64] = metrics.bin_starts(len(rows.targets))
-    return tuple(
-        ReliabilityBin(
-            n=len(confidence),
-            confidence=float(confidence.mean()),
-            accuracy=float(right.mean()),
-            lowest=float(confidence[0]),
-            highest=float(confidence[-1]),
-        )
-        for confidence, right in zip(
-            np.split(rows.confidence, starts[1:]), np.split(rows.right, starts[1:]), strict=True
-        )
     )

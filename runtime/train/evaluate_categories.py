@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from sprat.bundle_manifest import Interval, ReportSummary
-from sprat.train.metrics import bootstrap, bounds, calibration_error, calibration_noise
+from sprat.train.categories import shown_categories
+from sprat.train.compare import Findings
+from sprat.train.metrics import (
+    Picks,
+    bootstrap,
+    bounds,
+    calibration_error,
+    calibration_noise,
+    reliability,
+    thinned,
+)
+from sprat.train.report import ReliabilityBin, ThresholdPoint
 
 _Floats = npt.NDArray[np.float64]
 _Bools = npt.NDArray[np.bool_]
@@ -38,6 +49,11 @@ class CategoryReport(_Part):
         Expected calibration error of the probabilities, in [0, 1].
     ece_noise : float
         What it would be, on average, if the probabilities were perfect.
+    reliability : tuple of ReliabilityBin
+        The bins of ``ece``, from the least probable rows to the most; ``accuracy`` is the share of
+        a bin that belongs to the category.
+    by_threshold : tuple of ThresholdPoint
+        What other thresholds would do, from the highest to the lowest; at most 100.
     """
 
     category: str
@@ -50,6 +66,8 @@ class CategoryReport(_Part):
     average_precision: Interval
     ece: Interval
     ece_noise: float
+    reliability: tuple[ReliabilityBin, ...]
+    by_threshold: tuple[ThresholdPoint, ...]
 
 
 class ModerationReport(_Part):
@@ -112,19 +130,12 @@ def evaluate_categories(
     rng = np.random.default_rng(seed)
     n, k = probability_nk.shape
     found_nk = probability_nk >= np.array(flag_at)
-    # By probability; of equal ones the category's own rows come first here, and so last where the
-    # best come first: order within a tie earns nothing.
-    order_kn = np.stack([np.lexsort((~truth_nk[:, i], probability_nk[:, i])) for i in range(k)])
-    rank_kn = np.argsort(order_kn, axis=1)
+    ranked = [_ranked(probability_nk[:, i], truth_nk[:, i]) for i in range(k)]
 
-    def figures(picks_rn: npt.NDArray[np.integer]) -> dict[str, _Floats]:
-        sorted_picks = [
-            order[np.sort(rank[picks_rn], axis=1)]
-            for order, rank in zip(order_kn, rank_kn, strict=True)
-        ]
+    def figures(picks_rn: Picks) -> dict[str, _Floats]:
         each = [
             _category_figures(probability_nk[rows, i], truth_nk[rows, i], found_nk[rows, i])
-            for i, rows in enumerate(sorted_picks)
+            for i, rows in enumerate(sort(picks_rn) for sort in ranked)
         ]
         of_rk = {name: np.stack([one[name] for one in each], axis=1) for name in each[0]}
         hits_r, found_r, there_r = (of_rk.pop(name).sum(axis=1) for name in _COUNTS)
@@ -137,7 +148,9 @@ def evaluate_categories(
             "exact": (truth_nk == found_nk).all(axis=1)[picks_rn].mean(axis=1),
         }
 
-    whole = figures(np.arange(n)[None, :])
+    every = np.arange(n)[None, :]
+    orders = [sort(every)[0] for sort in ranked]
+    whole = figures(every)
     resampled = bootstrap(figures, (n,), rng)
 
     def interval(name: str, column: int | None = None) -> Interval:
@@ -169,8 +182,10 @@ def evaluate_categories(
                 average_precision=interval("average_precision", i),
                 ece=interval("ece", i),
                 ece_noise=calibration_noise(np.sort(probability_nk[:, i]), rng),
+                reliability=reliability(probability_nk[order, i], truth_nk[order, i]),
+                by_threshold=_by_threshold(probability_nk[order, i], truth_nk[order, i]),
             )
-            for i, name in enumerate(names)
+            for i, (name, order) in enumerate(zip(names, orders, strict=True))
         ),
     )
 
@@ -181,8 +196,6 @@ def _category_figures(
     """Figures of R samples of one category's rows, by ascending probability: float64[R] each."""
     hits_r = (truth_rn & found_rn).sum(axis=1)
     found_r, there_r = found_rn.sum(axis=1), truth_rn.sum(axis=1)
-    best_first = truth_rn[:, ::-1]
-    precision_rn = best_first.cumsum(axis=1) / np.arange(1, truth_rn.shape[1] + 1)
     return {
         "hits": hits_r,
         "found": found_r,
@@ -190,6 +203,88 @@ def _category_figures(
         "precision": hits_r / np.maximum(found_r, 1),
         "recall": hits_r / np.maximum(there_r, 1),
         "f1": 2 * hits_r / np.maximum(found_r + there_r, 1),
-        "average_precision": (precision_rn * best_first).sum(axis=1) / np.maximum(there_r, 1),
+        "average_precision": _average_precision(truth_rn),
         "ece": calibration_error(probability_rn - truth_rn),
     }
+
+
+def _average_precision(truth_rn: _Bools) -> _Floats:
+    """Areas under precision over recall of R samples, whose rows come by ascending score."""
+    best_first = truth_rn[:, ::-1]
+    precision_rn = best_first.cumsum(axis=1) / np.arange(1, truth_rn.shape[1] + 1)
+    area_r: _Floats = (precision_rn * best_first).sum(axis=1) / np.maximum(truth_rn.sum(axis=1), 1)
+    return area_r
+
+
+def _ranked(score_n: _Floats, truth_n: _Bools) -> Callable[[Picks], Picks]:
+    """A function that puts the rows of samples, int[R, N], in ascending order of their scores.
+
+    Of equal scores the category's own rows come first, and so last where the best come first:
+    order within a tie earns nothing.
+    """
+    order = np.lexsort((~truth_n, score_n))
+    rank = np.argsort(order)
+    return lambda picks_rn: order[np.sort(rank[picks_rn], axis=1)]
+
+
+def _by_threshold(probability_n: _Floats, truth_n: _Bools) -> tuple[ThresholdPoint, ...]:
+    """Of rows by ascending probability."""
+    probability, truth = probability_n[::-1], truth_n[::-1]
+    hits = truth.cumsum()
+    # Rows of one probability are flagged together.
+    last = np.append(np.flatnonzero(np.diff(probability)), len(truth) - 1)
+    return tuple(
+        ThresholdPoint(
+            at=float(probability[i]),
+            flagged=i + 1,
+            precision=float(hits[i] / (i + 1)),
+            recall=float(hits[i] / max(1, hits[-1])),
+        )
+        for i in last[thinned(len(last))].tolist()
+    )
+
+
+def mean_average_precision(score_nk: _Floats, truth_nk: _Bools) -> Callable[[Picks], _Floats]:
+    """A function that gives the mean average precision of samples of N rows.
+
+    Parameters
+    ----------
+    score_nk : float64[N, K]
+        The higher, the more probable is the category; its scale does not matter.
+    truth_nk : bool[N, K]
+        Whether each row belongs to each category.
+
+    Returns
+    -------
+    callable
+        From int[R, N], indices of R samples, to float64[R] in [0, 1].
+    """
+    columns = range(truth_nk.shape[1])
+    ranked = [_ranked(score_nk[:, i], truth_nk[:, i]) for i in columns]
+
+    def figure(picks_rn: Picks) -> _Floats:
+        each = [_average_precision(truth_nk[ranked[i](picks_rn), i]) for i in columns]
+        mean_r: _Floats = np.mean(each, axis=0)
+        return mean_r
+
+    return figure
+
+
+def category_findings(found_nk: _Bools, truth_nk: _Bools, names: Sequence[str]) -> Findings:
+    """What a moderator flags, to be compared with what another one does.
+
+    Parameters
+    ----------
+    found_nk, truth_nk : bool[N, K]
+        Whether each row was flagged for each category; whether it belongs there.
+    names : sequence of str
+        K categories.
+    """
+    return Findings(
+        names=tuple(names),
+        shown=tuple(
+            shown_categories(name for name, flagged in zip(names, row, strict=True) if flagged)
+            for row in found_nk.tolist()
+        ),
+        counts=np.stack([found_nk & truth_nk, found_nk, truth_nk], axis=2).astype(np.int64),
+    )

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sprat.bundle_manifest import Interval, ReportSummary
 from sprat.tagger import Span, Tagger
-from sprat.train.metrics import RESAMPLES, calibration_error, pieces
+from sprat.train.compare import Findings
+from sprat.train.metrics import RESAMPLES, calibration_error, reliability, weights
+from sprat.train.report import ReliabilityBin
 from sprat.train.spans import GoldSpan, SpanDataset
 
 METRICS = ("micro_f1", "precision", "recall", "whole_rows", "ece")
@@ -69,6 +71,8 @@ class SpanReport(BaseModel):
         Found spans of the right field that overlap a span of it without being the same.
     misnamed : int
         Found spans at the right place under another field.
+    reliability : tuple of ReliabilityBin
+        The bins of ``ece``, from the least confident spans to the most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,6 +91,7 @@ class SpanReport(BaseModel):
     fields: tuple[FieldReport, ...]
     misplaced: int
     misnamed: int
+    reliability: tuple[ReliabilityBin, ...]
 
     def interval(self, metric: str) -> Interval:
         """A figure with its interval; ``metric`` is one of `METRICS`."""
@@ -117,10 +122,7 @@ def evaluate_spans(
         Of the resampling, at least 0.
     """
     rng = np.random.default_rng(seed)
-    matched = [
-        [GoldSpan(span.start, span.end, span.field) in gold for span in spans]
-        for spans, gold in zip(found, data.spans, strict=True)
-    ]
+    matched = _matched(found, data)
     counts = np.array(
         [
             (sum(hits), len(hits), len(gold), all(hits) and len(hits) == len(gold))
@@ -133,6 +135,8 @@ def evaluate_spans(
         for row in zip(found, matched, strict=True)
     ]
     confidence = np.array([tagger.confidence(span.score) for spans in found for span in spans])
+    right = np.array([hit for hits in matched for hit in hits], np.bool_)
+    order = np.argsort(confidence, kind="stable")
     figures = _statistics(counts.sum(axis=0)[None], len(counts))[0]
     ece = _ece(confidence, np.concatenate(gaps))
     resamples, eces = _bootstrap(counts, confidence, gaps, rng)
@@ -153,7 +157,46 @@ def evaluate_spans(
         fields=_per_field(found, matched, data, tagger.fields),
         misplaced=sum(map(_misplaced, found, data.spans)),
         misnamed=sum(map(_misnamed, found, data.spans)),
+        reliability=reliability(confidence[order], right[order]),
     )
+
+
+def span_findings(
+    found: Sequence[Sequence[Span]], data: SpanDataset, fields: Sequence[str]
+) -> Findings:
+    """What a tagger finds, to be compared with what another one does.
+
+    Parameters
+    ----------
+    found : sequence of sequence of Span
+        Per row.
+    fields : sequence of str
+        K fields that the tagger knows; the rows have no others.
+    """
+    counts = np.zeros((len(data), len(fields), 3), np.int64)
+    column = {field: index for index, field in enumerate(fields)}
+    for row, (spans, hits, gold) in enumerate(
+        zip(found, _matched(found, data), data.spans, strict=True)
+    ):
+        for span, hit in zip(spans, hits, strict=True):
+            counts[row, column[span.field], :2] += (hit, 1)
+        for true in gold:
+            counts[row, column[true.field], 2] += 1
+    return Findings(tuple(fields), tuple(map(shown_spans, found)), counts)
+
+
+def shown_spans(spans: Sequence[Span] | Sequence[GoldSpan]) -> str:
+    """The spans of a text as one name for people: fields and characters."""
+    found = sorted((span.start, span.end, span.field) for span in spans)
+    return ", ".join(f"{field} {start}-{end}" for start, end, field in found) or "(nothing)"
+
+
+def _matched(found: Sequence[Sequence[Span]], data: SpanDataset) -> list[list[bool]]:
+    """Whether each span that was found is one that its row has."""
+    return [
+        [GoldSpan(span.start, span.end, span.field) in gold for span in spans]
+        for spans, gold in zip(found, data.spans, strict=True)
+    ]
 
 
 def _statistics(sums_r4: _Counts, rows: int) -> _Floats:
@@ -179,10 +222,9 @@ def _bootstrap(
     order = np.argsort(confidence, kind="stable")
     row_of_span, gap = row_of_span[order], gap[order]
     statistics, eces = [], []
-    for size in pieces(n):
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=size)
-        statistics.append(_statistics(weights @ counts, n))
-        eces += [_ordered_ece(np.repeat(gap, weight[row_of_span])) for weight in weights]
+    for weights_rn in weights(n, rng):
+        statistics.append(_statistics(weights_rn @ counts, n))
+        eces += [_ordered_ece(np.repeat(gap, weight[row_of_span])) for weight in weights_rn]
     return np.concatenate(statistics), np.array(eces)
 
 

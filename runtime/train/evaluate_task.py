@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sprat.bundle_manifest import Calibration
+from sprat.bundle_manifest import Calibration, ReportSummary
 from sprat.errors import EngineError
 from sprat.inprocess import Runtime
 from sprat.progress import Progress
 from sprat.train.adapter_rows import Rows, Spec
-from sprat.train.evaluate import evaluate
+from sprat.train.evaluate import SURE, evaluate
 from sprat.train.evaluate_extract import ExtractReport, evaluate_extract
 from sprat.train.evaluate_transform import (
     Rewritten,
@@ -28,7 +28,14 @@ TaskReport = Report | ExtractReport | TransformReport
 
 
 def evaluate_task(
-    runtime: Runtime, task: str, spec: Spec, rows: Rows, progress: Progress, seed: int
+    runtime: Runtime,
+    task: str,
+    spec: Spec,
+    rows: Rows,
+    progress: Progress,
+    seed: int,
+    *,
+    threshold: float = SURE,
 ) -> TaskReport:
     """Evaluate a named task on rows.
 
@@ -38,16 +45,25 @@ def evaluate_task(
         What the task asks.
     seed : int
         Of the resampling; at least 0.
+    threshold : float
+        Score from which on a label counts as sure, in (0, 1].
+
+    Raises
+    ------
+    DataError
+        Rows have other labels, or targets that do not fit the schema: their lines.
     """
     progress.phase(f"evaluate on {len(rows)} rows", total=len(rows))
     if isinstance(spec, LabelSet):
         names = [label.name for label in spec.labels]
+        targets_n = rows.dataset().targets(names)
         return evaluate(
             _classify(runtime, task, names, rows, progress),
-            rows.dataset().targets(names),
+            targets_n,
             labels=names,
             lines=rows.lines,
             calibration=Calibration(temperature=1.0),
+            threshold=threshold,
             seed=seed,
         )
     if isinstance(spec, ExtractSpec):
@@ -67,6 +83,13 @@ def evaluate_task(
     grammar = spec.grammar
     schema = grammar.source if grammar is not None and grammar.kind == "json_schema" else None
     return evaluate_transform(answers, wanted, schema=schema, seed=seed)
+
+
+def summary(report: TaskReport) -> ReportSummary:
+    """The figures of a report with their intervals."""
+    if isinstance(report, Report):
+        return report.summary()
+    return ReportSummary(n=report.n, metrics=report.metrics)
 
 
 def _classify(

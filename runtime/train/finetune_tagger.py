@@ -20,6 +20,7 @@ from sprat.train.finetune_tags import tagged_texts, tune_for_tags, validation_te
 from sprat.train.finetune_tier import add_tuned, check_free, published
 from sprat.train.loop import LoopSettings
 from sprat.train.prepare_spans import PreparedSpans
+from sprat.train.provenance import DataSource
 from sprat.train.record import Tuning, tuning_facts
 from sprat.train.tagger import States, TrainedTagger, train_tagger_tier
 
@@ -102,6 +103,13 @@ def finetune_tagger_tier(
             base=ModelRef(name=made.name, digest=made.digest),
             states=states,
             folds_n=folds_n,
-            tuning=Tuning(**tuning_facts(settings, state, validation_rows=len(validation))),
+            tuning=Tuning(
+                **tuning_facts(
+                    settings,
+                    state,
+                    base=ModelRef(name=manifest.name, digest=manifest.digest),
+                    validation=DataSource.of(train.take(list(validation))),
+                )
+            ),
             accept_at=accept_at,
         )

@@ -24,6 +24,7 @@ from sprat.train.finetune import Tuned, tune_for_labels, validation_rows
 from sprat.train.head import Embed, TrainedTier, embed_texts, judge_tier
 from sprat.train.loop import LoopSettings
 from sprat.train.prepare import Prepared
+from sprat.train.provenance import DataSource
 from sprat.train.record import TuningRecord, tuning_facts
 from sprat.values import FloatArray, IntArray
 
@@ -107,7 +108,9 @@ def finetune_tier(
             embed, (*(train.texts[row] for row in validation), *prepared.test.texts)
         )
     held, vectors_md = vectors[: len(validation)], vectors[len(validation) :]
-    return _judge(prepared, tuned, held, vectors_md, validation, made, settings, accept_at)
+    return _judge(
+        prepared, tuned, held, vectors_md, validation, manifest, made, settings, accept_at
+    )
 
 
 def check_free(store: Store, name: str, *, replace: bool) -> None:
@@ -162,6 +165,7 @@ def _judge(
     held: FloatArray,
     vectors_md: FloatArray,
     validation: IntArray,
+    base: ModelManifest,
     made: ModelManifest,
     settings: LoopSettings,
     accept_at: float,
@@ -180,7 +184,12 @@ def _judge(
         head=Head(tuned.weight, bias, fit.calibration.temperature),
         calibration=fit,
         training=TuningRecord(
-            **tuning_facts(settings, tuned.state, validation_rows=len(validation)),
+            **tuning_facts(
+                settings,
+                tuned.state,
+                base=ModelRef(name=base.name, digest=base.digest),
+                validation=DataSource.of(prepared.train.take(validation.tolist())),
+            ),
             calibration=fit,
         ),
         accept_at=accept_at,

@@ -215,7 +215,7 @@ def fit_category(
             best += step
     chosen, platt, scores_n = tried[best]
     progress.phase(f"{name}: fit the head on {len(truth_n)} rows with C={chosen.regularization:g}")
-    weight, bias = _fit(examples.whole, truth_n, chosen.regularization, class_weights)
+    weight, bias = fit_binary(examples.whole, truth_n, chosen.regularization, class_weights)
     return FittedCategory(
         weight=(platt.slope * weight).astype(np.float32),
         bias=platt.slope * bias + platt.offset,
@@ -242,14 +242,25 @@ def _out_of_fold(
     scores_w = np.empty(len(fold_w), np.float64)
     for fold in range(int(folds_n.max()) + 1):
         kept, out = np.flatnonzero(folds_n != fold), np.flatnonzero(fold_w == fold)
-        weight, bias = _fit(examples.whole[kept], truth_n[kept], strength, class_weights)
+        weight, bias = fit_binary(examples.whole[kept], truth_n[kept], strength, class_weights)
         scores_w[out] = examples.windows[out] @ weight + bias
     return highest(scores_w, examples.starts)
 
 
-def _fit(
+def fit_binary(
     features: Matrix, truth_n: npt.NDArray[np.bool_], strength: float, class_weights: ClassWeights
 ) -> tuple[npt.NDArray[np.float64], float]:
-    """Weight and bias of the score for ``True``."""
+    """Weight, float64[F], and bias of the score for ``True``, by a logistic regression.
+
+    Parameters
+    ----------
+    features : float32[N, F]
+    truth_n : bool[N]
+        Both kinds occur.
+    strength : float
+        Inverse strength of the regularization.
+    class_weights : {"none", "balanced"}
+        See `fit_category`.
+    """
     weight, bias = fit_weights(features, truth_n.astype(np.int32), strength, class_weights)
     return (weight[1] - weight[0]).astype(np.float64), float(bias[1] - bias[0])

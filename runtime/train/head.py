@@ -29,11 +29,11 @@ from sprat.head import Head
 from sprat.manifest import NAME_PATTERN, ModelRef
 from sprat.progress import Progress, Silent
 from sprat.train.calibrate import CalibrationFit, log_softmax
-from sprat.train.curve import FitAndScore, learning_curve
+from sprat.train.curve import FitAndJudge, Judge, learning_curve
 from sprat.train.evaluate import evaluate
 from sprat.train.fit import ClassWeights, fit_head, fit_weights
 from sprat.train.prepare import Prepared
-from sprat.train.provenance import Provenance
+from sprat.train.provenance import LIBRARIES, TORCH, Provenance
 from sprat.train.record import (
     HeadTraining,
     SuspectLine,
@@ -59,13 +59,12 @@ class Refits:
     ----------
     out_of_fold : float64[N, K]
         Probabilities of the training rows' labels by heads that have not seen them.
-    score : callable
-        Scores of the test rows, float32[M, K], by a head fitted on the training rows at these
-        indices alone.
+    judge : callable
+        What a head that was fitted on some of the training rows is worth on the test rows.
     """
 
     out_of_fold: npt.NDArray[np.float64]
-    score: FitAndScore
+    judge: FitAndJudge
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,7 +151,7 @@ def train_tier(
     )
     temperature = fitted.calibration.calibration.temperature
 
-    def score(rows: npt.NDArray[np.int64]) -> FloatArray:
+    def judge(rows: npt.NDArray[np.int64]) -> Judge:
         weight, bias = fit_weights(
             vectors_nd[rows],
             prepared.targets_n[rows],
@@ -160,7 +159,9 @@ def train_tier(
             class_weights,
             whitening=fitted.chosen.whitening,
         )
-        return Head(weight, bias).logits(vectors_md)
+        answers_m = Head(weight, bias).logits(vectors_md).argmax(axis=1)
+        right_m = answers_m == prepared.test_targets_m
+        return lambda picks_rm: right_m[picks_rm].mean(axis=1)
 
     progress.phase(f"evaluate on {len(test)} rows")
     return judge_tier(
@@ -179,7 +180,7 @@ def train_tier(
             calibration=fitted.calibration,
         ),
         accept_at=accept_at,
-        refits=Refits(np.exp(log_softmax(fitted.out_of_fold, temperature)), score),
+        refits=Refits(np.exp(log_softmax(fitted.out_of_fold, temperature)), judge),
     )
 
 
@@ -278,8 +279,14 @@ def train_classifier(
     suspects, analyses = _analyse(
         prepared, trained, with_learning_curve=with_learning_curve, progress=progress
     )
+    is_tuned = any(tier.manifest.name == "finetune" for tier in trained)
     record = TrainingRecord(
-        provenance=Provenance.of(prepared.train, prepared.test, seed=prepared.seed),
+        provenance=Provenance.of(
+            prepared.train,
+            prepared.test,
+            seed=prepared.seed,
+            libraries=(*LIBRARIES, *TORCH) if is_tuned else LIBRARIES,
+        ),
         data=prepared.report,
         tiers={tier.manifest.name: tier.record for tier in trained},
         **analyses,
@@ -322,8 +329,9 @@ def _analyse(
     if with_learning_curve:
         curve = learning_curve(
             prepared.train,
-            prepared.test_targets_m,
-            refits.score,
+            refits.judge,
+            test_rows=len(prepared.test),
+            metric="accuracy",
             seed=prepared.seed,
             progress=progress,
         )

@@ -13,12 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.bundle_manifest import Interval
+from sprat.train.report import ReliabilityBin
 from sprat.values import IntArray
 
 BINS = 15
 RESAMPLES = 1000
 RISKS = (0.01, 0.05)
 """Shares of wrong answers for which the coverage is reported."""
+
+MOST_POINTS = 100
+"""Of a curve in a report."""
 
 _CHUNK = 2_000_000
 """Rows of all samples in memory at once: bounds the memory to some 200 MB."""
@@ -145,6 +149,18 @@ def pieces(n: int) -> Iterator[int]:
         yield min(step, RESAMPLES - start)
 
 
+def weights(n: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+    """How often each of n rows is in each of `RESAMPLES` resamples: int64[R, n], R in all."""
+    for size in pieces(n):
+        yield rng.multinomial(n, np.full(n, 1 / n), size=size)
+
+
+def thinned(n: int) -> list[int]:
+    """At most `MOST_POINTS` of n indices, evenly spread, with both ends."""
+    kept: list[int] = np.linspace(0, n - 1, min(MOST_POINTS, n)).round().astype(int).tolist()
+    return kept
+
+
 def calibration_error(gap_rn: Floats) -> Floats:
     """Expected calibration errors of R samples.
 
@@ -171,6 +187,33 @@ def bin_starts(n: int) -> npt.NDArray[np.int64]:
     """First row of each of the bins of `calibration_error`, int64[min(15, n)]."""
     bins = min(BINS, n)
     return np.arange(bins) * n // bins
+
+
+def reliability(confidence_n: Floats, right_n: npt.NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+    """The bins of `calibration_error`.
+
+    Parameters
+    ----------
+    confidence_n : float64[N]
+        Ascending.
+    right_n : bool[N]
+        Whether what has this confidence is right.
+    """
+    if len(confidence_n) == 0:
+        return ()
+    starts = bin_starts(len(confidence_n))
+    return tuple(
+        ReliabilityBin(
+            n=len(confidence),
+            confidence=float(confidence.mean()),
+            accuracy=float(right.mean()),
+            lowest=float(confidence[0]),
+            highest=float(confidence[-1]),
+        )
+        for confidence, right in zip(
+            np.split(confidence_n, starts[1:]), np.split(right_n, starts[1:]), strict=True
+        )
+    )
 
 
 def calibration_noise(confidence_n: Floats, rng: np.random.Generator) -> float:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 import sprat
 from sprat.bundle import Bundle
@@ -25,190 +24,75 @@ from sprat.bundle_manifest import (
     TierManifest,
     TierName,
 )
-from sprat.errors import DataError, InvalidInput
 from sprat.head import Head, sigmoid
 from sprat.manifest import ModelRef
 from sprat.progress import Progress, Silent
 from sprat.text.windows import windows
 from sprat.tokenizer import is_visible
-from sprat.train.categories import CategoryData
-from sprat.train.checks import Conflicts, DataReport, inspect, resolve_conflicts
-from sprat.train.evaluate_categories import ModerationReport, evaluate_categories
+from sprat.train.curve import Judge, learning_curve
+from sprat.train.evaluate_categories import (
+    ModerationReport,
+    evaluate_categories,
+    mean_average_precision,
+)
 from sprat.train.fit import ClassWeights
 from sprat.train.fit_categories import (
-    CategoryCandidate,
     Examples,
     FittedCategory,
     Matrix,
+    fit_binary,
     fit_category,
     highest,
     with_sparse_ngrams,
 )
-from sprat.train.head import check_name
+from sprat.train.head import Embed, Refits, check_name
+from sprat.train.moderation_record import ModerationRecord, TierModeration
 from sprat.train.policy import Policy
+from sprat.train.prepare_categories import PreparedCategories
 from sprat.train.provenance import Provenance
-from sprat.train.rows import MAX_SHOWN_ROWS
-from sprat.train.split import same_texts
-from sprat.train.stratify import stratify
-from sprat.values import FloatArray, IntArray
+from sprat.train.record import SuspectLine
+from sprat.train.suspects import Suspect, category_suspects
 
 log = logging.getLogger(__name__)
-
-Embed = Callable[[Sequence[str]], FloatArray]
-"""Texts to their L2-normalized sentence vectors, float32[N, D], in the same order."""
-
-FOLDS = 5
-LEAST_TEXTS = 4
-"""Different texts that a category needs, and that must be without it."""
 
 NGRAM_BUCKETS = 4096
 
 CLEARLY = 0.95
 """n-grams are taken where they bring the loss down to this share of what it is without them."""
 
-WINDOW_SHARE = 0.99
-LEAST_WINDOW = 64
-MOST_WINDOW = 1024
-"""A window is as long as nearly all of the texts that were learned from, within these bounds: a
-head reads best what is as long as what it knows. In characters."""
-
-
-class TierModeration(BaseModel):
-    """How the heads of one tier came about, and how good they are.
-
-    Attributes
-    ----------
-    ngrams : bool
-        Whether n-grams of characters help; see `sprat.text.ngrams`.
-    nll : dict of str to float
-        Mean negative log-likelihood of the out-of-fold probabilities over all categories, without
-        (``vectors``) and with n-grams (``vectors and ngrams``): these are taken where they lower it
-        by 5 % or more.
-    candidates : dict of str to tuple of CategoryCandidate
-        Of each category, what was tried.
-    regularization : dict of str to float
-        Of each category, what was taken.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    evaluation: ModerationReport
-    without_leaked: ModerationReport | None
-    ngrams: bool
-    nll: dict[str, float]
-    candidates: dict[str, tuple[CategoryCandidate, ...]]
-    regularization: dict[str, float]
-
-
-class ModerationRecord(BaseModel):
-    """The content of a moderator's ``report.json``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    provenance: Provenance
-    class_weights: ClassWeights
-    folds: int
-    data: DataReport
-    tiers: dict[str, TierModeration]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedCategories:
-    """Checked and split rows.
-
-    Attributes
-    ----------
-    train, test : CategoryData
-    names : tuple of str
-        Categories, sorted.
-    folds_n : int32[N]
-        Fold of each training row.
-    report : DataReport
-    is_leaked_m : bool[M]
-        The test rows that repeat a training row.
-    seed : int
-    """
-
-    train: CategoryData
-    test: CategoryData
-    names: tuple[str, ...]
-    folds_n: IntArray
-    report: DataReport
-    is_leaked_m: npt.NDArray[np.bool_]
-    seed: int
-
-    @property
-    def window(self) -> tuple[int, int]:
-        """Characters of a window, and how many of them neighbours share at most."""
-        lengths = [len(text) for text in self.train.texts]
-        usual = int(np.ceil(np.quantile(lengths, WINDOW_SHARE)))
-        room = min(MOST_WINDOW, max(LEAST_WINDOW, usual))
-        return room, room // 4
-
-
-def prepare_categories(
-    data: CategoryData,
-    *,
-    test: CategoryData | None = None,
-    held_out: float = 0.2,
-    conflicts: Conflicts = "refuse",
-    seed: int = 0,
-) -> PreparedCategories:
-    """Check rows and split them.
-
-    Parameters
-    ----------
-    test : CategoryData, optional
-        Rows to evaluate on; absent: a share of ``data`` is held out.
-    held_out : float
-        That share, above 0 and below 1; of no effect with ``test``.
-    conflicts : {"refuse", "drop", "keep"}
-        See `sprat.train.checks.resolve_conflicts`.
-    seed : int
-        Of all splits, at least 0.
-
-    Raises
-    ------
-    DataError
-        When the rows do not suffice, contradict each other, or ``test`` has other categories.
-    InvalidInput
-        When a number is out of range.
-    """
-    if seed < 0:
-        raise InvalidInput(f"seed: expected 0 or more, got {seed}", field="seed")
-    if not 0 < held_out < 1:
-        raise InvalidInput(
-            f"held_out: expected above 0 and below 1, got {held_out}", field="held_out"
-        )
-    _, dropped = resolve_conflicts(data.as_dataset(), conflicts)
-    if dropped:
-        gone = set(dropped)
-        data = data.take(row for row, line in enumerate(data.lines) if line not in gone)
-    names = data.names()
-    _require_rows(data, names)
-    groups_n = same_texts(data.texts)
-    train = data
-    if test is None:
-        part_n = stratify(data.truth(names), groups_n, (1 - held_out, held_out), seed=seed)
-        train, test = (data.take(np.flatnonzero(part_n == part).tolist()) for part in (0, 1))
-        groups_n = same_texts(train.texts)
-    truth_nk = train.truth(names)
-    test.truth(names)
-    folds = min(FOLDS, *(_texts_of(truth_nk[:, i], groups_n) for i in range(len(names))))
-    if folds < 2:
-        raise DataError(data.path, 0, "too few different texts of a category are left to train on")
-    folds_n = stratify(truth_nk, groups_n, (1 / folds,) * folds, seed=seed)
-    report, is_leaked_m = inspect(train.as_dataset(), test.as_dataset(), dropped_lines=dropped)
-    return PreparedCategories(train, test, names, folds_n, report, is_leaked_m, seed)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModerator:
-    """One tier of a bundle to be."""
+    """One tier of a bundle to be.
+
+    Attributes
+    ----------
+    refits : Refits
+        Out-of-fold probabilities of the categories, and the mean average precision on the test
+        rows of heads fitted on some of the training rows.
+    """
 
     manifest: TierManifest
     head: Head
     record: TierModeration
+    refits: Refits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WrittenModerator:
+    """A bundle that was written.
+
+    Attributes
+    ----------
+    record : ModerationRecord
+        The content of its ``report.json``.
+    suspects : dict of str to tuple of Suspect
+        Those of the record, with their texts.
+    """
+
+    manifest: BundleManifest
+    record: ModerationRecord
+    suspects: dict[str, tuple[Suspect, ...]]
 
 
 TrainModerator = Callable[[PreparedCategories, Progress], TrainedModerator]
@@ -254,12 +138,12 @@ def train_moderator_tier(
     room, overlap = prepared.window
     scorer = _Scorer(prepared, embed, progress)
     truth_nk = prepared.train.truth(prepared.names)
+    examples = {buckets: scorer.examples(buckets) for buckets in (0, NGRAM_BUCKETS)}
     fits: dict[int, tuple[FittedCategory, ...]] = {}
-    for buckets in (0, NGRAM_BUCKETS):
-        examples = scorer.examples(buckets)
+    for buckets, features in examples.items():
         fits[buckets] = tuple(
             fit_category(
-                examples,
+                features,
                 truth_nk[:, i],
                 prepared.folds_n,
                 class_weights=class_weights,
@@ -273,7 +157,7 @@ def train_moderator_tier(
         for buckets, each in fits.items()
     }
     buckets = NGRAM_BUCKETS if nll[NGRAM_BUCKETS] < CLEARLY * nll[0] else 0
-    fitted = fits[buckets]
+    fitted, learned = fits[buckets], examples[buckets]
     thresholds = tuple(
         policy.thresholds(category, each.out_of_fold, truth_nk[:, i])
         for i, (category, each) in enumerate(zip(prepared.names, fitted, strict=True))
@@ -283,8 +167,24 @@ def train_moderator_tier(
         np.array([each.bias for each in fitted], np.float32),
     )
     progress.phase(f"evaluate on {len(prepared.test)} rows")
-    probability_mk = scorer.test_probabilities(head, buckets)
+    score_test_rows = scorer.test_scorer(buckets)
+    probability_mk = sigmoid(score_test_rows(head.weight, head.bias))
     truth_mk = prepared.test.truth(prepared.names)
+
+    def judge(rows: npt.NDArray[np.int64]) -> Judge:
+        heads = [
+            fit_binary(
+                learned.whole[rows],
+                truth_nk[rows, i],
+                each.chosen.regularization,
+                class_weights,
+            )
+            for i, each in enumerate(fitted)
+        ]
+        scores_mk = score_test_rows(
+            np.stack([weight for weight, _ in heads]), np.array([bias for _, bias in heads])
+        )
+        return mean_average_precision(scores_mk, truth_mk)
 
     def evaluated(rows: npt.NDArray[np.intp]) -> ModerationReport:
         return evaluate_categories(
@@ -326,6 +226,7 @@ def train_moderator_tier(
                 for category, each in zip(prepared.names, fitted, strict=True)
             },
         ),
+        Refits(np.stack([each.out_of_fold for each in fitted], axis=1), judge),
     )
 
 
@@ -336,8 +237,9 @@ def train_moderator(
     name: str,
     out: Path,
     class_weights: ClassWeights = "none",
+    with_learning_curve: bool = False,
     progress: Progress | None = None,
-) -> tuple[BundleManifest, ModerationRecord]:
+) -> WrittenModerator:
     """Train the tiers of a moderator, and write them as a bundle.
 
     Parameters
@@ -351,6 +253,8 @@ def train_moderator(
         `sprat.bundle.write_bundle`.
     class_weights : {"none", "balanced"}
         What the tiers were told, for the record.
+    with_learning_curve : bool
+        Measure mean average precision with growing shares of the rows.
 
     Raises
     ------
@@ -362,12 +266,26 @@ def train_moderator(
     for message in prepared.report.messages():
         log.info("%s: %s", prepared.train.path, message)
     trained = [train(prepared, progress) for train in tiers]
+    refits = trained[-1].refits
+    suspects = category_suspects(prepared.train, refits.out_of_fold, prepared.names)
+    curve = None
+    if with_learning_curve:
+        curve = learning_curve(
+            prepared.train.as_dataset(),
+            refits.judge,
+            test_rows=len(prepared.test),
+            metric="mean_average_precision",
+            seed=prepared.seed,
+            progress=progress,
+        )
     record = ModerationRecord(
         provenance=Provenance.of(prepared.train, prepared.test, seed=prepared.seed),
         class_weights=class_weights,
         folds=int(prepared.folds_n.max()) + 1,
         data=prepared.report,
         tiers={tier.manifest.name: tier.record for tier in trained},
+        suspects={name: tuple(map(SuspectLine.of, each)) for name, each in suspects.items()},
+        learning_curve=curve,
     )
     bundle = Bundle(
         BundleManifest(
@@ -382,7 +300,8 @@ def train_moderator(
         ),
         tuple(tier.head for tier in trained),
     )
-    return bundle.save(out, report=record.model_dump_json(indent=2) + "\n"), record
+    manifest = bundle.save(out, report=record.model_dump_json(indent=2) + "\n")
+    return WrittenModerator(manifest, record, suspects)
 
 
 class _Scorer:
@@ -416,10 +335,10 @@ class _Scorer:
             starts=self._train_starts,
         )
 
-    def test_probabilities(self, head: Head, buckets: int) -> npt.NDArray[np.float64]:
-        """Probabilities of the test rows, float64[M, K]."""
+    def test_scorer(self, buckets: int) -> Callable[[Matrix, Matrix], npt.NDArray[np.float64]]:
+        """A function from weight[K, F] and bias[K] to scores of the test rows, float64[M, K]."""
         features = self._features(self._test_windows, buckets)
-        return highest(sigmoid(features @ head.weight.T + head.bias), self._test_starts)
+        return lambda weight, bias: highest(features @ weight.T + bias, self._test_starts)
 
     def _features(self, texts: Sequence[str], buckets: int) -> Matrix:
         vectors = self._vectors[[self._numbers[text] for text in texts]]
@@ -436,28 +355,3 @@ def _flat(parts: Sequence[Sequence[str]]) -> tuple[list[str], npt.NDArray[np.int
     """All parts, and where those of each text begin."""
     starts = np.cumsum([0, *(len(each) for each in parts[:-1])]).astype(np.int64)
     return list(itertools.chain.from_iterable(parts)), starts
-
-
-def _texts_of(has_n: npt.NDArray[np.bool_], groups_n: IntArray) -> int:
-    """Different texts among the rows that a category has."""
-    return len(np.unique(groups_n[has_n]))
-
-
-def _require_rows(data: CategoryData, names: Sequence[str]) -> None:
-    """Refuse rows from which some category cannot be learned."""
-    if not names:
-        raise DataError(data.path, 0, f"expected categories, found none in {len(data)} rows")
-    groups_n = same_texts(data.texts)
-    truth_nk = data.truth(names)
-    for i, name in enumerate(names):
-        has_n = truth_nk[:, i]
-        for rows_n, what in ((has_n, "of"), (~has_n, "without")):
-            if (count := _texts_of(rows_n, groups_n)) < LEAST_TEXTS:
-                lines = [data.lines[row] for row in np.flatnonzero(rows_n)[:MAX_SHOWN_ROWS]]
-                where = f", in lines {', '.join(map(str, lines))}" if lines else ""
-                raise DataError(
-                    data.path,
-                    lines[0] if lines else 0,
-                    f"expected {LEAST_TEXTS} or more different texts {what} category {name!r}, "
-                    f"found {count}{where}",
-                )

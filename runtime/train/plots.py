@@ -11,9 +11,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from sprat.train.report import Confusion, LabelReport, ReliabilityBin, RiskPoint
+from sprat.train.report import (
+    Confusion,
+    LabelReport,
+    ReliabilityBin,
+    RiskPoint,
+    ThresholdPoint,
+)
 
 _LEFT, _TOP, _RIGHT, _BOTTOM = 52.0, 12.0, 22.0, 40.0
+_DOTS = 20
+"""Points of a curve of thresholds that say their figures."""
 _MOST_NAMED = 40
 """Characters of a label beside a confusion matrix; the rest is in the hover text."""
 
@@ -59,11 +67,18 @@ class _Axes:
         return _svg(self.width, self.height, [*parts, *marks], f"{y} by {x}")
 
 
-def reliability(bins: Sequence[ReliabilityBin]) -> str:
+def reliability(
+    bins: Sequence[ReliabilityBin], *, x: str = "confidence", y: str = "accuracy"
+) -> str:
     """Accuracy by confidence, one point a bin; calibrated ones lie on the diagonal.
 
     The bars hold 95 % of what a perfect confidence would show on so many rows (normal
     approximation).
+
+    Parameters
+    ----------
+    x, y : str
+        What confidence and accuracy are called here.
     """
     axes = _Axes(0, 1, 0, 1)
     marks = [_line("ideal", axes.x(0), axes.y(0), axes.x(1), axes.y(1))]
@@ -75,11 +90,11 @@ def reliability(bins: Sequence[ReliabilityBin]) -> str:
     marks.append(_path("line", [(axes.x(b.confidence), axes.y(b.accuracy)) for b in bins]))
     for each in bins:
         title = (
-            f"{each.n} rows, confidence {each.lowest:.3f} to {each.highest:.3f}, "
-            f"mean {each.confidence:.3f}, accuracy {each.accuracy:.3f}"
+            f"{each.n} rows, {x} {each.lowest:.3f} to {each.highest:.3f}, "
+            f"mean {each.confidence:.3f}, {y} {each.accuracy:.3f}"
         )
         marks.append(_dot(axes.x(each.confidence), axes.y(each.accuracy), title))
-    return axes.draw(marks, x="confidence", y="accuracy")
+    return axes.draw(marks, x=x, y=y)
 
 
 def risk_coverage(curve: Sequence[RiskPoint], marked: Sequence[RiskPoint]) -> str:
@@ -98,17 +113,39 @@ def risk_coverage(curve: Sequence[RiskPoint], marked: Sequence[RiskPoint]) -> st
     return axes.draw(marks, x="answered rows", y="wrong among them")
 
 
-def learning_curve(sizes: Sequence[int], accuracies: Sequence[float]) -> str:
-    """Accuracy by the number of training rows."""
-    low = math.floor(min(accuracies) * 10 - 0.5) / 10
+def thresholds(points: Sequence[ThresholdPoint], flag_at: float) -> str:
+    """Precision and recall of a category by the threshold from which on texts are flagged."""
+    axes = _Axes(0, 1, 0, 1)
+    at = axes.x(flag_at)
+    marks = [_line("ideal", at, axes.y(0), at, axes.y(1))]
+    for kind, values in (
+        ("line", [point.precision for point in points]),
+        ("line other", [point.recall for point in points]),
+    ):
+        pixels = [
+            (axes.x(point.at), axes.y(value)) for point, value in zip(points, values, strict=True)
+        ]
+        marks.append(_path(kind, pixels))
+    for point in points[:: max(1, len(points) // _DOTS)]:
+        title = (
+            f"flag at {point.at:.3f}: {point.flagged} rows, precision {point.precision:.3f}, "
+            f"recall {point.recall:.3f}"
+        )
+        marks.append(_dot(axes.x(point.at), axes.y(point.precision), title))
+    return axes.draw(marks, x="flagged from", y="precision and recall")
+
+
+def learning_curve(sizes: Sequence[int], values: Sequence[float], what: str = "accuracy") -> str:
+    """A figure, ``what``, by the number of training rows."""
+    low = math.floor(min(values) * 10 - 0.5) / 10
     axes = _Axes(0, sizes[-1] * 1.05, max(0.0, low), 1)
-    pixels = [(axes.x(n), axes.y(value)) for n, value in zip(sizes, accuracies, strict=True)]
+    pixels = [(axes.x(n), axes.y(value)) for n, value in zip(sizes, values, strict=True)]
     marks = [_path("line", pixels)]
     marks += [
         _dot(x, y, f"{n:,} rows: {value:.3f}")
-        for (x, y), n, value in zip(pixels, sizes, accuracies, strict=True)
+        for (x, y), n, value in zip(pixels, sizes, values, strict=True)
     ]
-    return axes.draw(marks, x="training rows", y="accuracy", percent_x=False)
+    return axes.draw(marks, x="training rows", y=what, percent_x=False)
 
 
 def confusion(labels: Sequence[LabelReport], confusions: Sequence[Confusion]) -> str:

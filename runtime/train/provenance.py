@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+from collections.abc import Sequence
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +15,12 @@ from sprat.measure import versions
 LIBRARIES = ("numpy", "scikit-learn", "scipy", "ctranslate2", "tokenizers")
 """Whose versions, beside those of Python and sprat, decide what comes out of a training."""
 
+TORCH = ("torch", "transformers", "safetensors")
+"""The same where the weights of an encoder are trained."""
+
+LORA = ("numpy", "torch", "transformers", "peft", "gguf", "llama-cpp-python", "llguidance")
+"""The same where an adapter is trained."""
+
 
 class Source(Protocol):
     """Rows of a file."""
@@ -20,6 +28,10 @@ class Source(Protocol):
     @property
     def sha256(self) -> str:
         """Of the whole file, in hex."""
+
+    @property
+    def lines(self) -> tuple[int, ...]:
+        """Line of each row in the file."""
 
     def __len__(self) -> int:
         """Rows."""
@@ -38,10 +50,19 @@ class DataSource(_Part):
         Of the whole file; empty where the rows come from no file. Its name is nobody's business.
     rows : int
         How many of its rows were used.
+    lines : str
+        Sha256 over their lines in the file, in the order of their use: another split has another.
     """
 
     sha256: str
     rows: int
+    lines: str
+
+    @classmethod
+    def of(cls, rows: Source) -> DataSource:
+        """What is to be known of rows."""
+        lines = hashlib.sha256(",".join(map(str, rows.lines)).encode()).hexdigest()
+        return cls(sha256=rows.sha256, rows=len(rows), lines=lines)
 
 
 class Provenance(_Part):
@@ -52,6 +73,8 @@ class Provenance(_Part):
     train, test : DataSource
         Rows that were trained on, and rows that were evaluated on. The same file for both: it was
         split.
+    validation : DataSource or None
+        Rows that said when to stop, where a training asks some; they are not among ``train``.
     seed : int
         Of split, folds and resampling.
     versions : dict of str to str
@@ -60,20 +83,29 @@ class Provenance(_Part):
 
     train: DataSource
     test: DataSource
+    validation: DataSource | None = None
     seed: int
     versions: dict[str, str]
 
     @classmethod
-    def of(cls, train: Source, test: Source, *, seed: int) -> Provenance:
-        """The provenance of a training in this process."""
-        sources = [DataSource(sha256=rows.sha256, rows=len(rows)) for rows in (train, test)]
+    def of(
+        cls,
+        train: Source,
+        test: Source,
+        *,
+        seed: int,
+        validation: Source | None = None,
+        libraries: Sequence[str] = LIBRARIES,
+    ) -> Provenance:
+        """The provenance of a training in this process, by libraries whose versions count."""
         return cls(
-            train=sources[0],
-            test=sources[1],
+            train=DataSource.of(train),
+            test=DataSource.of(test),
+            validation=None if validation is None else DataSource.of(validation),
             seed=seed,
             versions={
                 "python": platform.python_version(),
                 "sprat": sprat.__version__,
-                **versions(LIBRARIES),
+                **versions(libraries),
             },
         )

@@ -8,12 +8,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sprat.bundle_manifest import ReportSummary
+from sprat.manifest import ModelRef
 from sprat.train.calibrate import CalibrationFit
 from sprat.train.checks import DataReport
 from sprat.train.curve import LearningCurve
 from sprat.train.fit import Candidate
 from sprat.train.loop import LoopSettings, LoopState
-from sprat.train.provenance import Provenance
+from sprat.train.provenance import DataSource, Provenance
 from sprat.train.report import Report
 from sprat.train.suspects import ConfusingPair, Suspect
 
@@ -56,7 +57,9 @@ class Tuning(_Part):
     ----------
     settings : dict of str to float
         See `sprat.train.loop.LoopSettings`.
-    validation_rows : int
+    base : ModelRef
+        The encoder that training started from.
+    validation : DataSource
         Training rows that were left out of training: they say when to stop, and the calibration
         is fitted on them.
     losses : tuple of float
@@ -66,7 +69,8 @@ class Tuning(_Part):
     """
 
     settings: dict[str, float]
-    validation_rows: int
+    base: ModelRef
+    validation: DataSource
     losses: tuple[float, ...]
     best_pass: int
 
@@ -84,12 +88,13 @@ class TuningRecord(Tuning):
 
 
 def tuning_facts(
-    settings: LoopSettings, state: LoopState, *, validation_rows: int
+    settings: LoopSettings, state: LoopState, *, base: ModelRef, validation: DataSource
 ) -> dict[str, Any]:
     """The members of a `Tuning`."""
     return {
         "settings": {key: value for key, value in asdict(settings).items() if value is not None},
-        "validation_rows": validation_rows,
+        "base": base,
+        "validation": validation,
         "losses": tuple(state.losses),
         "best_pass": state.best,
     }

@@ -108,6 +108,25 @@ class RiskPoint(_Part):
     risk: float
 
 
+class ThresholdPoint(_Part):
+    """What a threshold of a category does.
+
+    Attributes
+    ----------
+    at : float
+        Least probability of a text that is flagged.
+    flagged : int
+        Rows that are.
+    precision, recall : float
+        Share of them that belong to the category; share of its rows that are flagged.
+    """
+
+    at: float
+    flagged: int
+    precision: float
+    recall: float
+
+
 class Report(_Part):
     """An evaluation of one tier on rows that it has not seen.
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from sprat.train.categories import CategoryData
 from sprat.train.data import Dataset
 from sprat.values import IntArray
 
@@ -125,6 +126,33 @@ def find_suspects(
         for row in rank_rows(probabilities_nk, targets_n).tolist()
         if is_suspect_n[row]
     )
+
+
+def category_suspects(
+    data: CategoryData, probabilities_nk: _Floats, names: Sequence[str]
+) -> dict[str, tuple[Suspect, ...]]:
+    """Rows that probably miss a category, or have it wrongly, for each category.
+
+    Each is a question of its own: `find_suspects` with the two labels ``NAME`` and ``not NAME``.
+
+    Parameters
+    ----------
+    data : CategoryData
+        N rows; each category has some and is not of all.
+    probabilities_nk : float64[N, K]
+        Out-of-fold, that a row belongs to a category.
+    names : sequence of str
+        K categories.
+    """
+    truth_nk = data.truth(names)
+    found = {}
+    for i, name in enumerate(names):
+        labels = (f"not {name}", name)
+        targets_n = truth_nk[:, i].astype(np.int32)
+        rows = Dataset(data.texts, tuple(labels[t] for t in targets_n), data.lines, data.path)
+        both_n2 = np.column_stack([1 - probabilities_nk[:, i], probabilities_nk[:, i]])
+        found[name] = find_suspects(rows, both_n2, targets_n, labels)
+    return found
 
 
 def _rivals(

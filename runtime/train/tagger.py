@@ -27,7 +27,6 @@ from sprat.train.head import check_name
 from sprat.train.prepare_spans import PreparedSpans
 from sprat.train.provenance import Provenance
 from sprat.train.record import Tuning
-from sprat.train.spans import SpanDataset
 from sprat.values import IntArray, TokenStates
 
 log = logging.getLogger(__name__)
@@ -280,26 +279,3 @@ def train_tagger(
         taggers=tuple(tier.tagger for tier in trained),
     )
     return bundle.save(out, report=record.model_dump_json(indent=2) + "\n"), record
-
-
-def evaluate_tagger(
-    bundle: Bundle, data: SpanDataset, *, states: States, seed: int = 0
-) -> SpanReport:
-    """Evaluate the last tier of a bundle on texts with spans.
-
-    Parameters
-    ----------
-    states : callable
-        Token states of texts by the model of that tier. Called once.
-    seed : int
-        Of the resampling, at least 0.
-
-    Raises
-    ------
-    DataError
-        When rows have fields that the bundle does not have: with their lines and its fields.
-    """
-    data.check_fields(bundle.manifest.labels)
-    tagger = bundle.taggers[-1]
-    found = tagger.tag(data.texts, states(data.texts), data.requested)
-    return evaluate_spans(found, data, tagger, seed=seed)

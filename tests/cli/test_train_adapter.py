@@ -13,6 +13,7 @@ from servers import sprat
 
 from sprat import config
 from sprat.inprocess import Runtime
+from sprat.manifest import sha256_file
 from sprat.pull import pull
 from sprat.store import Store
 
@@ -55,7 +56,21 @@ def test_train_adapter_is_served_by_the_task_that_it_prints(store: Store, labell
     assert item is not None
     assert {score.label for score in item.scores} == {"ab", "cd"}
     report = json.loads((folder / "report.json").read_text())
-    assert (report["train_rows"], report["validation_rows"]) == (10, 2)
+    provenance = report["provenance"]
+    assert [provenance[part]["rows"] for part in ("train", "validation", "test")] == [10, 2, 4]
+    card = sprat(store, "inspect", "letters")
+    assert card.returncode == 0, card.stderr
+    for part in ("train", "validation", "test"):
+        assert provenance[part]["lines"] in card.stdout
+    assert sha256_file(labelled) in card.stdout
+    assert f"torch {provenance['versions']['torch']}" in card.stdout
+    assert "macro_f1" in card.stdout
+    shown = json.loads(sprat(store, "inspect", "letters", "--json").stdout)
+    assert (shown["type"], shown["version"], shown["report"]) == (
+        "adapter",
+        manifest.version,
+        report,
+    )
     assert not [text for text in ("ab 1", "cd 1") if text in (folder / "report.json").read_text()]
     # What is left of the training is gone, and so is the trial.
     assert list((store.root / "tmp").iterdir()) == []

@@ -60,8 +60,7 @@ def test_train_moderate_refuses_a_policy_that_is_none(
     [
         ({"accept_at": 0.5}, "accept-at"),
         ({"targets": Path("t.json")}, "targets"),
-        ({"learning_curve": True}, "learning-curve"),
-        ({"suspects": Path("s.jsonl")}, "suspects"),
+        ({"default": "nobody"}, "default"),
         ({"tiers": ("finetune",)}, "tiers finetune"),
         ({"epochs": 3}, "epochs"),
     ],

@@ -200,3 +200,100 @@ def test_moderate_eval_and_run_use_the_bundle(
     wrong = sprat(store, "eval", str(moderator), str(rows[1]))
     assert wrong.returncode == 1
     assert "labels: unknown" in wrong.stderr
+
+
+def test_moderate_is_compared_with_another_and_shown_on_a_page(
+    store: Store, moderator: Path, rows: tuple[Path, Path], tmp_path: Path
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(rows[0].read_text("utf-8").splitlines(True)[:120]), "utf-8")
+    done = sprat(
+        store,
+        *("train", str(few), "--kind", "moderate", "--base", ENCODER, "--clean-label", "ham"),
+        *("--test", str(rows[1]), "-o", str(tmp_path / "few")),
+    )
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "report.html"
+    arguments = ("eval", str(moderator), str(rows[1]), "--clean-label", "ham")
+    against = ("--against", str(tmp_path / "few"))
+    done = sprat(store, *arguments, *against, "--html", str(page), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    comparison = report["against"]["comparison"]
+    assert comparison["micro_f1"]["first"] == pytest.approx(report["micro_f1"]["value"])
+    assert comparison["rows"]["n"] == TEST_ROWS
+    assert sum(each["rows"] for each in comparison["actions"]) == TEST_ROWS
+    # The first one blocks, the second one flags at most.
+    assert {each["second"] for each in comparison["actions"]} <= {"allow", "flag"}
+    html = page.read_text("utf-8")
+    assert sha256_file(rows[1])[:12] in html
+    for line in rows[1].read_text("utf-8").splitlines():
+        if len(text := json.loads(line)["text"]) > 20:
+            assert text not in html
+    shown = sprat(store, *arguments, *against)
+    assert "Both act alike on" in shown.stdout
+    assert "Micro-F1 differs by" in shown.stdout
+
+
+def test_moderate_training_finds_labels_that_were_flipped(
+    store: Store, minilm: Path, rows: tuple[Path, Path], tmp_path: Path
+) -> None:
+    lines = [json.loads(line) for line in rows[0].read_text("utf-8").splitlines()]
+    # Every twentieth label: 5 %.
+    planted = set(range(7, len(lines), 20))
+    for row in planted:
+        lines[row]["label"] = "ham" if lines[row]["label"] == "spam" else "spam"
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    suspects, page = tmp_path / "suspects.jsonl", tmp_path / "report.html"
+    done = sprat(
+        store,
+        *("train", str(data), "--kind", "moderate", "--base", ENCODER, "--clean-label", "ham"),
+        *("--test", str(rows[1]), "--suspects", str(suspects), "--html", str(page)),
+        *("--conflicts", "keep", "--learning-curve", "-o", str(tmp_path / "spam")),
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in suspects.read_text("utf-8").splitlines()]
+    top = {each["line"] - 1 for each in found[: len(lines) // 10]}
+    assert len(top & planted) >= len(planted) / 2
+    assert {each["category"] for each in found} == {"spam"}
+    assert all(each["text"] == lines[each["line"] - 1]["text"] for each in found)
+    margins = [each["confidence"] - each["suggested_confidence"] for each in found]
+    assert margins == sorted(margins)
+    assert "training rows may miss it or have it wrongly" in done.stdout
+    assert "Mean average precision " in done.stdout
+    assert "Learning curve" in page.read_text("utf-8")
+    report = (tmp_path / "spam" / "report.json").read_text("utf-8")
+    assert json.loads(report)["learning_curve"]["points"][-1]["rows"] == TRAIN_ROWS
+    assert json.loads(report)["provenance"]["train"]["rows"] == TRAIN_ROWS
+
+
+def test_moderate_thresholds_of_the_configuration_count(
+    store: Store, moderator: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "sprat.toml"
+    config.write_text(
+        f'[tasks.strict]\nbundle = "{moderator}"\n'
+        "thresholds.spam = { flag_at = 0.0001, block_at = 0.0002 }\n"
+        f'[tasks.lenient]\nbundle = "{moderator}"\n'
+        'thresholds.spam = { flag_at = 1.0, block_at = "never" }\n'
+        f'[tasks.spam]\nbundle = "{moderator}"\n'
+    )
+    server = start_server(store, tmp_path, "--config", str(config))
+    with Client(server.address) as client:
+        tasks = {task.name: task for task in client.list_tasks()}
+        found = {name: client.moderate(name, [SPAM]) for name in tasks}
+    assert server.stop() == 0
+    actions = {name: result.items[0] and result.items[0].action for name, result in found.items()}
+    assert actions == {"strict": "block", "lenient": "allow", "spam": "block"}
+    (strict,), (lenient,) = tasks["strict"].thresholds, tasks["lenient"].thresholds
+    assert (strict.category, strict.flag_at, strict.block_at) == ("spam", 0.0001, 0.0002)
+    assert (lenient.flag_at, lenient.block_at) == (1.0, None)
+    assert len({task.version for task in tasks.values()}) == 3
+    for name, task in tasks.items():
+        assert found[name].task_version == task.version
+    config.write_text(f'[tasks.m]\nbundle = "{moderator}"\nthresholds.scam.flag_at = 0.5\n')
+    refused = sprat(store, "serve", "--config", str(config), "--listen", f"unix:{tmp_path}/s")
+    assert refused.returncode == 1
+    said = "tasks.m.thresholds.scam: the bundle has no such category; it has 'spam'"
+    assert said in refused.stderr

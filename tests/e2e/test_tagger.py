@@ -83,11 +83,45 @@ def test_tagger_is_trained_and_evaluated_by_commands(
     assert "gate failed: micro_f1 is " in missed.stderr
     for option, message in (
         (("--min-accuracy", "0.1"), "this evaluation has no accuracy; it has "),
-        (("--against", str(out)), "--against: expected a classify or route task, not extract"),
+        (("--tier", "head"), "--tier: expected a classify or route task, not extract"),
     ):
         refused = sprat(store, "eval", str(out), str(rows[1]), *option)
         assert refused.returncode == 1
         assert message in refused.stderr
+
+
+def test_tagger_is_compared_with_another_and_shown_on_a_page(
+    store: Store,
+    bundle: Path,
+    trained: tuple[Path, dict[str, Any]],
+    rows: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    few = write_rows(tmp_path / "few.jsonl", make_bookings(25, seed=3))
+    done = sprat(
+        store,
+        *("train", str(few), "--kind", "extract", "--base", ENCODER, "--test", str(rows[1])),
+        *("-o", str(tmp_path / "few")),
+    )
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "report.html"
+    arguments = ("eval", str(trained[0]), str(rows[1]), "--against", str(tmp_path / "few"))
+    done = sprat(store, *arguments, "--html", str(page), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    comparison = report["against"]["comparison"]
+    assert comparison["micro_f1"]["first"] == pytest.approx(report["micro_f1"])
+    assert [each["name"] for each in comparison["parts"]] == ["name", "people", "time"]
+    assert comparison["rows"]["n"] == 40
+    html = page.read_text("utf-8")
+    assert sha256_file(rows[1])[:12] in html
+    assert "my name is" not in html
+    shown = sprat(store, *arguments)
+    assert "Micro-F1 differs by" in shown.stdout
+    assert "The share of rows without a mistake differs by" in shown.stdout
+    other = sprat(store, "eval", str(trained[0]), str(rows[1]), "--against", str(bundle))
+    assert other.returncode == 1
+    assert "--against: expected a bundle of kind extract, but" in other.stderr
 
 
 def test_tagger_card_says_what_it_was_made_from(

@@ -11,6 +11,7 @@ import pytest
 from tiny_models import encoder_files, gguf_file, write_files
 
 from sprat.errors import DataError, InvalidInput, NotFound, StoreError, UnsupportedModel
+from sprat.manifest import sha256_file
 from sprat.progress import Silent
 from sprat.pull import pull
 from sprat.store import Store
@@ -68,9 +69,19 @@ def test_adapt_twice_makes_the_same_adapter(store: Store, data: Path) -> None:
     assert one.version == other.version
     assert report.losses == again.losses
     assert isinstance(report.evaluation, Report)
-    assert [report.train_rows, report.validation_rows, report.evaluation.n] == [6, 2, 2]
+    made = report.provenance
+    assert made.validation is not None
+    assert [made.train.rows, made.validation.rows, made.test.rows] == [6, 2, 2]
+    assert report.evaluation.n == 2
+    parts = (made.train, made.validation, made.test)
+    assert {part.sha256 for part in parts} == {sha256_file(data)}
+    assert len({part.lines for part in parts}) == 3
+    assert {"python", "sprat", "torch", "llama-cpp-python"} <= set(made.versions)
+    assert again.provenance == made
     changed = replace(report.settings, seed=1)
-    third, _ = train(data, store, name="one", settings=changed, overwrite=True)
+    third, other_split = train(data, store, name="one", settings=changed, overwrite=True)
+    assert other_split.provenance.seed == 1
+    assert other_split.provenance.train.lines != made.train.lines
     assert third.version != one.version
 
 
@@ -92,7 +103,9 @@ def test_adapt_evaluates_answers_in_text(
     manifest, report = train(data, store, spec, test=data)
     assert isinstance(report.evaluation, kind)
     assert report.evaluation.n == 10
-    assert report.data == report.test
+    made = report.provenance
+    assert (made.test.rows, made.test.sha256) == (10, sha256_file(data))
+    assert made.train.sha256 == made.test.sha256
     written = {entry.path for entry in store.adapter("made", check=True)[0].files}
     assert written == {"adapter.gguf", "report.json", "task.toml"} | files
     assert manifest.base.digest == store.model("tiny")[0].digest

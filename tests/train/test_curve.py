@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sprat.train.curve import DRAWS, SHARES, extrapolate, learning_curve
+from sprat.train.curve import DRAWS, SHARES, Judge, extrapolate, learning_curve
 from sprat.train.data import Dataset
-from sprat.values import FloatArray
 
 SIZES = np.array([100, 200, 400, 800])
 
@@ -50,10 +49,9 @@ def make(rows: int) -> Dataset:
 
 def test_curve_measures_growing_shares_of_every_label() -> None:
     train = make(80)
-    targets = np.arange(200, dtype=np.int32) % 2
     sizes: list[int] = []
 
-    def fit_and_score(rows: npt.NDArray[np.int64]) -> FloatArray:
+    def fit_and_judge(rows: npt.NDArray[np.int64]) -> Judge:
         sizes.append(len(rows))
         counts = Counter(train.labels[row] for row in rows)
         share = len(rows) / 80
@@ -61,12 +59,12 @@ def test_curve_measures_growing_shares_of_every_label() -> None:
         assert len(set(rows.tolist())) == len(rows)
         # Errors: 0.4 with an eighth of the rows, half as many each time the rows double.
         wrong = np.arange(200) % 20 < round(20 * 0.05 / share)
-        return np.eye(2, dtype=np.float32)[targets ^ wrong]
+        return lambda picks_rm: (~wrong)[picks_rm].mean(axis=1)
 
-    curve = learning_curve(train, targets, fit_and_score, seed=0)
+    curve = learning_curve(train, fit_and_judge, test_rows=200, metric="accuracy", seed=0)
     assert sizes == [10] * DRAWS + [20] * DRAWS + [40] * DRAWS + [80]
     assert [p.rows for p in curve.points] == [round(80 * share) for share in SHARES]
-    assert [p.accuracy for p in curve.points] == pytest.approx([0.6, 0.8, 0.9, 0.95])
+    assert [p.value for p in curve.points] == pytest.approx([0.6, 0.8, 0.9, 0.95])
     assert curve.more_rows == 160
     assert curve.expected.value == pytest.approx(0.975)
     assert curve.expected.low < 0.975 < curve.expected.high
@@ -76,13 +74,19 @@ def test_curve_measures_growing_shares_of_every_label() -> None:
         f"({curve.expected.low:.3f} to {curve.expected.high:.3f}) expected with 160: "
         "more examples would help."
     )
-    again = learning_curve(train, targets, fit_and_score, seed=0)
+    again = learning_curve(train, fit_and_judge, test_rows=200, metric="accuracy", seed=0)
     assert again == curve
 
 
 def test_curve_says_when_more_would_hardly_help() -> None:
-    targets = np.zeros(50, np.int32)
-    logits = np.eye(2, dtype=np.float32)[(np.arange(50) < 5).astype(int)]
-    curve = learning_curve(make(80), targets, lambda _: logits, seed=0)
+    right = np.arange(50) >= 5
+    curve = learning_curve(
+        make(80),
+        lambda _: lambda picks_rm: right[picks_rm].mean(axis=1),
+        test_rows=50,
+        metric="mean_average_precision",
+        seed=0,
+    )
     assert curve.gain.value == pytest.approx(0)
+    assert curve.message().startswith("Mean average precision 0.900 with 10, ")
     assert "would hardly help" in curve.message()

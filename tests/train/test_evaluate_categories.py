@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from sprat.train.evaluate_categories import evaluate_categories
+from sprat.train.evaluate_categories import evaluate_categories, mean_average_precision
 
 NAMES = ("abuse", "spam", "none")
 
@@ -75,3 +75,40 @@ def test_evaluate_categories_of_one_row() -> None:
         np.array([[0.9]]), np.array([[True]]), names=("x",), flag_at=(0.5,)
     )
     assert report.micro_f1.value == report.categories[0].average_precision.value == 1
+
+
+def test_evaluate_categories_reliability_is_what_the_ece_is_made_of() -> None:
+    probability, truth = rows()
+    report = evaluate_categories(probability, truth, names=NAMES, flag_at=(0.5,) * 3)
+    for each in report.categories:
+        bins = each.reliability
+        assert sum(b.n for b in bins) == report.n
+        gap = sum(abs(b.accuracy - b.confidence) * b.n for b in bins) / report.n
+        assert gap == pytest.approx(each.ece.value)
+        assert [b.lowest for b in bins] == sorted(b.lowest for b in bins)
+
+
+def test_evaluate_categories_by_threshold_is_the_textbook_curve() -> None:
+    probability, truth = rows()
+    report = evaluate_categories(probability, truth, names=NAMES, flag_at=(0.5,) * 3)
+    for column, each in enumerate(report.categories):
+        y, p = truth[:, column], probability[:, column]
+        points = each.by_threshold
+        assert len(points) <= 100
+        assert [point.at for point in points] == sorted({point.at for point in points})[::-1]
+        assert (points[-1].at, points[-1].flagged) == (p.min(), len(p))
+        for point in points:
+            found = p >= point.at
+            assert point.flagged == found.sum()
+            assert point.precision == pytest.approx(y[found].mean())
+            assert point.recall == pytest.approx(y[found].sum() / max(1, y.sum()))
+
+
+def test_mean_average_precision_of_samples_is_that_of_the_report() -> None:
+    probability, truth = rows()
+    report = evaluate_categories(probability, truth, names=NAMES, flag_at=(0.5,) * 3)
+    figure = mean_average_precision(np.log(probability + 1e-9), truth)
+    picks = np.random.default_rng(0).permutation(len(truth))
+    whole, first = figure(np.stack([picks, np.zeros_like(picks)]))
+    assert whole == pytest.approx(report.mean_average_precision.value)
+    assert first in (0, 1 / 3, 2 / 3)

@@ -9,7 +9,13 @@ import pytest
 from tagged import make_bookings
 
 from sprat.tagger import Span
-from sprat.train.evaluate_spans import METRICS, SpanReport, evaluate_spans
+from sprat.train.evaluate_spans import (
+    METRICS,
+    SpanReport,
+    evaluate_spans,
+    shown_spans,
+    span_findings,
+)
 from sprat.train.spans import GoldSpan, SpanDataset
 
 
@@ -107,3 +113,25 @@ def test_evaluate_spans_noise_is_what_perfect_confidences_show() -> None:
         eces.append(report.ece)
         noises.append(report.ece_noise)
     assert np.mean(eces) == pytest.approx(np.mean(noises), abs=0.02)
+
+
+def test_evaluate_spans_reliability_is_what_the_ece_is_made_of() -> None:
+    rng = np.random.default_rng(2)
+    scores = rng.uniform(0, 1, 200)
+    data = dataset(*[[(0, 4, "name")] if right else [] for right in rng.random(200) < 0.5])
+    report = evaluate([[Span("name", 0, 4, float(score))] for score in scores], data)
+    gap = sum(abs(b.accuracy - b.confidence) * b.n for b in report.reliability)
+    assert gap / 200 == pytest.approx(report.ece)
+    assert evaluate([[], []], dataset([], [])).reliability == ()
+
+
+def test_span_findings_count_what_the_report_counts() -> None:
+    data = dataset([(0, 4, "name"), (5, 9, "time")], [(3, 6, "time")], [])
+    found = [[Span("time", 5, 9, 0.9), Span("name", 0, 3, 0.9)], [], [Span("name", 1, 2, 0.1)]]
+    made = span_findings(found, data, ("name", "people", "time"))
+    report = evaluate(found, data)
+    assert made.counts.sum(axis=(0, 1)).tolist() == [report.right, report.predicted, report.spans]
+    f1 = made.f1(made.names, np.ones((1, 3), np.int64))[0]
+    assert f1.tolist() == [report.micro_f1, *(each.f1 for each in report.fields)]
+    assert made.shown == ("name 0-3, time 5-9", "(nothing)", "name 1-2")
+    assert shown_spans(data.spans[0]) == "name 0-4, time 5-9"

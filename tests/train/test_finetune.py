@@ -23,6 +23,7 @@ from sprat.train.finetune_tier import finetune_tier
 from sprat.train.head import Embed, TrainedTier
 from sprat.train.loop import LoopSettings
 from sprat.train.prepare import Prepared, prepare
+from sprat.train.provenance import DataSource
 from sprat.train.record import TuningRecord
 from sprat.values import FloatArray
 
@@ -93,6 +94,9 @@ def test_finetune_makes_an_encoder_that_serves_what_was_trained(
     assert len(record.losses) == 3
     assert record.losses[-1] < record.losses[0]
     assert record.best_pass == 2
+    assert record.base.digest == base.digest
+    held = validation_rows(prepared.targets_n, prepared.folds_n, seed=prepared.seed)
+    assert record.validation == DataSource.of(prepared.train.take(held.tolist()))
     # torch on the tuned weights and the int8 encoder agree on what a text is near to.
     source = EncoderBody(folder / "source", "mean")
     source.train(is_on=False)

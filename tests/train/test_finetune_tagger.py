@@ -23,6 +23,7 @@ from sprat.progress import Progress, Silent
 from sprat.pull import pull
 from sprat.store import Store
 from sprat.tokenizer import Tokenizer
+from sprat.train.assess_spans import assess_tagger
 from sprat.train.encoder_body import EncoderBody
 from sprat.train.finetune_tagger import finetune_tagger_tier
 from sprat.train.finetune_tags import (
@@ -41,7 +42,6 @@ from sprat.train.tagger import (
     ExtractRecord,
     States,
     TrainedTagger,
-    evaluate_tagger,
     train_tagger,
     train_tagger_tier,
 )
@@ -170,7 +170,7 @@ def test_finetune_tagger_learns_spans_and_adds_an_encoder(trained: Made) -> None
     tuning = training.tuning
     assert tuning is not None
     assert tuning.losses[tuning.best_pass] == min(tuning.losses) < tuning.losses[0] / 4
-    assert 0 < tuning.validation_rows < len(DATA) / 4
+    assert 0 < tuning.validation.rows < len(DATA) / 4
     assert tuning.settings["epochs"] == FAST.epochs
     assert trained.record.tiers["head"].training.tuning is None
     assert training.calibration_spans < trained.record.tiers["head"].training.calibration_spans
@@ -185,7 +185,7 @@ def test_finetune_tagger_bundle_is_read_back_and_its_last_tier_answers(trained: 
     assert ExtractRecord.model_validate_json(written) == trained.record
     assert "table for" not in written
     with open_states(TUNED, store=trained.store) as states:
-        again = evaluate_tagger(bundle, TEST, states=states)
+        again = assess_tagger(bundle, TEST, states=states).report
     # Other batches round states otherwise.
     assert again.micro_f1 == pytest.approx(trained.record.evaluation.micro_f1, abs=0.02)
 

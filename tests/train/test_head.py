@@ -244,8 +244,8 @@ def test_head_learning_curve_ends_at_the_evaluation(
     curve = done.record.learning_curve
     assert curve is not None
     assert curve.points[-1].rows == done.manifest.train_rows
-    assert curve.points[-1].accuracy == pytest.approx(done.record.evaluation.accuracy)
-    assert curve.points[0].accuracy < curve.points[-1].accuracy
+    assert curve.points[-1].value == pytest.approx(done.record.evaluation.accuracy)
+    assert curve.points[0].value < curve.points[-1].value
     assert train(data, tmp_path / "without", embed).record.learning_curve is None
 
 

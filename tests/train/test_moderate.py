@@ -15,14 +15,11 @@ from sprat.errors import ConfigError, DataError, InvalidInput
 from sprat.manifest import ModelRef
 from sprat.progress import Silent
 from sprat.train.categories import CategoryData
-from sprat.train.moderate import (
-    Embed,
-    PreparedCategories,
-    prepare_categories,
-    train_moderator,
-    train_moderator_tier,
-)
+from sprat.train.head import Embed
+from sprat.train.moderate import train_moderator, train_moderator_tier
 from sprat.train.policy import policy_of
+from sprat.train.prepare_categories import PreparedCategories, prepare_categories
+from sprat.train.suspects import rank_rows
 from sprat.values import FloatArray
 
 BASE = ModelRef(name="words", digest="a" * 64)
@@ -244,3 +241,79 @@ def test_moderate_tells_what_it_does(embed: Embed) -> None:
     assert log.phases[0].startswith("embed ")
     assert any("insult: try C=" in phase for phase in log.phases)
     assert log.phases[-1].startswith("evaluate on ")
+
+
+def flipped(data: CategoryData, category: str, share: float) -> tuple[CategoryData, set[int]]:
+    """The same rows, a share of them with the wrong word on a category; and their lines."""
+    rng = np.random.default_rng(0)
+    rows = set(rng.choice(len(data), round(share * len(data)), replace=False).tolist())
+    categories = tuple(
+        tuple(sorted({*names} ^ {category})) if row in rows else names
+        for row, names in enumerate(data.categories)
+    )
+    return (
+        CategoryData(data.texts, categories, data.lines, data.path),
+        {data.lines[row] for row in rows},
+    )
+
+
+def test_moderate_ranks_flipped_labels_first(embed: Embed) -> None:
+    data, lines = flipped(messages(400), "threat", 0.05)
+    prepared = prepare_categories(data)
+    tier = train_moderator_tier(prepared, Silent(), name="head", base=BASE, embed=embed)
+    column = prepared.names.index("threat")
+    p_n = tier.refits.out_of_fold[:, column]
+    truth_n = prepared.train.truth(prepared.names)[:, column]
+    order = rank_rows(np.column_stack([1 - p_n, p_n]), truth_n.astype(np.int32))
+    ranked = [prepared.train.lines[row] for row in order]
+    planted = lines & set(ranked)
+    assert len(planted) >= 12
+    assert len(planted & set(ranked[: len(ranked) // 10])) >= len(planted) / 2
+
+
+def test_moderate_names_suspects_of_each_category(tmp_path: Path, embed: Embed) -> None:
+    data, lines = flipped(messages(400), "threat", 0.05)
+    prepared = prepare_categories(data)
+
+    def tier(rows: PreparedCategories, progress: Silent) -> object:
+        return train_moderator_tier(rows, progress, name="head", base=BASE, embed=embed)
+
+    written = train_moderator(prepared, [tier], name="abuse", out=tmp_path)  # type: ignore[list-item]
+    assert set(written.suspects) == {"insult", "threat"}
+    found = written.suspects["threat"]
+    planted = lines & set(prepared.train.lines)
+    assert len(planted & {each.line for each in found}) >= len(planted) / 2
+    assert sum(each.line in lines for each in found[:5]) >= 4
+    for each in found:
+        assert {each.label, each.suggested} == {"threat", "not threat"}
+        assert each.confidence < 0.5 < each.suggested_confidence
+        assert each.text == data.texts[each.line - 1]
+    assert not lines & {each.line for each in written.suspects["insult"][:3]}
+    # The report has lines, and no texts.
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert [each["line"] for each in saved["suspects"]["threat"]] == [each.line for each in found]
+    assert "text" not in saved["suspects"]["threat"][0]
+    assert saved["learning_curve"] is None
+
+
+def test_moderate_learning_curve_ends_at_the_evaluation(tmp_path: Path, embed: Embed) -> None:
+    prepared = prepare_categories(messages(300, seed=4))
+
+    def tier(rows: PreparedCategories, progress: Silent) -> object:
+        return train_moderator_tier(rows, progress, name="head", base=BASE, embed=embed)
+
+    written = train_moderator(
+        prepared,
+        [tier],  # type: ignore[list-item]
+        name="abuse",
+        out=tmp_path,
+        with_learning_curve=True,
+    )
+    curve = written.record.learning_curve
+    assert curve is not None
+    assert curve.metric == "mean_average_precision"
+    assert curve.points[-1].rows == len(prepared.train)
+    whole = written.record.tiers["head"].evaluation.mean_average_precision.value
+    assert curve.points[-1].value == pytest.approx(whole, abs=0.01)
+    assert curve.points[0].value < curve.points[-1].value
+    assert curve.message().startswith("Mean average precision ")

@@ -9,13 +9,27 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from sprat.bundle_manifest import Calibration
-from sprat.train import plots
+from sprat.bundle_manifest import Calibration, Interval
+from sprat.tagger import Span
+from sprat.train import page_findings, plots
+from sprat.train.curve import CurvePoint, LearningCurve
 from sprat.train.evaluate import evaluate
+from sprat.train.evaluate_categories import ModerationReport, evaluate_categories
+from sprat.train.evaluate_extract import ExtractReport, FieldReport
+from sprat.train.evaluate_spans import SpanReport, evaluate_spans
+from sprat.train.evaluate_transform import TransformReport
 from sprat.train.page import TITLES, page
 from sprat.train.report import METRICS, SCOPE_METRICS, Report
+from sprat.train.spans import GoldSpan, SpanDataset
 
 NASTY = '</script><img src="https://example.org/x"> & "quoted"'
+CURVE = LearningCurve(
+    metric="accuracy",
+    points=tuple(CurvePoint(rows=n, value=v) for n, v in ((10, 0.5), (20, 0.6), (40, 0.8))),
+    more_rows=80,
+    expected=Interval(value=0.9, low=0.8, high=1.0),
+    gain=Interval(value=0.1, low=0.0, high=0.2),
+)
 
 
 def report_of(k: int, *, n: int = 400, out_of_scope: bool = False) -> Report:
@@ -107,7 +121,7 @@ def test_page_shows_every_figure_with_its_interval() -> None:
 def test_page_plots_what_is_there() -> None:
     report = report_of(4)
     assert parsed(page(report, title="t", facts={})).tags.count("svg") == 3
-    text = page(report, title="t", facts={}, learning=([10, 20, 40], [0.5, 0.6, 0.8]))
+    text = page(report, title="t", facts={}, learning=CURVE)
     assert parsed(text).tags.count("svg") == 4
     assert "40 rows: 0.800" in text
 
@@ -160,6 +174,14 @@ def test_plots_stay_inside_of_their_frame() -> None:
         plots.risk_coverage(report.risk_coverage, report.risk_points),
         plots.learning_curve([12, 770], [0.31, 0.84]),
         plots.learning_curve([5], [1.0]),
+        *(
+            svg
+            for each in moderation_report().categories
+            for svg in (
+                plots.reliability(each.reliability),
+                plots.thresholds(each.by_threshold, 0.5),
+            )
+        ),
     ):
         root = ET.fromstring(svg)
         _, _, width, height = map(float, str(root.get("viewBox")).split())
@@ -172,3 +194,91 @@ def test_plots_stay_inside_of_their_frame() -> None:
                 x, y = map(float, pair.split(","))
                 assert 0 <= x <= width
                 assert 0 <= y <= height
+
+
+def moderation_report() -> ModerationReport:
+    rng = np.random.default_rng(1)
+    probability = rng.beta(0.5, 1.0, (300, 2))
+    truth = rng.random((300, 2)) < probability
+    return evaluate_categories(probability, truth, names=(NASTY, "spam"), flag_at=(0.5, 0.4))
+
+
+def span_report(found: int) -> SpanReport:
+    class Judge:
+        fields = (NASTY, "time")
+
+        def confidence(self, score: float) -> float:
+            return score
+
+    data = SpanDataset(
+        ("x" * 20,) * 40, ((GoldSpan(0, 4, NASTY),),) * 40, ((),) * 40, tuple(range(40)), "rows"
+    )
+    spans = [
+        [Span(NASTY, 0, 4 + row % 2, 0.1 + row / 80)] if row < found else [] for row in range(40)
+    ]
+    return evaluate_spans(spans, data, Judge())  # type: ignore[arg-type]
+
+
+def test_page_of_a_moderator() -> None:
+    report = moderation_report()
+    curve = CURVE.model_copy(update={"metric": "mean_average_precision"})
+    text = page(report, title=NASTY, facts={"Data": "x.jsonl"}, learning=curve)
+    parser = parsed(text)
+    assert NASTY not in text
+    # Reliability and thresholds of both categories, and the learning curve.
+    assert parser.tags.count("svg") == 5
+    assert "Mean average precision on the same test rows" in text
+    for name, each in report.summary().metrics.items():
+        assert f"<td>{page_findings.TITLES[name]}</td>" in text
+        assert f"{each.low:.4f} to {each.high:.4f}" in text
+    for category in report.categories:
+        for figure in (category.precision, category.recall, category.ece):
+            assert f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})" in text
+        # The first and highest threshold of the table.
+        assert f"{category.by_threshold[0].at:.4f}" in text
+    table = text[text.index("Precision and recall by threshold") :]
+    assert 2 * 8 <= table.count("<tr>") <= 1 + 2 * page_findings.SHOWN_THRESHOLDS
+
+
+def test_page_of_a_tagger() -> None:
+    report = span_report(40)
+    text = page(report, title=NASTY, facts={})
+    parser = parsed(text)
+    assert NASTY not in text
+    assert parser.tags.count("svg") == 1
+    for name, (low, high) in report.intervals.items():
+        assert f"<td>{page_findings.TITLES[name]}</td>" in text
+        assert f"{low:.4f} to {high:.4f}" in text
+    for field in report.fields:
+        assert f'<td class="right">{field.precision:.3f}</td>' in text
+    assert f"20 of them wrong: {report.misplaced} overlap" in text
+
+
+def test_page_of_a_tagger_that_finds_nothing() -> None:
+    parser = parsed(page(span_report(0), title="t", facts={}))
+    assert parser.tags.count("svg") == 0
+
+
+def test_page_of_answers() -> None:
+    metrics = {name: Interval(value=0.5, low=0.4, high=0.6) for name in ("micro_f1", "exact_match")}
+    field = FieldReport(field=NASTY, precision=0.125, recall=1, f1=0.5, support=3, predicted=4)
+    extract = ExtractReport(
+        n=9,
+        incomplete=1,
+        abstained=2,
+        strings=4,
+        grounded=3,
+        metrics=metrics,
+        fields=(field,),
+        wrong_lines=(17, 23),
+    )
+    text = page(extract, title=NASTY, facts={})
+    parsed(text)
+    assert NASTY not in text
+    assert "<td>Answers as wanted</td>" in text
+    assert '<td class="right">0.125</td>' in text
+    assert '<td class="right">23</td>' in text
+    transform = TransformReport(n=9, incomplete=0, metrics=metrics, wrong_lines=())
+    text = page(transform, title="t", facts={})
+    parsed(text)
+    assert "No answer is other than wanted." in text

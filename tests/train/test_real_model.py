@@ -130,4 +130,4 @@ def test_real_model_finds_flipped_labels_and_says_that_more_rows_would_help(
     assert half is not None
     assert half.more_rows == curve.points[-1].rows
     assert half.gain.value > 0
-    assert half.expected.value == pytest.approx(curve.points[-1].accuracy, abs=0.03)
+    assert half.expected.value == pytest.approx(curve.points[-1].value, abs=0.03)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sprat.train.categories import CategoryData
 from sprat.train.data import Dataset
-from sprat.train.suspects import confusing_pairs, find_suspects, rank_rows
+from sprat.train.suspects import (
+    category_suspects,
+    confusing_pairs,
+    find_suspects,
+    rank_rows,
+)
 
 LABELS = ("a", "b", "c")
 PROBABILITIES = np.array(
@@ -53,3 +59,24 @@ def test_suspects_confusing_pairs_count_both_ways() -> None:
     assert first.share == pytest.approx(2 / 5)
     assert (second.a, second.b, second.a_as_b, second.b_as_a) == ("a", "c", 0, 1)
     assert second.share == pytest.approx(1 / 5)
+
+
+def test_category_suspects_ask_about_each_category_alone() -> None:
+    data = CategoryData(
+        tuple(f"text {i}" for i in range(6)),
+        (("a",), ("a", "b"), (), ("b",), (), ()),
+        tuple(range(1, 7)),
+        "rows.jsonl",
+    )
+    probabilities = np.array(
+        [[0.9, 0.1], [0.8, 0.9], [0.95, 0.1], [0.1, 0.02], [0.1, 0.1], [0.2, 0.2]]
+    )
+    found = category_suspects(data, probabilities, ("a", "b"))
+    shown = {
+        name: [(each.line, each.label, each.suggested) for each in rows]
+        for name, rows in found.items()
+    }
+    # Line 3 misses an a; line 4 has a b that nothing speaks for.
+    assert shown == {"a": [(3, "not a", "a")], "b": [(4, "b", "not b")]}
+    (missing,) = found["a"]
+    assert (missing.suggested_confidence, missing.text) == (0.95, "text 2")

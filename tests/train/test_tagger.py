@@ -17,12 +17,12 @@ from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest
 from sprat.errors import CorruptFile, DataError, InvalidInput, StaleBundle
 from sprat.manifest import ModelRef
+from sprat.train.assess_spans import assess_tagger
 from sprat.train.evaluate_spans import SpanReport
 from sprat.train.prepare_spans import prepare_spans
 from sprat.train.spans import GoldSpan, SpanDataset
 from sprat.train.tagger import (
     ExtractRecord,
-    evaluate_tagger,
     train_tagger,
     train_tagger_tier,
 )
@@ -64,7 +64,7 @@ def test_train_tagger_writes_a_bundle_that_answers(
     assert (report.n, manifest.train_rows) == (40, 80)
     bundle = Bundle.load(folder)
     assert (bundle.manifest, bundle.heads) == (manifest, ())
-    again = evaluate_tagger(bundle, TEST, states=read_words)
+    again = assess_tagger(bundle, TEST, states=read_words).report
     assert again == report
     saved = read_record(folder)
     assert saved.evaluation == report
@@ -155,12 +155,12 @@ def test_train_tagger_refuses_options(tmp_path: Path, options: dict[str, Any], f
     assert caught.value.field == field
 
 
-def test_evaluate_tagger_refuses_unknown_fields(
+def test_assess_tagger_refuses_unknown_fields(
     trained: tuple[Path, BundleManifest, SpanReport],
 ) -> None:
     other = replace(TEST, spans=((GoldSpan(0, 1, "seat"),),) * 40)
     with pytest.raises(DataError, match="known fields: 'name', 'people', 'time'"):
-        evaluate_tagger(Bundle.load(trained[0]), other, states=read_words)
+        assess_tagger(Bundle.load(trained[0]), other, states=read_words)
 
 
 def test_bundle_of_a_tagger_is_checked(

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from sprat.config import Config
+from sprat.errors import ConfigError, InvalidInput
 from sprat.text.schema import Schema
-from sprat.train.task_file import TASK, task_config, task_files
+from sprat.train.task_file import TASK, read_task, task_config, task_files
 from sprat.values import (
     ExtractSpec,
     Grammar,
@@ -54,7 +55,20 @@ def test_task_file_is_read_as_the_same_spec(
     document = tomllib.loads((tmp_path / TASK).read_text(encoding="utf-8"))
     config = Config.model_validate(document)
     assert config.tasks["the.task"].spec() == spec
+    assert read_task(tmp_path, "the.task").spec() == spec
     served = task_config(spec).spec()
     if isinstance(served, ExtractSpec):
         served = replace(served, schema=Schema(served.schema).text)
     assert served == spec
+
+
+def test_task_file_that_is_not_there_says_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="polite: nothing says what this adapter is asked"):
+        read_task(tmp_path, "polite")
+
+
+def test_task_file_whose_schema_is_gone_names_the_path(tmp_path: Path) -> None:
+    files = task_files(ExtractSpec("base", SCHEMA, adapter="x"), "x", tmp_path)
+    (tmp_path / TASK).write_text(files[TASK], encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"tasks\.x\.schema: .*schema\.json cannot be read"):
+        read_task(tmp_path, "x")

@@ -1,0 +1,76 @@
+"""Evaluations as HTML files, for ``sprat eval --html`` and ``sprat train --html``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sprat.cli.output import write_file
+from sprat.errors import StoreError
+
+if TYPE_CHECKING:
+    from sprat.bundle_manifest import BundleManifest
+    from sprat.manifest import AdapterManifest
+    from sprat.train.adapter_rows import Rows
+    from sprat.train.categories import CategoryData
+    from sprat.train.curve import LearningCurve
+    from sprat.train.data import Dataset
+    from sprat.train.page import AnyReport
+    from sprat.train.spans import SpanDataset
+
+
+def check_folder(path: Path | None) -> None:
+    """Refuse a file whose folder is not there, before anything is computed.
+
+    Raises
+    ------
+    StoreError
+    """
+    if path is not None and not path.absolute().parent.is_dir():
+        raise StoreError(f"{path.absolute().parent} is no folder; make it first")
+
+
+def write_report(
+    path: Path,
+    report: AnyReport,
+    manifest: BundleManifest | AdapterManifest,
+    rows: Dataset | CategoryData | SpanDataset | Rows,
+    *,
+    tier: int = -1,
+    learning: LearningCurve | None = None,
+) -> None:
+    """Write an evaluation as an HTML file.
+
+    Parameters
+    ----------
+    manifest : BundleManifest or AdapterManifest
+        What was evaluated.
+    rows : Dataset, CategoryData, SpanDataset or Rows
+        That it was evaluated on.
+    tier : int
+        Index of the tier of a bundle that was evaluated.
+    learning : LearningCurve, optional
+
+    Raises
+    ------
+    StoreError
+        When the file cannot be written.
+    """
+    from sprat.manifest import AdapterManifest
+    from sprat.train.page import page
+
+    if isinstance(manifest, AdapterManifest):
+        base = manifest.base
+        facts = {
+            "Adapter": f"{manifest.name}, version {manifest.version}, of rank {manifest.rank}",
+            "Model": f"{base.name} {base.digest[:12]}",
+        }
+    else:
+        evaluated = manifest.tiers[tier]
+        facts = {
+            "Bundle": f"{manifest.name}, version {manifest.version}, {manifest.kind}",
+            "Trained": f"{manifest.created} by {manifest.made_by} on {manifest.train_rows:,} rows",
+            "Tier": f"{evaluated.name} on {evaluated.base.name} {evaluated.base.digest[:12]}",
+        }
+    facts["Data"] = f"{Path(rows.path).name}, {len(rows):,} rows, sha256 {rows.sha256[:12]}"
+    write_file(path, page(report, title=manifest.name, facts=facts, learning=learning))

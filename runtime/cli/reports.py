@@ -1,0 +1,105 @@
+"""Evaluations as tables: those of classifiers, and of tasks of generative models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import typer
+
+from sprat.cli.output import print_table
+
+if TYPE_CHECKING:
+    from sprat.bundle_manifest import Interval
+    from sprat.train.evaluate_extract import ExtractReport
+    from sprat.train.evaluate_task import TaskReport
+    from sprat.train.evaluate_transform import TransformReport
+    from sprat.train.report import Report
+
+SHOWN_CONFUSIONS = 5
+
+
+def show_report(report: Report) -> None:
+    """Print the figures of a classifier, its labels and what it confuses."""
+    print_table(
+        ["metric", "value", "95 % interval"],
+        [
+            (name, getattr(report, name), "{:.3f} to {:.3f}".format(*report.intervals[name]))
+            for name in report.intervals
+        ],
+        title=f"Evaluation on {report.n} held-out rows",
+        right="value",
+    )
+    print_table(
+        ["label", "precision", "recall", "f1", "rows"],
+        [(r.label, r.precision, r.recall, r.f1, r.support) for r in report.labels],
+        right="precision recall f1 rows",
+    )
+    if report.confusions:
+        print_table(
+            ["rows of", "answered as", "how many"],
+            [(c.label, c.predicted, c.count) for c in report.confusions[:SHOWN_CONFUSIONS]],
+            right="how many",
+        )
+    for point in report.risk_points:
+        typer.echo(
+            f"Accepting from {point.accept_at:.3f} answers {point.coverage:.1%} of the rows with "
+            f"{point.risk:.2%} wrong."
+        )
+    typer.echo(
+        f"{report.above:.1%} of the rows are answered with a confidence of {report.threshold:g} or "
+        f"more, {report.wrong_above:.2%} wrongly. Perfect confidences would show an ECE of "
+        f"{report.ece_noise:.3f} on so few rows."
+    )
+
+
+def show_task(report: TaskReport) -> None:
+    """Print the figures of a task of a generative model, whatever kind it is of."""
+    from sprat.train.evaluate_extract import ExtractReport
+    from sprat.train.report import Report
+
+    if isinstance(report, Report):
+        show_report(report)
+    elif isinstance(report, ExtractReport):
+        _show_extract(report)
+    else:
+        show_transform(report)
+
+
+def show_transform(report: TransformReport) -> None:
+    """Print the figures of rewritten texts."""
+    _show_metrics(report.n, report.metrics)
+    if report.incomplete:
+        typer.echo(f"{report.incomplete} of {report.n} answers did not end by themselves.")
+    if report.wrong_lines:
+        typer.echo(
+            f"farthest from what was wanted: lines {', '.join(map(str, report.wrong_lines))}"
+        )
+
+
+def _show_extract(report: ExtractReport) -> None:
+    _show_metrics(report.n, report.metrics)
+    print_table(
+        ["field", "precision", "recall", "f1", "there"],
+        [(r.field, r.precision, r.recall, r.f1, r.support) for r in report.fields],
+        right="precision recall f1 there",
+    )
+    typer.echo(
+        f"{report.grounded} of {report.strings} strings stand in their text; {report.abstained} "
+        f"values were withheld, {report.incomplete} did not end."
+    )
+    if report.wrong_lines:
+        lines = ", ".join(map(str, report.wrong_lines))
+        typer.echo(f"Not what was wanted, or not all of it: lines {lines}.")
+
+
+def _show_metrics(n: int, metrics: Mapping[str, Interval]) -> None:
+    print_table(
+        ["metric", "value", "95 % interval"],
+        [
+            (name, each.value, f"{each.low:.3f} to {each.high:.3f}")
+            for name, each in metrics.items()
+        ],
+        title=f"Evaluation on {n} held-out rows",
+        right="value",
+    )

@@ -1,0 +1,52 @@
+"""Pages of what a generative model writes: values of a schema, and rewritten texts."""
+
+from __future__ import annotations
+
+from sprat.train.evaluate_extract import ExtractReport
+from sprat.train.evaluate_transform import TransformReport
+from sprat.train.page_parts import figures, section, table, wide
+
+TITLES = {
+    "micro_f1": "Micro-F1 of fields",
+    "precision": "Precision of fields",
+    "recall": "Recall of fields",
+    "exact_match": "Answers as wanted",
+    "edit_similarity": "Edit similarity",
+    "schema_valid": "Answers that fit the schema",
+}
+"""What people read for each metric of the two reports."""
+
+
+def of_answers(report: ExtractReport | TransformReport) -> list[str]:
+    """Sections of the page."""
+    sections = [
+        figures(report.n, [(TITLES[name], each, "") for name, each in report.metrics.items()])
+    ]
+    if isinstance(report, ExtractReport):
+        sections.append(_fields(report))
+    rows = [(str(line),) for line in report.wrong_lines]
+    about = (
+        f"{report.incomplete:,} answers did not end by themselves. Look these lines up in the data "
+        "file."
+        if rows
+        else "No answer is other than wanted."
+    )
+    return [*sections, section("Not as wanted", about, table(("line",), rows, right=(0,)))]
+
+
+def _fields(report: ExtractReport) -> str:
+    rows = [
+        (
+            each.field,
+            *(f"{value:.3f}" for value in (each.precision, each.recall, each.f1)),
+            str(each.support),
+            str(each.predicted),
+        )
+        for each in report.fields
+    ]
+    columns = ("field", "precision", "recall", "F1", "there", "found")
+    about = (
+        f"{report.grounded:,} of {report.strings:,} strings stand in their text; "
+        f"{report.abstained:,} values were withheld. Click on a column to sort by it."
+    )
+    return section("Fields", about, wide(table(columns, rows, right=range(1, 6), sortable=True)))
