@@ -241,7 +241,7 @@ def _candidates(tiers: Sequence[TierScores], aim: Aim) -> list[_Thresholds]:
     grids: list[list[float | None]] = []
     for tier in tiers[:free]:
         ranks = np.quantile(tier.confidence_n, np.linspace(0, 1, steps), method="lower")
-        grids.append([None, *np.unique(ranks).tolist()])
+        grids.append([None, *(each for each in np.unique(ranks).tolist() if each > 0)])
     if aim.rule != "error":
         grids.append([0.0])
     return [each for each in itertools.product(*grids) if any(a is not None for a in each)]
