@@ -155,7 +155,8 @@ class TierManifest(Manifest):
     calibration : Calibration or None
         Without it answers carry scores, but no confidence.
     accept_at : float
-        Least confidence of an answer; below it the tier abstains. 0 never abstains.
+        Least confidence of an answer. Below it the last tier abstains, and 0 never does. An earlier
+        tier passes on to the next one, and with 0 takes no part: it would answer everything.
     evaluation : ReportSummary
         On held-out rows that neither the head nor the calibration has seen.
     moderation : Moderation or None

@@ -15,6 +15,7 @@ from sprat.values import (
     Chunk,
     ClassifyResult,
     DecideResult,
+    Effort,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -110,10 +111,20 @@ class Runtime:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> ClassifyResult:
         """See `sprat.client.Client.classify`."""
         return self._loop.run(
-            self._service.classify(task, texts, top_k=top_k, truncation=truncation, partial=partial)
+            self._service.classify(
+                task,
+                texts,
+                top_k=top_k,
+                truncation=truncation,
+                partial=partial,
+                effort=Effort(max_tier, accept_at, budget_ms),
+            )
         )
 
     def choose(
@@ -135,10 +146,20 @@ class Runtime:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> RouteResult:
         """See `sprat.client.Client.route`."""
         return self._loop.run(
-            self._service.route(routes, texts, top_k=top_k, truncation=truncation, partial=partial)
+            self._service.route(
+                routes,
+                texts,
+                top_k=top_k,
+                truncation=truncation,
+                partial=partial,
+                effort=Effort(max_tier, accept_at, budget_ms),
+            )
         )
 
     def moderate(self, task: str, texts: Sequence[str], *, partial: bool = False) -> ModerateResult:

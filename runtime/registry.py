@@ -8,6 +8,7 @@ from sprat import adapter as adapters
 from sprat import model as models
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import BundleManifest
 from sprat.config import Config, ModelConfig
 from sprat.errors import ConfigError, NotFound
 from sprat.model import GenerativeModel, Model
@@ -15,6 +16,7 @@ from sprat.scheduler import ComputePool
 from sprat.store import Store
 from sprat.task_config import ModelTaskConfig, TaskConfig
 from sprat.tasks import named
+from sprat.tasks.cascade import Cascade, Part
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.named import NamedTask
@@ -23,7 +25,7 @@ from sprat.tasks.tag import TagTask
 
 log = logging.getLogger(__name__)
 
-Task = ClassifyTask | ModerateTask | RouteTask | TagTask | NamedTask
+Task = Cascade | ClassifyTask | ModerateTask | RouteTask | TagTask | NamedTask
 
 
 class Registry:
@@ -45,7 +47,8 @@ class Registry:
     ) -> Registry:
         """Load everything that the configuration names, verified, from the store.
 
-        A task brings its model along, or that of its bundle; and its adapter.
+        A task brings its model along, or those of the tiers of its bundle that take part; and its
+        adapter.
 
         Raises
         ------
@@ -79,7 +82,12 @@ class Registry:
                 manifest, folder = store.bundle(task.bundle)
                 names = [tier.base.name for tier in manifest.tiers]
                 bundle = Bundle.load(folder, bases={name: store.model(name)[0] for name in names})
-                return _bundle_task(name, task, bundle, load_model(names[-1]), pool)
+                accept_at = _thresholds(name, manifest, task)
+                parts = [
+                    Part(at, models.require_encoder(load_model(names[at]), manifest.kind), least)
+                    for at, least in accept_at.items()
+                ]
+                return _bundle_task(name, bundle, parts, task, pool)
             model = load_model(task.model)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(
@@ -133,12 +141,49 @@ class Registry:
             each.close()
 
 
+def _thresholds(name: str, manifest: BundleManifest, task: TaskConfig) -> dict[int, float]:
+    """The tiers of a bundle that take part in a task: their thresholds, by their places.
+
+    A cascade is made of the tiers that have a threshold, and the last one. Without a threshold a
+    tier would answer everything, and those behind it nothing: 0 leaves it out, and only of the last
+    one means that it never abstains. So a bundle whose thresholds nobody chose is answered by its
+    last tier alone.
+    """
+    names = [tier.name for tier in manifest.tiers]
+    given = {tier: settings.accept_at for tier, settings in task.tiers.items()}
+    if manifest.kind not in ("classify", "route"):
+        for field in ("tiers", "on_failure"):
+            if field in task.model_fields_set:
+                raise ConfigError(
+                    f"tasks.{name}.{field}",
+                    f"expected none: a bundle of kind {manifest.kind} has no cascade",
+                )
+        return {len(names) - 1: manifest.tiers[-1].accept_at}
+    for tier in given:
+        if tier not in names:
+            raise ConfigError(
+                f"tasks.{name}.tiers.{tier}",
+                f"expected a tier of bundle {manifest.name}: {', '.join(names)}",
+            )
+    if task.accept_at is not None:
+        if names[-1] in given:
+            raise ConfigError(
+                f"tasks.{name}.accept_at", f"says the same as tiers.{names[-1]}.accept_at; keep one"
+            )
+        given[names[-1]] = task.accept_at
+    thresholds = [given.get(tier.name, tier.accept_at) for tier in manifest.tiers]
+    return {
+        place: accept_at
+        for place, accept_at in enumerate(thresholds)
+        if accept_at > 0 or place == len(names) - 1
+    }
+
+
 def _bundle_task(
-    name: str, task: TaskConfig, bundle: Bundle, model: Model, pool: ComputePool
+    name: str, bundle: Bundle, parts: list[Part], task: TaskConfig, pool: ComputePool
 ) -> Task:
-    """The task of a bundle, on the model of its last tier."""
-    manifest = bundle.manifest
-    accept_at = task.accept_at
+    """The task of a bundle on the models of its tiers."""
+    manifest, model = bundle.manifest, parts[-1].model
     if task.thresholds and manifest.kind != "moderate":
         raise ConfigError(
             f"tasks.{name}.thresholds",
@@ -146,16 +191,19 @@ def _bundle_task(
         )
     if manifest.kind == "extract":
         states = models.require_states(model, manifest.kind)
-        return TagTask(name, bundle, states, pool, accept_at=accept_at)
-    encoder = models.require_encoder(model, manifest.kind)
+        return TagTask(name, bundle, states, pool, accept_at=task.accept_at)
     if manifest.kind == "moderate":
-        if accept_at is not None:
+        if task.accept_at is not None:
             raise ConfigError(
                 f"tasks.{name}.accept_at",
                 "expected none: a moderate bundle has thresholds for each category",
             )
-        return ModerateTask(name, bundle, encoder, pool, thresholds=task.thresholds)
-    classifier = ClassifyTask(name, bundle, encoder, accept_at=accept_at)
+        return ModerateTask(name, bundle, model, pool, thresholds=task.thresholds)
+    classifier = (
+        ClassifyTask(name, bundle, model, accept_at=parts[0].accept_at)
+        if len(parts) == 1
+        else Cascade(name, bundle, parts, on_failure=task.on_failure)
+    )
     return classifier if manifest.route is None else RouteTask(classifier, manifest.route)
 
 

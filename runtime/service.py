@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 from sprat.budget import ComputePermits, CpuBudget, detect
@@ -19,6 +19,7 @@ from sprat.registry import Registry
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.store import Store
 from sprat.tasks import choose, decide, embed, extract, generate, route, transform
+from sprat.tasks.cascade import Cascade
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.named import VERBS, NamedTask, Spec
@@ -28,6 +29,7 @@ from sprat.values import (
     Chunk,
     ClassifyResult,
     DecideResult,
+    Effort,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -109,21 +111,23 @@ class Service:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
     ) -> ClassifyResult:
         """Classify texts by a task.
 
-        See `sprat.tasks.classify.ClassifyTask.run`, and `choose` for the task of a generative
-        model.
+        See `sprat.tasks.cascade.Cascade.run`, and `choose` for the task of a generative model,
+        which takes no effort.
         """
         found = self.registry.task(task)
-        if isinstance(found, ClassifyTask):
+        if isinstance(found, ClassifyTask | Cascade):
             self._check_texts(texts)
             return await found.run(
                 texts,
                 top_k=top_k,
                 truncation=truncation,
                 partial=partial,
+                effort=effort,
                 deadline=deadline,
                 mailbox=self._mailbox,
             )
@@ -134,6 +138,7 @@ class Service:
             top_k=top_k,
             truncation=truncation,
             partial=partial,
+            effort=effort,
             deadline=deadline,
         )
         return replace(result, task_version=version)
@@ -146,9 +151,11 @@ class Service:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
     ) -> ClassifyResult:
         """Classify texts by labels of the request's own. See `sprat.tasks.choose.run`."""
+        _check_no_effort(effort)
         found = require_generative(self.registry.model(labels.model), "choose")
         self._check_texts(texts)
         self._check_size(labels.instructions, "instructions")
@@ -173,6 +180,7 @@ class Service:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
     ) -> RouteResult:
         """Say where texts go, by a task or targets of the request's own.
@@ -188,10 +196,12 @@ class Service:
                     top_k=top_k,
                     truncation=truncation,
                     partial=partial,
+                    effort=effort,
                     deadline=deadline,
                     mailbox=self._mailbox,
                 )
         routes, version = self._spec(routes, RouteSet)
+        _check_no_effort(effort)
         found = require_generative(self.registry.model(routes.model), "route")
         self._check_texts(texts)
         self._check_size(routes.instructions, "instructions")
@@ -439,6 +449,12 @@ class Service:
         # A character takes at most four bytes: short texts need no encoding to be measured.
         if 4 * len(text) > limit and (size := len(text.encode("utf-8", "replace"))) > limit:
             raise InvalidInput(f"{field}: {size} bytes, at most {limit} are accepted", field=field)
+
+
+def _check_no_effort(effort: Effort) -> None:
+    for field, value in asdict(effort).items():
+        if value is not None:
+            raise InvalidInput(f"{field}: only tasks of bundles take it", field=field)
 
 
 def _cannot(task: TaskInfo, verb: str) -> TaskNotSupported:

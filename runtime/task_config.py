@@ -28,6 +28,7 @@ from sprat.values import (
     GrammarKind,
     Label,
     LabelSet,
+    OnFailure,
     Question,
     QuestionSet,
     RouteSet,
@@ -124,6 +125,12 @@ class ThresholdsConfig(Section):
         )
 
 
+class TierConfig(Section):
+    """A tier of a task that a bundle answers."""
+
+    accept_at: Annotated[float, Field(ge=0, le=1, description="least confidence of an answer")]
+
+
 class TaskConfig(Section):
     """A task that a bundle answers."""
 
@@ -139,6 +146,20 @@ class TaskConfig(Section):
             "absent: as in the bundle"
         ),
     ] = {}
+    tiers: Annotated[
+        dict[str, TierConfig],
+        Field(
+            description="thresholds of a cascade by tier, as `{ static = { accept_at = 0.9 } }`: "
+            "below, the next tier is asked; 0 leaves a tier out; absent: as in the bundle"
+        ),
+    ] = {}
+    on_failure: Annotated[
+        OnFailure,
+        Field(
+            description="if the next tier of a cascade has no time, no room, or fails: `abstain`, "
+            "`answer` with what the tier before said, or `error`"
+        ),
+    ] = "abstain"
 
 
 class _ModelTask(Section):

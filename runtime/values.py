@@ -23,6 +23,8 @@ FinishReason = Literal["stop", "length"]
 QuestionKind = Literal["choice", "score", "yes_no"]
 GrammarKind = Literal["json_schema", "regex", "lark"]
 LongInput = Literal["refuse", "chunk"]
+Degraded = Literal["no_time", "overload", "failure"]
+OnFailure = Literal["abstain", "answer", "error"]
 Role = Literal["system", "user", "assistant"]
 
 
@@ -107,6 +109,46 @@ class LabelScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """How far a request may go through the tiers of a task; None leaves it to the task.
+
+    Attributes
+    ----------
+    max_tier : int or None
+        The last tier that may answer, from 0, the cheapest. It abstains as the last tier would.
+    accept_at : float or None
+        Least confidence of an answer, in [0, 1], instead of the threshold of every tier. 0 takes
+        the answer of the first one.
+    budget_ms : float or None
+        Milliseconds, above 0, within which the answer is wanted. A tier behind the first is only
+        asked if it can answer in time; the first one always is.
+    """
+
+    max_tier: int | None = None
+    accept_at: float | None = None
+    budget_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TierAnswer:
+    """What one tier of a cascade said of a text.
+
+    Attributes
+    ----------
+    tier : int
+        Which one, from 0.
+    label : str
+        Its most probable label, whether it was accepted or not.
+    confidence : float or None
+        Calibrated probability, in [0, 1], that ``label`` is right; None without calibration.
+    """
+
+    tier: int
+    label: str
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Classification:
     """The answer for one text.
 
@@ -133,6 +175,12 @@ class Classification:
     pruned : float
         Probability in [0, 1] on labels that were not told apart (generative models): it is spread
         evenly over them.
+    degraded : str or None
+        Why a better tier was not heard although this one was not sure enough: ``no_time`` was
+        left for it, it had more to do than it takes on (``overload``), or a ``failure``. The task
+        says whether it abstains then.
+    tiers : tuple of TierAnswer
+        Of a cascade: every tier that was heard, in order.
     """
 
     label: str
@@ -145,6 +193,8 @@ class Classification:
     dropped_tokens: int = 0
     cached_tokens: int = 0
     pruned: float = 0.0
+    degraded: Degraded | None = None
+    tiers: tuple[TierAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -797,6 +847,31 @@ class CategoryThresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class TierInfo:
+    """A tier of a cascade, and what it has done since the task was loaded.
+
+    Attributes
+    ----------
+    name : str
+        As in the bundle.
+    accept_at : float
+        Its threshold: see `sprat.tasks.cascade.Cascade`.
+    asked : int
+        Texts that it gave an answer for, sure or not.
+    answered : int
+        Texts whose answer is its own, abstentions included.
+    missed : int
+        Texts that were passed on to it in vain: see `Classification.degraded`.
+    """
+
+    name: str
+    accept_at: float
+    asked: int = 0
+    answered: int = 0
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TaskInfo:
     """A task as callers see it.
 
@@ -807,13 +882,15 @@ class TaskInfo:
     models : tuple of (str, str)
         Name and version of the model of each tier.
     accept_at : float
-        Least confidence of an answer; 0 never abstains.
+        Least confidence of an answer, in a cascade of the last tier; 0 never abstains.
     version : str
         First 12 hex digits of the digest over the task's bundle and the thresholds that the
         configuration puts in the place of its own; or over what it asks and the versions of model
         and adapter.
     thresholds : tuple of CategoryThresholds
         What counts for each label of a moderate task; empty of other kinds.
+    tiers : tuple of TierInfo
+        Of a cascade: one for each of ``models``.
     """
 
     name: str
@@ -824,3 +901,4 @@ class TaskInfo:
     accept_at: float
     version: str
     thresholds: tuple[CategoryThresholds, ...] = ()
+    tiers: tuple[TierInfo, ...] = ()

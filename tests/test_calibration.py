@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from sprat.bundle_manifest import Calibration
-from sprat.calibration import confidences
+from sprat.calibration import DEAD_BAND, confidences, least_confidence
 
 BEST = np.array([0.0, 0.3, 0.5, 0.7, 0.9, 1.0], np.float32)
 
@@ -51,3 +51,18 @@ def test_calibration_refuses_a_curve_that_is_none(
 def test_calibration_refuses_a_ceiling_out_of_range(ceiling: float) -> None:
     with pytest.raises(ValidationError, match="ceiling"):
         Calibration(temperature=1.0, ceiling=ceiling)
+
+
+@pytest.mark.parametrize("accept_at", [0.01, 0.5, 0.9, 0.999])
+def test_calibration_threshold_of_an_earlier_tier_keeps_the_dead_band_clear(
+    accept_at: float,
+) -> None:
+    least = least_confidence(accept_at, "ct2")
+    assert accept_at < least < 1
+    odds = least / (1 - least) / (accept_at / (1 - accept_at))
+    assert np.log(odds) == pytest.approx(DEAD_BAND)
+
+
+def test_calibration_threshold_at_the_ends_and_of_a_static_model_is_exact() -> None:
+    assert [least_confidence(at, "ct2") for at in (0.0, 1.0)] == [0.0, 1.0]
+    assert least_confidence(0.7, "static") == 0.7

@@ -152,6 +152,15 @@ def test_client_classify(call: Call) -> None:
     assert result.timings.total_ns > 0
 
 
+def test_client_classify_takes_a_threshold_and_checks_it(call: Call) -> None:
+    (item,) = call("classify", TASK, ["a"], accept_at=1.0, max_tier=3, budget_ms=1e4).items
+    assert item.abstained
+    for field, value in (("accept_at", 1.5), ("max_tier", -1), ("budget_ms", -1.0)):
+        with pytest.raises(errors.InvalidInput) as caught:
+            call("classify", TASK, ["a"], **{field: value})
+        assert caught.value.field == field
+
+
 def test_client_embed(call: Call) -> None:
     result = call("embed", ENCODER, ["a b", "c"])
     np.testing.assert_array_equal(result.vectors, [vector(ids("a b")), vector(ids("c"))])

@@ -23,6 +23,7 @@ from sprat.values import (
     Chunk,
     Classification,
     ClassifyResult,
+    Effort,
     EmbedResult,
     ItemError,
     Label,
@@ -33,6 +34,8 @@ from sprat.values import (
     PrefixUse,
     Sampling,
     TaskInfo,
+    TierAnswer,
+    TierInfo,
     Timings,
     Tokenized,
     TokenizeResult,
@@ -64,6 +67,8 @@ classifications = st.builds(
     dropped_tokens=counts,
     cached_tokens=counts,
     pruned=floats,
+    degraded=st.sampled_from([None, "no_time", "overload", "failure"]),
+    tiers=st.lists(st.builds(TierAnswer, counts, texts, st.none() | floats), max_size=3).map(tuple),
 )
 
 
@@ -205,6 +210,9 @@ def test_codec_knows_every_finish_reason() -> None:
                 ),
                 max_size=2,
             ).map(tuple),
+            tiers=st.lists(
+                st.builds(TierInfo, texts, floats, *[st.integers(0, 2**63 - 1)] * 3), max_size=2
+            ).map(tuple),
         ),
         max_size=3,
     ).map(tuple)
@@ -249,6 +257,45 @@ def test_codec_classify_request_says_what_was_asked(
     assert (request.top_k if request.HasField("top_k") else None) == top_k
     assert codec.truncation(request.truncation) == "truncate"
     assert request.partial_results is partial
+
+
+efforts = st.builds(
+    Effort,
+    max_tier=st.none() | st.integers(-(2**31), 2**31 - 1),
+    accept_at=st.none() | st.floats(width=32, allow_nan=False),
+    budget_ms=st.none() | st.floats(width=32, allow_nan=False),
+)
+
+
+@given(efforts)
+def test_codec_effort_round_trips(effort: Effort) -> None:
+    for request in (
+        codec.classify_request("t", ["a"], None, "refuse", False, effort),
+        codec.route_request("t", ["a"], None, "refuse", False, effort),
+    ):
+        assert codec.effort(travel(request)) == effort
+
+
+def test_codec_effort_zero_is_not_absent() -> None:
+    assert codec.effort(pb.ClassifyRequest()) == Effort()
+    asked = travel(pb.RouteRequest(max_tier=0, accept_at=0.0, budget_ms=0.0))
+    assert codec.effort(asked) == Effort(0, 0.0, 0.0)
+
+
+def test_codec_effort_refuses_what_is_no_number() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        codec.classify_request("t", ["a"], None, "refuse", False, Effort(accept_at="high"))  # type: ignore[arg-type]
+    assert caught.value.field == "accept_at"
+    with pytest.raises(InvalidInput) as caught:
+        codec.route_request("t", ["a"], None, "refuse", False, Effort(max_tier=2**31))
+    assert caught.value.field == "max_tier"
+
+
+def test_codec_degraded_for_a_reason_that_is_not_known_yet() -> None:
+    response = pb.ClassifyResponse(results=[pb.Classification(degraded=99)])  # type: ignore[arg-type]
+    (item,) = codec.classify_result(travel(response)).items
+    assert item is not None
+    assert item.degraded == "failure"
 
 
 label_sets = st.builds(

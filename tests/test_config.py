@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sprat import config
 from sprat.config import Config
 from sprat.errors import ConfigError
-from sprat.task_config import MODEL_TASKS, TaskConfig, ThresholdsConfig
+from sprat.task_config import MODEL_TASKS, TaskConfig, ThresholdsConfig, TierConfig
 from sprat.values import (
     Destination,
     ExtractSpec,
@@ -85,10 +85,13 @@ def test_config_environment_reaches_tasks_and_models() -> None:
         environment={
             "SPRAT_TASKS__TICKETS__BUNDLE": "tickets",
             "SPRAT_TASKS__TICKETS__ACCEPT_AT": "0.8",
+            "SPRAT_TASKS__TICKETS__TIERS__STATIC__ACCEPT_AT": "0.9",
             "SPRAT_MODELS__SMOL__SEQUENCES": "2",
         }
     )
-    assert made.tasks["tickets"] == TaskConfig(bundle="tickets", accept_at=0.8)
+    assert made.tasks["tickets"] == TaskConfig(
+        bundle="tickets", accept_at=0.8, tiers={"static": TierConfig(accept_at=0.9)}
+    )
     assert made.models["smol"].sequences == 2
 
 
@@ -124,6 +127,23 @@ def test_config_models_and_tasks_from_toml(tmp_path: Path) -> None:
         ("[models]\nm = 'x'", "models.m", "dictionary"),
         ("[tasks.t]\nbundle = 'b'\naccept_at = 1.5", "tasks.t.accept_at", "1"),
         ("[tasks.t]\nbundle = 'b'\naccept_at = nan", "tasks.t.accept_at", "finite"),
+        (
+            "[tasks.t]\nbundle = 'b'\n[tasks.t.tiers.head]",
+            "tasks.t.tiers.head.accept_at",
+            "required",
+        ),
+        (
+            "[tasks.t]\nbundle = 'b'\ntiers = {head = {accept_at = 2}}",
+            "tasks.t.tiers.head.accept_at",
+            "less than or equal to 1",
+        ),
+        (
+            "[tasks.t]\nbundle = 'b'\ntiers = {head = {at = 1}}",
+            "tasks.t.tiers.head.accept_at",
+            "required",
+        ),
+        ("[tasks.t]\nbundle = 'b'\ntiers = {head = 0.9}", "tasks.t.tiers.head", "dictionary"),
+        ("[tasks.t]\nbundle = 'b'\non_failure = 'go on'", "tasks.t.on_failure", "'answer'"),
         ("[tasks.t]", "tasks.t.bundle", "Field required"),
         (
             "[tasks.t]\nbundle = 'b'\nthresholds.spam.flag_at = 0",
@@ -367,6 +387,7 @@ def test_config_every_field_is_described() -> None:
         config.ModelConfig,
         TaskConfig,
         ThresholdsConfig,
+        TierConfig,
         *MODEL_TASKS,
         Config,
     ):

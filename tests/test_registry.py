@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from sprat.registry import Registry
 from sprat.scheduler import ComputePool
 from sprat.store import Store
 from sprat.task_config import ClassifyTaskConfig, TaskConfig, ThresholdsConfig
+from sprat.tasks.cascade import Cascade
 from sprat.tasks.route import RouteTask
 from sprat.values import CategoryThresholds, Label, TaskInfo
 
@@ -88,6 +90,8 @@ def test_registry_tasks_share_one_model(
     assert list(registry.tasks) == ["loose", "strict"]
     assert registry.task("strict").info.accept_at == 0.9
     assert registry.task("loose").info.accept_at == 0.1
+    versions = {task.info.version for task in registry.tasks.values()}
+    assert len(versions | {store.bundle(TASK)[0].version}) == 3
     registry.close()
 
 
@@ -293,3 +297,139 @@ def test_registry_bundle_survives_the_store(store: Store) -> None:
     _, folder = store.bundle(TASK)
     read = Bundle.load(folder, bases={base.name: base})
     np.testing.assert_array_equal(read.heads[0].weight, bundle(base).heads[0].weight)
+
+
+# -- cascades --------------------------------------------------------------------------------
+
+SMALLER = "tiny-smaller"
+
+
+def add_tiers(
+    store: Store, folder: Path, *, accept_at: tuple[float, float], calibrated: bool = True
+) -> None:
+    """A bundle of two tiers, each on a model of its own."""
+    pull(str(write_files(folder / SMALLER, encoder_files(rows=16))), store)
+    small, large = (
+        bundle(store.model(name)[0], accept_at=least)
+        for name, least in zip((SMALLER, ENCODER), accept_at, strict=True)
+    )
+    (first,), (last,) = small.manifest.tiers, large.manifest.tiers
+    changes = {"name": "static", "weights": "static.safetensors"}
+    if not calibrated:
+        changes["calibration"] = None  # type: ignore[assignment]
+    manifest = large.manifest.model_copy(
+        update={"name": "tiers", "tiers": (first.model_copy(update=changes), last)}
+    )
+    made = Bundle(manifest, small.heads + large.heads)
+    store.add_bundle("tiers", lambda path: made.save(path, report="{}"))
+
+
+def tiered(**settings: Any) -> Config:
+    return Config(tasks={"t": TaskConfig.model_validate({"bundle": "tiers", **settings})})
+
+
+def test_registry_without_thresholds_the_last_tier_answers_alone(
+    tmp_path: Path, permits: ComputePermits, pool: ComputePool
+) -> None:
+    store = build_store(tmp_path)
+    add_tiers(store, tmp_path, accept_at=(0.0, 0.3))
+    registry = load(tiered(), store, permits, pool)
+    info = registry.task("t").info
+    assert (info.models[0][0], info.accept_at, info.tiers) == (ENCODER, 0.3, ())
+    assert info.version == store.bundle("tiers")[0].version
+    assert list(registry.models) == [ENCODER]
+    registry.close()
+
+
+def test_registry_tiers_with_thresholds_are_a_cascade(
+    tmp_path: Path, permits: ComputePermits, pool: ComputePool
+) -> None:
+    store = build_store(tmp_path)
+    add_tiers(store, tmp_path, accept_at=(0.9, 0.3))
+    registry = load(tiered(), store, permits, pool)
+    task = registry.task("t")
+    assert isinstance(task, Cascade)
+    assert [name for name, _ in task.info.models] == [SMALLER, ENCODER]
+    assert [(tier.name, tier.accept_at) for tier in task.info.tiers] == [
+        ("static", 0.9),
+        ("head", 0.3),
+    ]
+    assert task.info.version == store.bundle("tiers")[0].version
+    assert list(registry.models) == [ENCODER, SMALLER]
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"tiers": {"static": {"accept_at": 0.7}}}, [0.7, 0.3]),
+        ({"tiers": {"static": {"accept_at": 0.7}, "head": {"accept_at": 0.2}}}, [0.7, 0.2]),
+        ({"tiers": {"static": {"accept_at": 0.7}}, "accept_at": 0.1}, [0.7, 0.1]),
+        ({"accept_at": 0.1}, [0.9, 0.1]),
+        ({"tiers": {"static": {"accept_at": 0.0}}}, []),
+    ],
+)
+def test_registry_configuration_sets_thresholds_by_tier(
+    tmp_path: Path,
+    permits: ComputePermits,
+    pool: ComputePool,
+    settings: dict[str, Any],
+    expected: list[float],
+) -> None:
+    store = build_store(tmp_path)
+    add_tiers(store, tmp_path, accept_at=(0.9, 0.3))
+    registry = load(tiered(**settings), store, permits, pool)
+    info = registry.task("t").info
+    assert [tier.accept_at for tier in info.tiers] == expected
+    assert info.version != store.bundle("tiers")[0].version
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "said"),
+    [
+        ({"tiers": {"large": {"accept_at": 0.5}}}, "t.tiers.large", "tiers: static, head"),
+        (
+            {"tiers": {"head": {"accept_at": 0.5}}, "accept_at": 0.5},
+            "t.accept_at",
+            r"tiers\.head\.accept_at; keep one",
+        ),
+    ],
+)
+def test_registry_thresholds_that_cannot_be(
+    tmp_path: Path,
+    permits: ComputePermits,
+    pool: ComputePool,
+    settings: dict[str, Any],
+    path: str,
+    said: str,
+) -> None:
+    store = build_store(tmp_path)
+    add_tiers(store, tmp_path, accept_at=(0.9, 0.3))
+    with no_leaked_threads(), pytest.raises(ConfigError, match=said) as caught:
+        load(tiered(**settings), store, permits, pool)
+    assert caught.value.path == f"tasks.{path}"
+
+
+def test_registry_tier_without_calibration_cannot_pass_on(
+    tmp_path: Path, permits: ComputePermits, pool: ComputePool
+) -> None:
+    store = build_store(tmp_path)
+    add_tiers(store, tmp_path, accept_at=(0.9, 0.0), calibrated=False)
+    with no_leaked_threads(), pytest.raises(ConfigError, match="is not calibrated") as caught:
+        load(tiered(), store, permits, pool)
+    assert caught.value.path == "tasks.t.tiers.static.accept_at"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"tiers": {"head": {"accept_at": 0.5}}}, {"on_failure": "answer"}]
+)
+def test_registry_moderate_task_has_no_cascade(
+    tmp_path: Path, permits: ComputePermits, pool: ComputePool, settings: dict[str, Any]
+) -> None:
+    store = build_store(tmp_path)
+    made = moderator(store.model(ENCODER)[0], thresholds=[{"flag_at": 0.5}] * 2)
+    store.add_bundle("moderator", lambda path: made.save(path, report="{}"))
+    with no_leaked_threads(), pytest.raises(ConfigError, match="has no cascade") as caught:
+        load(tiered(bundle="moderator", **settings), store, permits, pool)
+    assert caught.value.path == f"tasks.t.{next(iter(settings))}"

@@ -20,6 +20,13 @@ class Scoring(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCORING_CONSTRAINED: _ClassVar[Scoring]
     SCORING_FULL: _ClassVar[Scoring]
 
+class Degraded(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DEGRADED_UNSPECIFIED: _ClassVar[Degraded]
+    DEGRADED_NO_TIME: _ClassVar[Degraded]
+    DEGRADED_OVERLOAD: _ClassVar[Degraded]
+    DEGRADED_FAILURE: _ClassVar[Degraded]
+
 class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ACTION_UNSPECIFIED: _ClassVar[Action]
@@ -58,6 +65,10 @@ TRUNCATION_END: Truncation
 SCORING_UNSPECIFIED: Scoring
 SCORING_CONSTRAINED: Scoring
 SCORING_FULL: Scoring
+DEGRADED_UNSPECIFIED: Degraded
+DEGRADED_NO_TIME: Degraded
+DEGRADED_OVERLOAD: Degraded
+DEGRADED_FAILURE: Degraded
 ACTION_UNSPECIFIED: Action
 ACTION_ALLOW: Action
 ACTION_FLAG: Action
@@ -134,20 +145,36 @@ class LabelSet(_message.Message):
     def __init__(self, model: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., instructions: _Optional[str] = ..., scoring: _Optional[_Union[Scoring, str]] = ..., normalize_length: _Optional[bool] = ..., correct_prior: _Optional[bool] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("task", "texts", "top_k", "truncation", "partial_results", "label_set")
+    __slots__ = ("task", "texts", "top_k", "truncation", "partial_results", "label_set", "max_tier", "accept_at", "budget_ms")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
     LABEL_SET_FIELD_NUMBER: _ClassVar[int]
+    MAX_TIER_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_AT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     task: str
     texts: _containers.RepeatedScalarFieldContainer[str]
     top_k: int
     truncation: Truncation
     partial_results: bool
     label_set: LabelSet
-    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., partial_results: _Optional[bool] = ..., label_set: _Optional[_Union[LabelSet, _Mapping]] = ...) -> None: ...
+    max_tier: int
+    accept_at: float
+    budget_ms: float
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., partial_results: _Optional[bool] = ..., label_set: _Optional[_Union[LabelSet, _Mapping]] = ..., max_tier: _Optional[int] = ..., accept_at: _Optional[float] = ..., budget_ms: _Optional[float] = ...) -> None: ...
+
+class TierAnswer(_message.Message):
+    __slots__ = ("tier", "label", "confidence")
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    tier: int
+    label: str
+    confidence: float
+    def __init__(self, tier: _Optional[int] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class LabelScore(_message.Message):
     __slots__ = ("label", "score")
@@ -158,7 +185,7 @@ class LabelScore(_message.Message):
     def __init__(self, label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("label", "confidence", "scores", "abstained", "tier", "escalated", "input_tokens", "dropped_tokens", "cached_tokens", "pruned")
+    __slots__ = ("label", "confidence", "scores", "abstained", "tier", "escalated", "input_tokens", "dropped_tokens", "cached_tokens", "pruned", "degraded", "tiers")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +196,8 @@ class Classification(_message.Message):
     DROPPED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PRUNED_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    TIERS_FIELD_NUMBER: _ClassVar[int]
     label: str
     confidence: float
     scores: _containers.RepeatedCompositeFieldContainer[LabelScore]
@@ -179,7 +208,9 @@ class Classification(_message.Message):
     dropped_tokens: int
     cached_tokens: int
     pruned: float
-    def __init__(self, label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., abstained: _Optional[bool] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., dropped_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., pruned: _Optional[float] = ...) -> None: ...
+    degraded: Degraded
+    tiers: _containers.RepeatedCompositeFieldContainer[TierAnswer]
+    def __init__(self, label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., abstained: _Optional[bool] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., dropped_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., pruned: _Optional[float] = ..., degraded: _Optional[_Union[Degraded, str]] = ..., tiers: _Optional[_Iterable[_Union[TierAnswer, _Mapping]]] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")
@@ -226,20 +257,26 @@ class RouteSet(_message.Message):
     def __init__(self, model: _Optional[str] = ..., destinations: _Optional[_Iterable[_Union[Destination, _Mapping]]] = ..., instructions: _Optional[str] = ..., scoring: _Optional[_Union[Scoring, str]] = ..., normalize_length: _Optional[bool] = ..., correct_prior: _Optional[bool] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class RouteRequest(_message.Message):
-    __slots__ = ("task", "texts", "top_k", "partial_results", "route_set", "truncation")
+    __slots__ = ("task", "texts", "top_k", "partial_results", "route_set", "truncation", "max_tier", "accept_at", "budget_ms")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
     ROUTE_SET_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
+    MAX_TIER_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_AT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     task: str
     texts: _containers.RepeatedScalarFieldContainer[str]
     top_k: int
     partial_results: bool
     route_set: RouteSet
     truncation: Truncation
-    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., partial_results: _Optional[bool] = ..., route_set: _Optional[_Union[RouteSet, _Mapping]] = ..., truncation: _Optional[_Union[Truncation, str]] = ...) -> None: ...
+    max_tier: int
+    accept_at: float
+    budget_ms: float
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., partial_results: _Optional[bool] = ..., route_set: _Optional[_Union[RouteSet, _Mapping]] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., max_tier: _Optional[int] = ..., accept_at: _Optional[float] = ..., budget_ms: _Optional[float] = ...) -> None: ...
 
 class Routing(_message.Message):
     __slots__ = ("target", "classification")
@@ -708,8 +745,22 @@ class ListTasksRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Tier(_message.Message):
+    __slots__ = ("name", "accept_at", "asked", "answered", "missed")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_AT_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    MISSED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    accept_at: float
+    asked: int
+    answered: int
+    missed: int
+    def __init__(self, name: _Optional[str] = ..., accept_at: _Optional[float] = ..., asked: _Optional[int] = ..., answered: _Optional[int] = ..., missed: _Optional[int] = ...) -> None: ...
+
 class Task(_message.Message):
-    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version", "thresholds")
+    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version", "thresholds", "tiers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -718,6 +769,7 @@ class Task(_message.Message):
     ACCEPT_AT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
+    TIERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     labels: _containers.RepeatedScalarFieldContainer[str]
@@ -726,7 +778,8 @@ class Task(_message.Message):
     accept_at: float
     version: str
     thresholds: _containers.RepeatedCompositeFieldContainer[CategoryThresholds]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[CategoryThresholds, _Mapping]]] = ...) -> None: ...
+    tiers: _containers.RepeatedCompositeFieldContainer[Tier]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[CategoryThresholds, _Mapping]]] = ..., tiers: _Optional[_Iterable[_Union[Tier, _Mapping]]] = ...) -> None: ...
 
 class CategoryThresholds(_message.Message):
     __slots__ = ("category", "flag_at", "block_at")

@@ -17,6 +17,7 @@ from sprat.cli import (
     doctor,
     evaluate,
     evaluate_transform,
+    explain,
     extract,
     inspect,
     moderate,
@@ -97,6 +98,7 @@ app.command(rich_help_panel="Serving")(serving.bench)
 app.command(rich_help_panel="Use")(use.classify)
 app.command(rich_help_panel="Use")(moderate.moderate)
 app.command(rich_help_panel="Use")(route.route)
+app.command(rich_help_panel="Use")(explain.explain)
 app.command(rich_help_panel="Use")(decide.decide)
 app.command(rich_help_panel="Use")(extract.extract)
 app.command(rich_help_panel="Use")(transform.transform)

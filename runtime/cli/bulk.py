@@ -51,9 +51,10 @@ def run(
 
     Each answer line has `line`, `label`, `confidence`, `scores`, and the `id` of its input line if
     it has one; those of a route task have a `target` too, those of an extract task `value` and
-    `fields`, those of a moderate task `action`, `category` and `categories` instead. An input that
-    cannot be answered gets `error` instead and the run goes on. Run the same command again after an
-    interruption: it continues after the last whole answer.
+    `fields`, those of a moderate task `action`, `category` and `categories` instead; those of a
+    cascade also have `tier` and `degraded`. An input that cannot be answered gets `error` instead
+    and the run goes on. Run the same command again after an interruption: it continues after the
+    last whole answer.
     """
     lines = _count_lines(source)
     done = 0 if restart else _resume(out)
@@ -187,4 +188,5 @@ def _answer(item: Classification | Routing | Extraction | Moderation) -> dict[st
         "confidence": item.confidence,
         "abstained": item.abstained,
         "scores": {s.label: round(s.score, 6) for s in item.scores},
+        **({"tier": item.tier, "degraded": item.degraded} if item.tiers else {}),
     }

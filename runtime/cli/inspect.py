@@ -72,8 +72,8 @@ def _show_bundle(card: dict[str, Any]) -> None:
         ],
     )
     _show_provenance(card)
-    for tier in card["tiers"]:
-        _show_tier(card, tier)
+    for place, tier in enumerate(card["tiers"], 1):
+        _show_tier(card, tier, is_last=place == len(card["tiers"]))
     _show_tuning(card["tuning"])
     _show_files(card)
 
@@ -140,12 +140,12 @@ def _show_provenance(card: dict[str, Any]) -> None:
     typer.echo(f"Seed {provenance['seed']}; {versions}.")
 
 
-def _show_tier(card: dict[str, Any], tier: dict[str, Any]) -> None:
+def _show_tier(card: dict[str, Any], tier: dict[str, Any], *, is_last: bool) -> None:
     model = card["models"][tier["base"]["name"]]
     evaluation = tier["evaluation"]
     title = f"Tier {tier['name']}, on {evaluation['n']} held-out rows"
     _show_metrics(evaluation["metrics"], title)
-    typer.echo(f"Confidence: {_calibration(tier)}")
+    typer.echo(f"Confidence: {_calibration(tier, is_last=is_last)}")
     where = "" if model["card"] else "; this version is not on this machine"
     typer.echo(f"Model: {tier['base']['name']}, digest {tier['base']['digest']}{where}")
     if model["card"]:
@@ -181,7 +181,7 @@ def _show_tuning(tuning: dict[str, Any] | None) -> None:
     typer.echo(f"Answers by tier: {shares}. Data: sha256 {tuning['data_sha256'] or 'unknown'}.")
 
 
-def _calibration(tier: dict[str, Any]) -> str:
+def _calibration(tier: dict[str, Any], *, is_last: bool) -> str:
     calibration = tier["calibration"]
     if calibration is None:
         return "none, scores are not calibrated."
@@ -190,7 +190,10 @@ def _calibration(tier: dict[str, Any]) -> str:
     if curve:
         method += f", then an isotonic curve of {len(curve)} knots"
     accept = tier["accept_at"]
-    below = f"abstains below {accept:g}" if accept else "never abstains"
+    if is_last:
+        below = f"abstains below {accept:g}" if accept else "never abstains"
+    else:
+        below = f"passes on below {accept:g}" if accept else "not asked, having no threshold"
     return f"{method}, at most {calibration['ceiling']:.4f}; {below}."
 
 

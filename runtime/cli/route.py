@@ -9,9 +9,10 @@ import typer
 
 from sprat.cli.connect import connect, task_name
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, print_table, read_texts
+from sprat.cli.tiers import AcceptAt, BudgetMs, MaxTier, refuse, with_tiers
 from sprat.cli.use import Texts, Truncate
 from sprat.errors import InvalidInput
-from sprat.values import Destination, RouteResult, RouteSet
+from sprat.values import Destination, Effort, RouteResult, RouteSet
 
 
 def route(
@@ -37,6 +38,9 @@ def route(
     ] = "",
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many scores to show.")] = 3,
     truncate: Truncate = False,
+    max_tier: MaxTier = None,
+    accept_at: AcceptAt = None,
+    budget_ms: BudgetMs = None,
     server: Server = None,
     token: Token = None,
     tls_ca: TlsCa = None,
@@ -50,6 +54,7 @@ def route(
     if to is not None:
         if truncate:
             raise InvalidInput("--truncate: texts are never cut with --to", field="truncate")
+        refuse(Effort(max_tier, accept_at, budget_ms), "--to")
         routes = RouteSet(task, tuple(map(_destination, to)), instructions)
         with connect(server, models=[task], token=token, tls_ca=tls_ca) as verbs:
             result = verbs.route(routes, given, top_k=top_k)
@@ -62,6 +67,9 @@ def route(
                 given,
                 top_k=top_k,
                 truncation="truncate" if truncate else "refuse",
+                max_tier=max_tier,
+                accept_at=accept_at,
+                budget_ms=budget_ms,
             )
     if as_json:
         print_json(asdict(result))
@@ -75,7 +83,7 @@ def _destination(given: str) -> Destination:
 
 
 def _report(result: RouteResult) -> None:
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for index, item in enumerate(result.items):
         if item is None:
             continue
@@ -84,8 +92,6 @@ def _report(result: RouteResult) -> None:
         best = found.scores[0]
         label = f"({best.label}, not sure)" if found.abstained else best.label
         rows.append((index, item.target or "(nowhere)", label, best.score, others))
-    print_table(
-        ["text", "target", "label", "confidence" if result.calibrated else "score", "next"],
-        rows,
-        right="text confidence score",
-    )
+    columns = ["text", "target", "label", "confidence" if result.calibrated else "score", "next"]
+    items = [item.classification for item in result.items if item is not None]
+    print_table(*with_tiers(columns, rows, items), right="text confidence score")

@@ -113,7 +113,11 @@ def train(
     accept_at: Annotated[
         float,
         typer.Option(
-            "--accept-at", min=0, max=1, help="Least confidence of an answer; below: abstain."
+            "--accept-at",
+            min=0,
+            max=1,
+            help="Least confidence of an answer; below: abstain. With several --tiers, of each: "
+            "those before the last pass on what is below.",
         ),
     ] = 0.0,
     targets: Annotated[

@@ -20,10 +20,12 @@ from sprat.cli.output import (
     print_table,
     read_texts,
 )
+from sprat.cli.tiers import AcceptAt, BudgetMs, MaxTier, refuse, with_tiers
 from sprat.errors import InvalidInput
 from sprat.values import (
     Chunk,
     ClassifyResult,
+    Effort,
     Label,
     LabelSet,
     Message,
@@ -58,6 +60,9 @@ def classify(
     ] = "",
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many scores to show.")] = 3,
     truncate: Truncate = False,
+    max_tier: MaxTier = None,
+    accept_at: AcceptAt = None,
+    budget_ms: BudgetMs = None,
     server: Server = None,
     token: Token = None,
     tls_ca: TlsCa = None,
@@ -68,6 +73,7 @@ def classify(
     if labels is not None:
         if truncate:
             raise InvalidInput("--truncate: texts are never cut with --labels", field="truncate")
+        refuse(Effort(max_tier, accept_at, budget_ms), "--labels")
         label_set = LabelSet(
             task, tuple(Label(name.strip()) for name in labels.split(",")), instructions
         )
@@ -83,6 +89,9 @@ def classify(
             given,
             top_k=top_k,
             truncation="truncate" if truncate else "refuse",
+            max_tier=max_tier,
+            accept_at=accept_at,
+            budget_ms=budget_ms,
         )
     _report(result, as_json=as_json)
 
@@ -91,18 +100,16 @@ def _report(result: ClassifyResult, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(result))
         return
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for index, item in enumerate(result.items):
         if item is None:
             continue
         others = ", ".join(f"{s.label} {s.score:.3f}" for s in item.scores[1:])
         confidence = item.scores[0].score if item.confidence is None else item.confidence
         rows.append((index, "(abstained)" if item.abstained else item.label, confidence, others))
-    print_table(
-        ["text", "label", "confidence" if result.calibrated else "score", "next"],
-        rows,
-        right="text confidence score",
-    )
+    columns = ["text", "label", "confidence" if result.calibrated else "score", "next"]
+    found = [item for item in result.items if item is not None]
+    print_table(*with_tiers(columns, rows, found), right="text confidence score")
 
 
 def embed(

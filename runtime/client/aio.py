@@ -29,6 +29,7 @@ from sprat.values import (
     Chunk,
     ClassifyResult,
     DecideResult,
+    Effort,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -112,9 +113,13 @@ class AsyncClient:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> ClassifyResult:
         """See `Client.classify`."""
-        request = codec.classify_request(task, texts, top_k, truncation, partial)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.classify_request(task, texts, top_k, truncation, partial, effort)
         return codec.classify_result(await self._call(self._stub.Classify, request))
 
     async def choose(
@@ -137,9 +142,13 @@ class AsyncClient:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> RouteResult:
         """See `Client.route`."""
-        request = codec.route_request(routes, texts, top_k, truncation, partial)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.route_request(routes, texts, top_k, truncation, partial, effort)
         return codec.route_result(await self._call(self._stub.Route, request))
 
     async def moderate(

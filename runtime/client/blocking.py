@@ -28,6 +28,7 @@ from sprat.values import (
     Chunk,
     ClassifyResult,
     DecideResult,
+    Effort,
     EmbedResult,
     ExtractResult,
     ExtractSpec,
@@ -134,6 +135,9 @@ class Client:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> ClassifyResult:
         """Give each text one label of a task.
 
@@ -149,13 +153,22 @@ class Client:
             What happens to a text of more tokens than the model takes.
         partial : bool
             Answer the good texts when some are bad, and list those in ``errors``.
+        max_tier : int, optional
+            The last tier of a cascade that may answer, from 0, the cheapest; absent: all.
+        accept_at : float, optional
+            Least confidence of an answer, in [0, 1], instead of the threshold of every tier;
+            absent: as the task says. This and the other two are for trained tasks only.
+        budget_ms : float, optional
+            Milliseconds within which the answer is wanted: further tiers of a cascade are asked
+            only if they can answer in time.
 
         Raises
         ------
         InvalidInput, InputTooLong, NotFound, QueueFull, NotReady, DeadlineExceeded
             See `sprat.errors`.
         """
-        request = codec.classify_request(task, texts, top_k, truncation, partial)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.classify_request(task, texts, top_k, truncation, partial, effort)
         return codec.classify_result(self._call(self._stub.Classify, request))
 
     def choose(
@@ -182,13 +195,17 @@ class Client:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> RouteResult:
         """Say where each text goes, by a route task of the server or targets of the request's own.
 
         The task of a bundle answers as `classify`, with its default target where it abstains;
         everything else as `choose`, with a target for each label: an empty one means its name.
         """
-        request = codec.route_request(routes, texts, top_k, truncation, partial)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.route_request(routes, texts, top_k, truncation, partial, effort)
         return codec.route_result(self._call(self._stub.Route, request))
 
     def moderate(self, task: str, texts: Sequence[str], *, partial: bool = False) -> ModerateResult:

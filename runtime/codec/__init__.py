@@ -7,7 +7,7 @@ from sprat.codec.classify import (
     classify_result,
     label_set,
 )
-from sprat.codec.common import truncation
+from sprat.codec.common import effort, truncation
 from sprat.codec.decide import decide_request, decide_response, decide_result, question_set
 from sprat.codec.embed import embed_request, embed_response, embed_result
 from sprat.codec.extract import (
@@ -45,6 +45,7 @@ __all__ = [
     "decide_request",
     "decide_response",
     "decide_result",
+    "effort",
     "embed_request",
     "embed_response",
     "embed_result",

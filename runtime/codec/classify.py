@@ -9,6 +9,7 @@ from sprat.codec.common import (
     checked_all,
     item_error_messages,
     item_errors,
+    set_effort,
     set_number,
     timings,
     timings_message,
@@ -19,10 +20,13 @@ from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.values import (
     Classification,
     ClassifyResult,
+    Degraded,
+    Effort,
     Label,
     LabelScore,
     LabelSet,
     Scoring,
+    TierAnswer,
     Truncation,
 )
 
@@ -34,6 +38,16 @@ _SCORINGS: dict[int, Scoring] = {
 _SCORING_NUMBERS: dict[Scoring, pb.Scoring] = {
     "constrained": pb.SCORING_CONSTRAINED,
     "full": pb.SCORING_FULL,
+}
+_DEGRADED: dict[int, Degraded] = {
+    pb.DEGRADED_NO_TIME: "no_time",
+    pb.DEGRADED_OVERLOAD: "overload",
+    pb.DEGRADED_FAILURE: "failure",
+}
+_DEGRADED_NUMBERS: dict[Degraded, pb.Degraded] = {
+    "no_time": pb.DEGRADED_NO_TIME,
+    "overload": pb.DEGRADED_OVERLOAD,
+    "failure": pb.DEGRADED_FAILURE,
 }
 
 
@@ -103,10 +117,19 @@ def fill_classification(made: pb.Classification, item: Classification) -> None:
     made.pruned = item.pruned
     for score in item.scores:
         made.scores.add(label=score.label, score=score.score)
+    if item.degraded is not None:
+        made.degraded = _DEGRADED_NUMBERS[item.degraded]
+    for said in item.tiers:
+        made.tiers.add(tier=said.tier, label=said.label, confidence=said.confidence)
 
 
 def classify_request(
-    task: str, texts: Sequence[str], top_k: int | None, policy: Truncation, partial: bool
+    task: str,
+    texts: Sequence[str],
+    top_k: int | None,
+    policy: Truncation,
+    partial: bool,
+    effort: Effort = Effort(),
 ) -> pb.ClassifyRequest:
     """A classify call as a message."""
     request = pb.ClassifyRequest(
@@ -116,6 +139,7 @@ def classify_request(
         partial_results=partial,
     )
     set_number(request, "top_k", top_k, "top_k")
+    set_effort(request, effort)
     return request
 
 
@@ -173,4 +197,10 @@ def classification(message: pb.Classification) -> Classification:
         dropped_tokens=message.dropped_tokens,
         cached_tokens=message.cached_tokens,
         pruned=message.pruned,
+        # A newer server may know more reasons; none of them is good news.
+        degraded=_DEGRADED.get(message.degraded, "failure") if message.degraded else None,
+        tiers=tuple(
+            TierAnswer(s.tier, s.label, s.confidence if s.HasField("confidence") else None)
+            for s in message.tiers
+        ),
     )

@@ -11,6 +11,7 @@ from sprat.values import (
     ModelInfo,
     PrefixUse,
     TaskInfo,
+    TierInfo,
     Tokenized,
     TokenizeResult,
 )
@@ -60,6 +61,16 @@ def list_tasks_response(tasks: Iterable[TaskInfo]) -> pb.ListTasksResponse:
                     )
                     for each in t.thresholds
                 ],
+                tiers=[
+                    pb.Tier(
+                        name=tier.name,
+                        accept_at=tier.accept_at,
+                        asked=tier.asked,
+                        answered=tier.answered,
+                        missed=tier.missed,
+                    )
+                    for tier in t.tiers
+                ],
             )
             for t in tasks
         ]
@@ -84,6 +95,10 @@ def task_infos(response: pb.ListTasksResponse) -> tuple[TaskInfo, ...]:
                     each.block_at if each.HasField("block_at") else None,
                 )
                 for each in t.thresholds
+            ),
+            tiers=tuple(
+                TierInfo(tier.name, tier.accept_at, tier.asked, tier.answered, tier.missed)
+                for tier in t.tiers
             ),
         )
         for t in response.tasks

@@ -10,13 +10,14 @@ from sprat.codec.common import (
     checked_all,
     item_error_messages,
     item_errors,
+    set_effort,
     set_number,
     timings,
     timings_message,
     truncation_number,
 )
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import Destination, RouteResult, RouteSet, Routing, Truncation
+from sprat.values import Destination, Effort, RouteResult, RouteSet, Routing, Truncation
 
 
 def route_set(message: pb.RouteSet) -> RouteSet:
@@ -63,6 +64,7 @@ def route_request(
     top_k: int | None,
     policy: Truncation,
     partial: bool,
+    effort: Effort = Effort(),
 ) -> pb.RouteRequest:
     """A route call as a message."""
     request = pb.RouteRequest(
@@ -71,6 +73,7 @@ def route_request(
         partial_results=partial,
     )
     set_number(request, "top_k", top_k, "top_k")
+    set_effort(request, effort)
     if isinstance(routes, str):
         request.task = checked(routes, "task")
     else:

@@ -38,6 +38,7 @@ async def _classify(service: Service, request: pb.ClassifyRequest, deadline: flo
             top_k=request.top_k if request.HasField("top_k") else None,
             truncation=codec.truncation(request.truncation),
             partial=request.partial_results,
+            effort=codec.effort(request),
             deadline=deadline,
         )
     )
@@ -53,6 +54,7 @@ async def _choose(service: Service, request: pb.ClassifyRequest, deadline: float
             top_k=request.top_k if request.HasField("top_k") else None,
             truncation=codec.truncation(request.truncation),
             partial=request.partial_results,
+            effort=codec.effort(request),
             deadline=deadline,
         )
     )
@@ -66,6 +68,7 @@ async def _route(service: Service, request: pb.RouteRequest, deadline: float) ->
             top_k=request.top_k if request.HasField("top_k") else None,
             truncation=codec.truncation(request.truncation),
             partial=request.partial_results,
+            effort=codec.effort(request),
             deadline=deadline,
         )
     )

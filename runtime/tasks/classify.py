@@ -7,15 +7,15 @@ import time
 from collections.abc import Sequence
 
 from sprat.bundle import Bundle
-from sprat.calibration import confidences
-from sprat.errors import ConfigError, InvalidInput
+from sprat.errors import ConfigError
 from sprat.model import EmbeddingModel
+from sprat.model.common import note
 from sprat.scheduler import Mailbox
+from sprat.tasks.tier import Tier, check_request, version_of
 from sprat.values import (
     Classification,
     ClassifyResult,
-    FloatArray,
-    LabelScore,
+    Effort,
     TaskInfo,
     Timings,
     Truncation,
@@ -46,12 +46,9 @@ class ClassifyTask:
         self, name: str, bundle: Bundle, model: EmbeddingModel, *, accept_at: float | None = None
     ) -> None:
         manifest = bundle.manifest
-        tier = manifest.tiers[-1]
+        *earlier, tier = manifest.tiers
         calibrated = tier.calibration is not None
-        self._calibration = tier.calibration
-        self._head = bundle.heads[-1]
-        self._model = model
-        self._labels = manifest.labels
+        self._tier = Tier.of(bundle, len(earlier), model)
         accept_at = tier.accept_at if accept_at is None else accept_at
         if accept_at > 0 and not calibrated:
             raise ConfigError(
@@ -65,7 +62,7 @@ class ClassifyTask:
             models=((model.info.name, model.info.version),),
             calibrated=calibrated,
             accept_at=accept_at,
-            version=manifest.version,
+            version=version_of(manifest, [*[0.0] * len(earlier), accept_at]),
         )
 
     async def run(
@@ -75,6 +72,7 @@ class ClassifyTask:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
         mailbox: Mailbox,
     ) -> ClassifyResult:
@@ -84,37 +82,44 @@ class ClassifyTask:
         ----------
         top_k : int, optional
             How many scores to return, from 1; absent: all labels.
+        effort : Effort
+            Only ``accept_at`` means something where there is one tier.
 
         See `sprat.model.EncoderModel.encode` for the others and for what is raised.
+
+        Raises
+        ------
+        EngineError
+            A text got no scores; with ``partial``, it is listed.
         """
         started = time.perf_counter_ns()
-        if top_k is not None and top_k < 1:
-            raise InvalidInput(f"top_k: expected 1 or more, got {top_k}", field="top_k")
-        encoded = await self._model.encode(
-            texts, truncation=truncation, partial=partial, deadline=deadline, mailbox=mailbox
+        check_request(top_k, effort, calibrated=self.info.calibrated)
+        accept_at = self.info.accept_at if effort.accept_at is None else effort.accept_at
+        judged = await self._tier.judge(
+            texts,
+            top_k=top_k,
+            truncation=truncation,
+            partial=partial,
+            deadline=deadline,
+            mailbox=mailbox,
         )
-        ranked, probabilities = self._head.rank(
-            encoded.vectors, len(self._labels) if top_k is None else top_k
-        )
+        encoded = judged.encoded
         items: list[Classification | None] = [None] * len(texts)
-        for index, best, chances, confidence in zip(
-            encoded.kept,
-            ranked.tolist(),
-            probabilities.tolist(),
-            self._confidences(probabilities[:, 0]),
-            strict=True,
+        for row, (index, confidence) in enumerate(
+            zip(judged.index, judged.confidence, strict=True)
         ):
-            items[index] = self._decide(
-                tuple(map(LabelScore, map(self._labels.__getitem__, best), chances)),
-                confidence,
-                encoded.input_tokens[index],
-                encoded.dropped_tokens[index],
-            )
+            abstained = confidence is not None and confidence < accept_at
+            items[index] = judged.answer(row, abstained=abstained)
+        errors = list(encoded.errors)
+        for index in judged.failed:
+            note(errors, index, self._tier.no_scores(index), partial)
+        errors.sort(key=lambda error: error.index)
+        model = self._tier.model.info
         return ClassifyResult(
             items=tuple(items),
-            errors=encoded.errors,
-            model=self._model.info.name,
-            model_version=self._model.info.version,
+            errors=tuple(errors),
+            model=model.name,
+            model_version=model.version,
             task_version=self.info.version,
             calibrated=self.info.calibrated,
             timings=Timings(
@@ -123,27 +128,4 @@ class ClassifyTask:
                 encoded.infer_ns,
                 time.perf_counter_ns() - started,
             ),
-        )
-
-    def _confidences(self, best_n: FloatArray) -> Sequence[float | None]:
-        if self._calibration is None:
-            return [None] * len(best_n)
-        confidence_n: list[float | None] = confidences(best_n, self._calibration).tolist()
-        return confidence_n
-
-    def _decide(
-        self,
-        scores: tuple[LabelScore, ...],
-        confidence: float | None,
-        input_tokens: int,
-        dropped_tokens: int,
-    ) -> Classification:
-        abstained = confidence is not None and confidence < self.info.accept_at
-        return Classification(
-            label="" if abstained else scores[0].label,
-            confidence=confidence,
-            scores=scores,
-            abstained=abstained,
-            input_tokens=input_tokens,
-            dropped_tokens=dropped_tokens,
         )

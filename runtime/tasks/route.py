@@ -9,14 +9,17 @@ from sprat.bundle_manifest import Route
 from sprat.model import GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tasks import choose
+from sprat.tasks.cascade import Cascade
 from sprat.tasks.classify import ClassifyTask
 from sprat.values import (
     ClassifyResult,
+    Effort,
     Label,
     LabelSet,
     RouteResult,
     RouteSet,
     Routing,
+    TaskInfo,
     Truncation,
 )
 
@@ -28,16 +31,20 @@ class RouteTask:
 
     Parameters
     ----------
-    classifier : ClassifyTask
+    classifier : ClassifyTask or Cascade
         Of a bundle of kind route.
     route : Route
         Its targets.
     """
 
-    def __init__(self, classifier: ClassifyTask, route: Route) -> None:
+    def __init__(self, classifier: ClassifyTask | Cascade, route: Route) -> None:
         self._classifier = classifier
         self._route = route
-        self.info = classifier.info
+
+    @property
+    def info(self) -> TaskInfo:
+        """That of the classifier."""
+        return self._classifier.info
 
     async def run(
         self,
@@ -46,6 +53,7 @@ class RouteTask:
         top_k: int | None = None,
         truncation: Truncation = "refuse",
         partial: bool = False,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
         mailbox: Mailbox,
     ) -> RouteResult:
@@ -55,6 +63,7 @@ class RouteTask:
             top_k=top_k,
             truncation=truncation,
             partial=partial,
+            effort=effort,
             deadline=deadline,
             mailbox=mailbox,
         )

@@ -14,8 +14,8 @@ from sprat.store import Store
 COMMANDS = (
     *("pull", "models", "remove", "quantize", "static", "adapters"),
     *("train", "eval", "eval-transform", "inspect", "label", "synthesize"),
-    *("serve", "token", "bench", "classify", "route", "moderate", "decide", "extract"),
-    *("transform", "embed", "generate", "run", "doctor"),
+    *("serve", "token", "bench", "classify", "route", "explain", "moderate", "decide"),
+    *("extract", "transform", "embed", "generate", "run", "doctor"),
 )
 
 

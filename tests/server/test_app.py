@@ -281,8 +281,12 @@ async def test_app_reflection_lists_and_describes_every_service(start: Start, ve
 async def test_app_reflection_can_be_switched_off(start: Start, version: str) -> None:
     server = await start(reflection=False)
     await server.is_ready()
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await ask(server.channel, version, list_services="")
+    for _ in range(10):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(server.channel, version, list_services="")
+        # INTERNAL is gRPC's own: the refusal came while the question was still on its way.
+        if caught.value.code() != grpc.StatusCode.INTERNAL:
+            break
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -108,6 +108,9 @@ def classify(**fields: Any) -> pb.ClassifyRequest:
     return pb.ClassifyRequest(**{"task": TASK, "texts": ["a"], **fields})
 
 
+LABEL_SET = pb.LabelSet(model=GENERATOR, labels=[pb.Label(name="a"), pb.Label(name="b")])
+
+
 def embed(**fields: Any) -> pb.EmbedRequest:
     return pb.EmbedRequest(**{"model": ENCODER, "texts": ["a"], **fields})
 
@@ -140,6 +143,16 @@ async def test_servicer_classify_top_k(front: Front) -> None:
     error = await error_of(front.stub.Classify(classify(top_k=0), timeout=WAIT_S))
     assert isinstance(error, errors.InvalidInput)
     assert error.field == "top_k"
+
+
+async def test_servicer_classify_threshold_of_the_request(front: Front) -> None:
+    answer = await front.stub.Classify(classify(accept_at=1.0), timeout=WAIT_S)
+    assert answer.results[0].abstained
+    answer = await front.stub.Classify(
+        classify(accept_at=0.0, max_tier=0, budget_ms=1e-6), timeout=WAIT_S
+    )
+    assert answer.results[0].label
+    assert not answer.results[0].degraded
 
 
 async def test_servicer_embed(front: Front) -> None:
@@ -249,6 +262,17 @@ async def test_servicer_unknown_method(front: Front) -> None:
         ("Classify", classify(texts=["a", "x" * 401]), "texts[1]"),
         ("Classify", classify(texts=["a", "ü" * 201]), "texts[1]"),
         ("Classify", classify(truncation=3), "truncation"),
+        ("Classify", classify(max_tier=-1), "max_tier"),
+        ("Classify", classify(accept_at=1.5), "accept_at"),
+        ("Classify", classify(accept_at=float("nan")), "accept_at"),
+        ("Classify", classify(budget_ms=0.0), "budget_ms"),
+        ("Classify", classify(budget_ms=float("inf")), "budget_ms"),
+        ("Classify", classify(task="", label_set=LABEL_SET, max_tier=0), "max_tier"),
+        (
+            "Route",
+            pb.RouteRequest(texts=["a"], route_set=pb.RouteSet(model=GENERATOR), accept_at=0.5),
+            "accept_at",
+        ),
         ("Embed", embed(texts=[]), "texts"),
         ("Embed", embed(texts=["a"] * 9), "texts"),
         ("Embed", embed(texts=[" "]), "texts[0]"),

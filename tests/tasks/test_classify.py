@@ -11,11 +11,12 @@ from doubles import ENCODER, LABELS, TASK, Encoder, bundle, encoder_model, ids, 
 
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
-from sprat.errors import ConfigError, InputTooLong, InvalidInput
+from sprat.errors import ConfigError, EngineError, InputTooLong, InvalidInput
 from sprat.head import Head
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tasks.classify import ClassifyTask
+from sprat.values import Effort
 
 TEXTS = ["a", "b c", "d e f", "g", "h i"]
 
@@ -216,3 +217,47 @@ async def test_classify_confidence_is_that_of_the_curve_and_decides(
         item is not None and item.abstained
         for item in (await strict.run(TEXTS, mailbox=mailbox)).items
     )
+
+
+async def test_classify_threshold_of_a_request_comes_first(
+    model: EncoderModel, mailbox: Mailbox
+) -> None:
+    task = ClassifyTask(TASK, bundle(model.manifest, accept_at=0.9), model)
+    for accept_at, abstained in ((1.0, True), (0.0, False)):
+        effort = Effort(accept_at=accept_at, max_tier=0, budget_ms=1e-6)
+        (item,) = (await task.run(["a"], effort=effort, mailbox=mailbox)).items
+        assert item is not None
+        assert (item.abstained, item.degraded, item.tiers) == (abstained, None, ())
+
+
+async def test_classify_threshold_of_a_request_needs_a_confidence(
+    model: EncoderModel, mailbox: Mailbox
+) -> None:
+    task = ClassifyTask(TASK, bundle(model.manifest, calibrated=False), model)
+    with pytest.raises(InvalidInput, match="no calibrated confidence"):
+        await task.run(["a"], effort=Effort(accept_at=0.5), mailbox=mailbox)
+    await task.run(["a"], effort=Effort(accept_at=0.0), mailbox=mailbox)
+
+
+async def test_classify_text_without_scores_is_an_error(
+    model: EncoderModel, mailbox: Mailbox
+) -> None:
+    """A comparison with NaN would let it pass any threshold."""
+    head = bundle(model.manifest, accept_at=0.9)
+    (fitted,) = head.heads
+    broken = Bundle(head.manifest, (Head(np.nan * fitted.weight, fitted.bias),))
+    task = ClassifyTask(TASK, broken, model)
+    with pytest.raises(EngineError, match=r"model enc has no scores for texts\[0\]"):
+        await task.run(["a"], mailbox=mailbox)
+    result = await task.run(["a", ""], partial=True, mailbox=mailbox)
+    assert result.items == (None, None)
+    assert [(each.index, each.reason) for each in result.errors] == [
+        (0, "ENGINE"),
+        (1, "INVALID_INPUT"),
+    ]
+
+
+async def test_classify_version_covers_the_threshold(model: EncoderModel) -> None:
+    head = bundle(model.manifest, accept_at=0.7)
+    assert ClassifyTask(TASK, head, model, accept_at=0.7).info.version == head.manifest.version
+    assert ClassifyTask(TASK, head, model, accept_at=0.6).info.version != head.manifest.version

@@ -1,0 +1,132 @@
+"""``sprat explain``: what each tier says of a text, and why the answer is what it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sprat.cli.connect import connect, task_name
+from sprat.cli.output import Json, Server, TlsCa, Token, print_json, print_table
+from sprat.cli.tiers import AcceptAt, BudgetMs, MaxTier
+from sprat.errors import InvalidInput, NotFound
+from sprat.values import Classification, TaskInfo, TierInfo
+
+if TYPE_CHECKING:
+    from sprat.client import Client
+    from sprat.inprocess import Runtime
+
+DEGRADED = {
+    "no_time": "the next tier had no time",
+    "overload": "the next tier had no room",
+    "failure": "the next tier failed",
+}
+
+
+def explain(
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="A classify or route task of the server; without one, a bundle by name or path."
+        ),
+    ],
+    text: Annotated[str, typer.Argument(help="The text.")],
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many scores to show.")] = 3,
+    max_tier: MaxTier = None,
+    accept_at: AcceptAt = None,
+    budget_ms: BudgetMs = None,
+    server: Server = None,
+    token: Token = None,
+    tls_ca: TlsCa = None,
+    as_json: Json = False,
+) -> None:
+    """Show what each tier says of a text, from which confidence on it answers, and what follows.
+
+    Every tier is asked, also those that the text would not have reached; each counts as a request.
+    """
+    with connect(server, tasks=[task], token=token, tls_ca=tls_ca) as verbs:
+        name = task_name(task, server)
+        info = _info(verbs, name)
+        answer = _ask(
+            verbs, info, text, top_k, max_tier=max_tier, accept_at=accept_at, budget_ms=budget_ms
+        )
+        tiers = info.tiers or (TierInfo("-", info.accept_at),)
+        heard = [answer] * len(tiers)
+        if info.tiers and info.calibrated:
+            # Nobody is sure enough for a threshold of 1: the last one that may answer is heard.
+            heard = [
+                _ask(verbs, info, text, top_k, max_tier=at, accept_at=1.0)
+                for at in range(len(tiers))
+            ]
+    rows = []
+    for at, (tier, said) in enumerate(zip(tiers, heard, strict=True)):
+        model, version = info.models[at]
+        least = tier.accept_at if accept_at is None else accept_at
+        is_its_own = said.tier == at
+        rows.append(
+            {
+                "tier": tier.name,
+                "model": model,
+                "version": version,
+                "accept_at": least,
+                "confidence": said.confidence if is_its_own else None,
+                "scores": [asdict(score) for score in said.scores] if is_its_own else [],
+                "decision": _decision(at, said, answer, least),
+            }
+        )
+    if as_json:
+        print_json({"task": name, "version": info.version, "tiers": rows, "answer": asdict(answer)})
+        return
+    print_table(
+        ["tier", "model", "scores", "confidence", "threshold", "decision"],
+        [_cells(row) for row in rows],
+        right="confidence threshold",
+    )
+
+
+def _info(verbs: Client | Runtime, name: str) -> TaskInfo:
+    known = {info.name: info for info in verbs.list_tasks()}
+    if name not in known:
+        raise NotFound("task", name, tuple(known))
+    return known[name]
+
+
+def _ask(
+    verbs: Client | Runtime, info: TaskInfo, text: str, top_k: int, **effort: Any
+) -> Classification:
+    if info.kind == "route":
+        (routing,) = verbs.route(info.name, [text], top_k=top_k, **effort).items
+        assert routing is not None
+        return routing.classification
+    if info.kind != "classify":
+        raise InvalidInput(
+            f"task {info.name} is a task of kind {info.kind}: only those of classify and route "
+            "are explained",
+            field="task",
+        )
+    (item,) = verbs.classify(info.name, [text], top_k=top_k, **effort).items
+    assert item is not None
+    return item
+
+
+def _decision(at: int, said: Classification, answer: Classification, accept_at: float) -> str:
+    """What a tier did with the text, and why."""
+    if at > answer.tier:
+        return "not asked"
+    if at < answer.tier:
+        in_band = said.confidence is not None and said.confidence >= accept_at
+        return "passes on: too near the threshold" if in_band else "passes on"
+    verb = "abstains" if answer.abstained else "answers"
+    return f"{verb}: {DEGRADED[answer.degraded]}" if answer.degraded else verb
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        row["tier"],
+        row["model"],
+        ", ".join(f"{score['label']} {score['score']:.3f}" for score in row["scores"]),
+        "" if row["confidence"] is None else row["confidence"],
+        row["accept_at"],
+        row["decision"],
+    )

@@ -1,0 +1,359 @@
+"""A cascade: the cheapest tier answers what it is sure of, the next one gets the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sprat.bundle import Bundle
+from sprat.calibration import least_confidence
+from sprat.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    EngineError,
+    InvalidInput,
+    QueueFull,
+    SpratError,
+)
+from sprat.model import EmbeddingModel
+from sprat.model.common import note
+from sprat.scheduler import Mailbox
+from sprat.tasks.pace import Pace
+from sprat.tasks.tier import Judged, Tier, check_request, version_of
+from sprat.values import (
+    Classification,
+    ClassifyResult,
+    Degraded,
+    Effort,
+    ItemError,
+    OnFailure,
+    TaskInfo,
+    TierAnswer,
+    TierInfo,
+    Timings,
+    Truncation,
+)
+
+REPLY_S = 0.005
+"""Kept back of the time until a deadline, so that the answer still reaches the caller."""
+
+_REASONS: dict[type[SpratError], Degraded] = {
+    DeadlineExceeded: "no_time",
+    QueueFull: "overload",
+    EngineError: "failure",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tier that takes part in a cascade.
+
+    Attributes
+    ----------
+    place : int
+        Its place among the tiers of the bundle.
+    model : EmbeddingModel
+        Its model.
+    accept_at : float
+        Least confidence of an answer, in [0, 1]. Above 0 for all but the last: a tier that accepts
+        everything leaves nothing to those behind it. 0 of the last never abstains.
+    """
+
+    place: int
+    model: EmbeddingModel
+    accept_at: float
+
+
+class Cascade:
+    """A classifier of several tiers, with the interface of `sprat.tasks.classify.ClassifyTask`.
+
+    A tier answers the texts whose confidence reaches its threshold, by the rule of
+    `sprat.calibration.least_confidence`. The others go to the next tier, together. What the last
+    one is not sure enough of is abstained from; its threshold is taken as it is.
+
+    A tier may be missed: no time is left for it, its queue is full, its engine fails, or a text
+    gets no scores from it. Then ``on_failure`` decides on the texts that were meant for it, with
+    what the tier before said of them; tiers behind the missed one are not asked. Errors of the
+    first tier are those of the call, since nothing is known yet.
+
+    Parameters
+    ----------
+    name : str
+        How requests call it.
+    bundle : Bundle
+        Of kind classify or route.
+    parts : sequence of Part
+        Two or more, from the cheapest to the best; the last is the bundle's last tier.
+    on_failure : {"abstain", "answer", "error"}
+        Abstain, or answer all the same; both are marked as degraded. Or fail: the call, or with
+        ``partial`` the texts.
+
+    Raises
+    ------
+    ConfigError
+        When a tier has a threshold, but no calibration and so no confidence.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bundle: Bundle,
+        parts: Sequence[Part],
+        *,
+        on_failure: OnFailure = "abstain",
+    ) -> None:
+        manifest = bundle.manifest
+        self._tiers = [Tier.of(bundle, part.place, part.model) for part in parts]
+        self._accept_at = [part.accept_at for part in parts]
+        self._on_failure = on_failure
+        self._paces = [Pace() for _ in parts]
+        for tier, accept_at in zip(self._tiers, self._accept_at, strict=True):
+            if accept_at > 0 and tier.calibration is None:
+                raise ConfigError(
+                    f"tasks.{name}.tiers.{tier.name}.accept_at",
+                    f"{accept_at:g} needs a confidence, but tier {tier.name} of bundle "
+                    f"{manifest.name} is not calibrated",
+                )
+        thresholds = dict.fromkeys(range(len(manifest.tiers)), 0.0)
+        thresholds |= {part.place: part.accept_at for part in parts}
+        self._info = TaskInfo(
+            name=name,
+            kind=manifest.kind,
+            labels=manifest.labels,
+            models=tuple((part.model.info.name, part.model.info.version) for part in parts),
+            calibrated=all(tier.calibration is not None for tier in self._tiers),
+            accept_at=self._accept_at[-1],
+            version=version_of(manifest, thresholds.values()),
+        )
+        self._asked, self._answered, self._missed = ([0] * len(parts) for _ in range(3))
+
+    @property
+    def info(self) -> TaskInfo:
+        """The task, with what each tier has done so far."""
+        facts = zip(
+            self._tiers, self._accept_at, self._asked, self._answered, self._missed, strict=True
+        )
+        return replace(
+            self._info,
+            tiers=tuple(
+                TierInfo(tier.name, accept_at, asked, answered, missed)
+                for tier, accept_at, asked, answered, missed in facts
+            ),
+        )
+
+    async def run(
+        self,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+        effort: Effort = Effort(),
+        deadline: float = math.inf,
+        mailbox: Mailbox,
+    ) -> ClassifyResult:
+        """Classify texts.
+
+        The result's ``model`` is that of the best tier that was heard, its times are sums over the
+        tiers. A text that is too long for a tier that it reaches is refused, as by that tier alone.
+
+        Parameters
+        ----------
+        effort : Effort
+            How far to go.
+
+        See `sprat.tasks.classify.ClassifyTask.run` for the others and for what is raised.
+
+        Raises
+        ------
+        DeadlineExceeded, QueueFull, EngineError
+            Of the first tier; of others where ``on_failure`` is ``error``. With ``partial``, those
+            of others are listed for each text.
+        """
+        started = time.perf_counter_ns()
+        check_request(top_k, effort, calibrated=self._info.calibrated)
+        until = deadline - REPLY_S
+        if effort.budget_ms is not None:
+            until = min(until, time.monotonic() + effort.budget_ms / 1e3)
+        last = len(self._tiers) - 1
+        if effort.max_tier is not None:
+            last = min(last, effort.max_tier)
+        call = _Call(texts, partial)
+        options: dict[str, Any] = {
+            "top_k": top_k,
+            "truncation": truncation,
+            "partial": partial,
+            "mailbox": mailbox,
+        }
+        heard = await self._tiers[0].judge(texts, deadline=deadline, **options)
+        for index in heard.failed:
+            note(call.errors, index, self._tiers[0].no_scores(index), partial)
+        self._hear(call, heard, effort, place=0, last=last)
+        for place in range(1, last + 1):
+            if not call.open:
+                break
+            tier = self._tiers[place]
+            try:
+                heard = await self._escalate(place, [texts[i] for i in call.open], until, options)
+            except InvalidInput as error:
+                raise _moved(error, call.open) from None
+            except (DeadlineExceeded, QueueFull, EngineError) as error:
+                self._miss(call, place, range(len(call.open)), error)
+                break
+            for at in heard.failed:
+                self._miss(call, place, (at,), tier.no_scores(call.open[at]))
+            self._hear(call, heard, effort, place=place, last=last)
+        model = self._tiers[call.place].model.info
+        tokenize_ns, queue_ns, infer_ns = call.times_ns
+        return ClassifyResult(
+            items=tuple(call.items),
+            errors=tuple(sorted(call.errors, key=lambda error: error.index)),
+            model=model.name,
+            model_version=model.version,
+            task_version=self._info.version,
+            calibrated=self._info.calibrated,
+            timings=Timings(tokenize_ns, queue_ns, infer_ns, time.perf_counter_ns() - started),
+        )
+
+    async def _escalate(
+        self, place: int, texts: list[str], until: float, options: dict[str, Any]
+    ) -> Judged:
+        """Ask a tier behind the first.
+
+        Raises
+        ------
+        DeadlineExceeded
+            It cannot answer in time, or did not.
+        """
+        pace, tier, began = self._paces[place], self._tiers[place], time.monotonic()
+        left_s = until - began
+        if not pace.fits(len(texts), left_s, began):
+            raise DeadlineExceeded(
+                f"task {self._info.name}: tier {tier.name} takes about "
+                f"{pace.seconds(len(texts)) * 1e3:.0f} ms, which is more than the time left"
+            )
+        answer = tier.judge(texts, deadline=until, **options)
+        try:
+            judged = await (answer if left_s == math.inf else asyncio.wait_for(answer, left_s))
+        except asyncio.TimeoutError:
+            pace.learn_at_least(len(texts), left_s, time.monotonic())
+            raise DeadlineExceeded(
+                f"task {self._info.name}: the time ran out before tier {tier.name} answered"
+            ) from None
+        ended = time.monotonic()
+        pace.learn(len(texts), ended - began, ended)
+        return judged
+
+    def _hear(self, call: _Call, judged: Judged, effort: Effort, *, place: int, last: int) -> None:
+        """Take in what a tier says of the open texts, and answer those that it is sure of."""
+        call.hear(place, judged)
+        accept_at = self._accept_at[place] if effort.accept_at is None else effort.accept_at
+        least = accept_at
+        if place < last:
+            least = least_confidence(accept_at, self._tiers[place].model.info.engine)
+        open_rows = []
+        for row, confidence in enumerate(judged.confidence):
+            if confidence is None or confidence >= least:
+                call.answer(row, abstained=False)
+            elif place == last:
+                call.answer(row, abstained=True)
+            else:
+                open_rows.append(row)
+        self._asked[place] += len(judged.confidence)
+        self._answered[place] += len(judged.confidence) - len(open_rows)
+        call.keep(open_rows)
+
+    def _miss(self, call: _Call, place: int, which: Sequence[int], error: SpratError) -> None:
+        """Decide on open texts that a tier was not heard of; they stay listed as open."""
+        self._missed[place] += len(which)
+        if self._on_failure == "error":
+            for at in which:
+                note(call.errors, call.open[at], error, call.partial)
+            return
+        self._answered[call.place] += len(which)
+        for at in which:
+            call.answer(
+                call.rows[at],
+                abstained=self._on_failure == "abstain",
+                degraded=_REASONS[type(error)],
+            )
+
+
+class _Call:
+    """The texts of one call: which are answered, and what the last tier said of the others.
+
+    Attributes
+    ----------
+    open : list of int
+        Texts without an answer, in order.
+    rows : list of int
+        Where the last tier's answers have each of them.
+    place : int
+        The tier that was heard last.
+    times_ns : list of int
+        Tokenizing, waiting, computing: so far, of all tiers.
+    """
+
+    def __init__(self, texts: Sequence[str], partial: bool) -> None:
+        self.partial = partial
+        self.items: list[Classification | None] = [None] * len(texts)
+        self.errors: list[ItemError] = []
+        self.open = list(range(len(texts)))
+        self.rows: list[int] = []
+        self.place = 0
+        self.times_ns = [0, 0, 0]
+        self._judged: Judged | None = None
+        self._indices: list[int] = []
+        self._heard: list[tuple[TierAnswer, ...]] = [()] * len(texts)
+
+    def hear(self, place: int, judged: Judged) -> None:
+        """Take in what a tier says of the open texts; those that it cannot read are listed."""
+        for error in judged.encoded.errors:
+            index = self.open[error.index]
+            message = _renamed(error.message, error.index, index)
+            self.errors.append(ItemError(index, error.reason, message))
+        self.place, self._judged = place, judged
+        self._indices = [self.open[at] for at in judged.index]
+        for row, index in enumerate(self._indices):
+            said = TierAnswer(place, judged.label(row), judged.confidence[row])
+            self._heard[index] = (*self._heard[index], said)
+        encoded = judged.encoded
+        for at, spent in enumerate((encoded.tokenize_ns, encoded.queue_ns, encoded.infer_ns)):
+            self.times_ns[at] += spent
+
+    def keep(self, rows: list[int]) -> None:
+        """Leave only these rows of the last tier open."""
+        self.rows = rows
+        self.open = [self._indices[row] for row in rows]
+
+    def answer(self, row: int, *, abstained: bool, degraded: Degraded | None = None) -> None:
+        """Settle a text with what the last tier says of it."""
+        assert self._judged is not None
+        index = self._indices[row]
+        self.items[index] = self._judged.answer(
+            row,
+            abstained=abstained,
+            tier=self.place,
+            degraded=degraded,
+            tiers=self._heard[index],
+        )
+
+
+def _renamed(message: str, at: int, index: int) -> str:
+    """What was said of the text of a later tier, under its index in the call."""
+    return message.replace(f"texts[{at}]", f"texts[{index}]", 1)
+
+
+def _moved(error: InvalidInput, indices: Sequence[int]) -> InvalidInput:
+    """The error of a text of a later tier, under its index in the call."""
+    at = error.field.removeprefix("texts[").removesuffix("]")
+    if at.isdigit():
+        index = indices[int(at)]
+        error.message = _renamed(error.message, int(at), index)
+        error.metadata["field"] = f"texts[{index}]"
+        error.args = (error.message,)
+    return error

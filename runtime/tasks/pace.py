@@ -1,0 +1,61 @@
+"""How long a tier takes for a call: a running estimate from calls that it has answered."""
+
+from __future__ import annotations
+
+WEIGHT = 0.2
+"""Of the latest call in the running mean."""
+
+RETRY_S = 10.0
+"""An estimate that says no is put to the test this often, or it would say no for ever."""
+
+
+class Pace:
+    """Running means of the seconds that calls took, by their rows to the next power of two.
+
+    For a number of rows that was never seen, the nearest that was counts, as if time grew with the
+    rows. A call that ran out of its time counts with at least that time.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+        self._retry_at = 0.0
+
+    def seconds(self, rows: int) -> float:
+        """What a call of so many rows, from 1, would take; 0 as long as nothing is known."""
+        size = rows.bit_length()
+        if size in self._seconds or not self._seconds:
+            return self._seconds.get(size, 0.0)
+        nearest = min(self._seconds, key=lambda seen: abs(seen - size))
+        return self._seconds[nearest] * 2.0 ** (size - nearest)
+
+    def fits(self, rows: int, left_s: float, now: float) -> bool:
+        """Whether to begin a call: it can be done in the time left, or it is time to see.
+
+        Parameters
+        ----------
+        left_s : float
+            Seconds within which the answer is wanted.
+        now : float
+            `time.monotonic`.
+        """
+        if left_s <= 0:
+            return False
+        if self.seconds(rows) <= left_s:
+            return True
+        if now < self._retry_at:
+            return False
+        self._retry_at = now + RETRY_S
+        return True
+
+    def learn(self, rows: int, seconds: float, now: float) -> None:
+        """Count a call that was answered."""
+        size = rows.bit_length()
+        known = self._seconds.get(size)
+        self._seconds[size] = seconds if known is None else known + WEIGHT * (seconds - known)
+        self._retry_at = now + RETRY_S
+
+    def learn_at_least(self, rows: int, seconds: float, now: float) -> None:
+        """Count a call that was given up after a time."""
+        size = rows.bit_length()
+        self._seconds[size] = max(seconds, self._seconds.get(size, 0.0))
+        self._retry_at = now + RETRY_S

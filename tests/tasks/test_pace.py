@@ -1,0 +1,59 @@
+"""How long a tier takes: means by size, guesses for sizes never seen, and second chances."""
+
+from __future__ import annotations
+
+import pytest
+
+from sprat.tasks.pace import RETRY_S, WEIGHT, Pace
+
+
+def test_pace_that_knows_nothing_stands_in_nobodys_way() -> None:
+    pace = Pace()
+    assert pace.seconds(1) == pace.seconds(1000) == 0
+    assert pace.fits(64, 1e-9, now=0.0)
+
+
+def test_pace_is_a_running_mean_by_size() -> None:
+    pace = Pace()
+    pace.learn(5, 1.0, now=0.0)
+    pace.learn(7, 2.0, now=0.0)
+    pace.learn(8, 9.0, now=0.0)
+    assert pace.seconds(4) == pytest.approx(1 + WEIGHT)
+    assert pace.seconds(15) == 9.0
+
+
+def test_pace_guesses_from_the_nearest_size() -> None:
+    pace = Pace()
+    pace.learn(1, 0.01, now=0.0)
+    pace.learn(64, 0.1, now=0.0)
+    assert pace.seconds(3) == pytest.approx(0.02)
+    assert pace.seconds(32) == pytest.approx(0.05)
+    assert pace.seconds(500) == pytest.approx(0.4)
+
+
+def test_pace_says_no_only_where_it_does_not_fit() -> None:
+    pace = Pace()
+    pace.learn(1, 0.5, now=100.0)
+    assert pace.fits(1, 0.5, now=100.0)
+    assert not pace.fits(1, 0.4, now=100.0)
+
+
+@pytest.mark.parametrize("left_s", [0.0, -1.0])
+def test_pace_without_time_nothing_fits(left_s: float) -> None:
+    assert not Pace().fits(1, left_s, now=0.0)
+
+
+def test_pace_tries_again_after_a_while_once() -> None:
+    pace = Pace()
+    pace.learn(1, 0.5, now=100.0)
+    assert not pace.fits(1, 0.1, now=99.9 + RETRY_S)
+    assert pace.fits(1, 0.1, now=100.0 + RETRY_S)
+    assert not pace.fits(1, 0.1, now=100.0 + RETRY_S)
+
+
+def test_pace_of_a_call_that_was_given_up_is_at_least_its_time() -> None:
+    pace = Pace()
+    pace.learn_at_least(1, 0.3, now=0.0)
+    assert pace.seconds(1) == 0.3
+    pace.learn_at_least(1, 0.1, now=0.0)
+    assert pace.seconds(1) == 0.3
