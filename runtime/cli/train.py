@@ -227,7 +227,7 @@ def train(
             "--epochs",
             min=1,
             help="Most passes over the rows; training ends early where it no longer helps. Absent: "
-            "6.",
+            "6; of `extract` on an encoder 15.",
             rich_help_panel=TUNING,
         ),
     ] = None,

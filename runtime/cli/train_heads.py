@@ -122,8 +122,13 @@ def _finetune(request: TrainRequest, store: Store, bar: Bar) -> TrainTier:
     )
 
 
-def tuning_arguments(request: TrainRequest, store: Store) -> dict[str, Any]:
+def tuning_arguments(request: TrainRequest, store: Store, **defaults: Any) -> dict[str, Any]:
     """What every trainer of a tier ``finetune`` is told; the encoder is named after the task.
+
+    Parameters
+    ----------
+    defaults
+        Settings where the command line says nothing; see `sprat.train.loop.LoopSettings`.
 
     Raises
     ------
@@ -139,7 +144,7 @@ def tuning_arguments(request: TrainRequest, store: Store) -> dict[str, Any]:
         "store": store,
         "base": request.base,
         "name": name,
-        "settings": LoopSettings(**request.loop, seed=request.seed),
+        "settings": LoopSettings(**{**defaults, **request.loop}, seed=request.seed),
         "accept_at": request.accept_at,
         "resume": request.resume,
         "replace": request.replace,

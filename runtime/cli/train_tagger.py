@@ -89,15 +89,15 @@ def _finetune(request: TrainRequest, store: Store, bar: Bar) -> TrainTaggerTier:
     """The tier of an encoder that is tuned for this task."""
     from sprat.inprocess import Runtime
     from sprat.train.finetune_tagger import finetune_tagger_tier
+    from sprat.train.finetune_tags import EPOCHS
 
     @contextmanager
     def open_states(model: str) -> Iterator[States]:
         with Runtime(models=[model], store=store) as runtime:
             yield state_reader(runtime, model, bar)
 
-    return functools.partial(
-        finetune_tagger_tier, open_states=open_states, **tuning_arguments(request, store)
-    )
+    arguments = tuning_arguments(request, store, epochs=EPOCHS)
+    return functools.partial(finetune_tagger_tier, open_states=open_states, **arguments)
 
 
 def _show(manifest: BundleManifest, record: ExtractRecord) -> None:

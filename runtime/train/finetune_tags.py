@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 HELD_OUT_OF = 10
 """One of so many texts says when to stop, and what a tagger is chosen and calibrated on."""
 
+EPOCHS = 15
+"""Most passes, where nothing is said: on restaurant8k the loss still falls in the eighth."""
+
 UNCOUNTED = -1
+"""The tag of tokens that are not trained on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

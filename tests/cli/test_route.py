@@ -86,3 +86,20 @@ def test_route_refuses(
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_route_is_explained(store: Store, routes: Path) -> None:
+    done = sprat(store, "explain", str(routes), "where is my parcel?", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    (tier,) = report["tiers"]
+    assert (tier["model"], tier["decision"]) == (ENCODER, "answers")
+    assert report["answer"]["label"] == tier["scores"][0]["label"] == "shipping"
+    strict = sprat(store, "explain", str(routes), "where is my parcel?", "--accept-at", "1")
+    assert "abstains" in strict.stdout
+
+
+def test_explain_refuses_other_kinds_of_tasks(store: Store, server: Server) -> None:
+    done = sprat(store, "explain", "triage", "x", "--server", server.address)
+    assert done.returncode == 1
+    assert "task triage is a task of kind decide" in done.stderr

@@ -185,3 +185,14 @@ def test_cascade_with_a_tier_that_is_not_there_does_not_start(
     assert done.stderr.endswith(
         f"error: tasks.{TASK}.tiers.finetune: expected a tier of bundle {TASK}: static, head\n"
     )
+
+
+def test_cascade_over_a_file_says_which_tier_answered(served: Served, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    where = ("--server", served.server.address)
+    done = sprat(served.store, "run", TASK, str(source), "-o", str(out), *where)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {answer["tier"] for answer in answers} == {0, 1}
+    assert {answer["degraded"] for answer in answers} == {None}

@@ -354,7 +354,7 @@ async def test_cascade_gives_up_a_tier_when_the_budget_is_spent(mailbox: Mailbox
     task, models = cascade(0.8, 0.0)
     models[1].takes_s = WAIT_S
     began = time.monotonic()
-    items = await run(task, ["a 0.9 0.9", "b 0.4 0.9"], mailbox, effort=Effort(budget_ms=20))
+    items = await run(task, ["a 0.9 0.9", "b 0.4 0.9"], mailbox, effort=Effort(budget_ms=300))
     assert time.monotonic() - began < WAIT_S / 2
     assert [(item.label, item.tier, item.degraded) for item in items] == [
         ("a", 0, None),
@@ -366,7 +366,7 @@ async def test_cascade_gives_up_a_tier_when_the_budget_is_spent(mailbox: Mailbox
 async def test_cascade_answers_before_the_deadline(mailbox: Mailbox) -> None:
     task, models = cascade(0.8, 0.0, on_failure="answer")
     models[1].takes_s = WAIT_S
-    deadline = time.monotonic() + 0.1
+    deadline = time.monotonic() + 0.5
     item = await one(task, "a 0.4 0.9", mailbox, deadline=deadline)
     assert (item.label, item.abstained, item.degraded) == ("a", False, "no_time")
     assert models[0].deadlines == [deadline]
