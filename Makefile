@@ -31,7 +31,7 @@ help: ## List the targets
 
 setup: $(VENV)/sprat.stamp ## Make .venv, with sprat and every tool in it
 
-demo: setup ## Pull two small models, train a task, serve both over gRPC and ask them
+demo: setup ## Pull two small models, train and tune a cascade, serve both over gRPC and ask them
 	@$(BIN)/python -m sprat.demo
 
 test: lint $(VENV)/torch.stamp ## Lint, then run every test
