@@ -70,6 +70,7 @@ def test_train_moderate_refuses_options_of_others(changes: dict[str, Any], optio
         train_moderate(request(**changes))
 
 
+@pytest.mark.usefixtures("minilm")
 def test_train_refuses_options_of_moderate_for_others(store: Store, tmp_path: Path) -> None:
     done = sprat(store, "train", "rows.jsonl", "--clean-label", "ham", "-o", str(tmp_path / "b"))
     assert done.returncode == 1
