@@ -45,8 +45,8 @@ def evaluate(
         Path,
         typer.Argument(
             help="JSONL or CSV with `text` and `label`, or `labels` of a moderate task; or JSONL "
-            "with `text` and `spans` of an extract task. Of an adapter: rows as it was trained on. "
-            "Not trained on themselves."
+            "with `text` and `spans` of an extract task. Of an adapter: rows like those "
+            "of its training. None that was trained on."
         ),
     ],
     tier: Tier = None,
