@@ -11,7 +11,8 @@ import typer
 
 from sprat.cli.embedding import embedder
 from sprat.cli.evaluate import load_bundle
-from sprat.cli.output import Json, print_json, print_table, progress
+from sprat.cli.output import Json, print_json, print_table, progress, write_file
+from sprat.cli.report_page import check_folder
 from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -76,6 +77,13 @@ def tune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be chosen, and write nothing.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            help="Write a page with the curve of cost and quality to this file; it opens offline.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of halves and resampling.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -95,6 +103,7 @@ def tune(
     from sprat.train.tune import tune as tune_bundle
 
     aim = _aim(max_loss, max_error, max_cost, delta)
+    check_folder(html)
     store = Store()
     bundle = load_bundle(store, task)
     rows = read(data)
@@ -106,6 +115,10 @@ def tune(
                 yield embedder(runtime, model, bar)
 
         tuned = tune_bundle(bundle, rows, aim, open_embed=open_embed, seed=seed, progress=bar)
+    if html is not None:
+        from sprat.train.page_tuning import tuning_page
+
+        write_file(html, tuning_page(tuned, rows))
     manifest = None if dry_run else _write(store, task, out, tuned)
     if as_json:
         print_json(_document(tuned, manifest))

@@ -22,6 +22,9 @@ from sprat.train.report import (
 _LEFT, _TOP, _RIGHT, _BOTTOM = 52.0, 12.0, 22.0, 40.0
 _DOTS = 20
 """Points of a curve of thresholds that say their figures."""
+Alone = tuple[str, float, float]
+"""A tier by itself: its name, cost and accuracy."""
+
 _MOST_NAMED = 40
 """Characters of a label beside a confusion matrix; the rest is in the hover text."""
 
@@ -146,6 +149,33 @@ def learning_curve(sizes: Sequence[int], values: Sequence[float], what: str = "a
         for (x, y), n, value in zip(pixels, sizes, values, strict=True)
     ]
     return axes.draw(marks, x="training rows", y=what, percent_x=False)
+
+
+def cost_curve(
+    points: Sequence[tuple[float, float]], chosen: tuple[float, float], alone: Sequence[Alone]
+) -> str:
+    """Accuracy by cost of a cascade, with other thresholds too.
+
+    Parameters
+    ----------
+    points : sequence of (float, float)
+        Cost against that of the best tier, and accuracy; the cheapest first.
+    chosen : (float, float)
+        The same of what was chosen.
+    alone : sequence of Alone
+        Each tier by itself.
+    """
+    every = [*points, chosen, *((cost, accuracy) for _, cost, accuracy in alone)]
+    low = math.floor(min(y for _, y in every) * 20 - 0.5) / 20
+    axes = _Axes(0, 1.05 * max(x for x, _ in every), max(0.0, low), 1)
+    marks = [_path("line", [(axes.x(x), axes.y(y)) for x, y in points])]
+    for name, x, y in alone:
+        marks.append(_dot(axes.x(x), axes.y(y), f"{name} alone: cost {x:.1%}, accuracy {y:.3f}"))
+        marks.append(_text(axes.x(x) - 7, axes.y(y) - 7, name, "end"))
+    x, y = chosen
+    marks.append(_dot(axes.x(x), axes.y(y), f"chosen: cost {x:.1%}, accuracy {y:.3f}"))
+    marks.append(_text(axes.x(x) + 7, axes.y(y) + 14, "chosen", "start"))
+    return axes.draw(marks, x="cost, share of the best tier alone", y="accuracy")
 
 
 def confusion(labels: Sequence[LabelReport], confusions: Sequence[Confusion]) -> str:

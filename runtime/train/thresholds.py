@@ -111,6 +111,25 @@ class Answers:
         return self.answered - int(self.is_right_n.sum())
 
 
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """What thresholds cost and give, on the rows that they were verified on.
+
+    Attributes
+    ----------
+    thresholds : tuple of float or None
+        As in `Chosen`.
+    cost_ms : float
+        Mean over the rows.
+    accuracy : float
+        Share of the rows that are answered rightly, in [0, 1].
+    """
+
+    thresholds: tuple[float | None, ...]
+    cost_ms: float
+    accuracy: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
     """Thresholds, and what they do on the rows that they were verified on.
@@ -198,6 +217,41 @@ def choose(
     else:
         thresholds = _bound_cost(rated, parts, aim, path)
     return Chosen(thresholds, len(first), second, cascade(parts[1], thresholds))
+
+
+def cost_curve(tiers: Sequence[TierScores], verified: IntArray) -> list[CurvePoint]:
+    """What other thresholds would do: those that are the most accurate for their cost.
+
+    Which ones these are is decided on the other rows, so that the curve does not flatter; the last
+    tier always answers.
+
+    Parameters
+    ----------
+    verified : int32[M]
+        As in `Chosen`.
+
+    Returns
+    -------
+    list of CurvePoint
+        The cheapest first.
+    """
+    others = np.setdiff1d(np.arange(len(tiers[0].confidence_n)), verified).astype(np.int32)
+    first, second = [each.take(others) for each in tiers], [each.take(verified) for each in tiers]
+    rated = sorted(
+        (float(answers.cost_n.mean()), -float(answers.is_right_n.mean()), index, each)
+        for index, each in enumerate(_candidates(first, Aim("loss", 0.5)))
+        for answers in [cascade(first, each)]
+    )
+    points = []
+    best = -1.0
+    for _, minus_accuracy, _, each in rated:
+        if -minus_accuracy > best:
+            best = -minus_accuracy
+            answers = cascade(second, each)
+            points.append(
+                CurvePoint(each, float(answers.cost_n.mean()), float(answers.is_right_n.mean()))
+            )
+    return sorted(points, key=lambda point: point.cost_ms)
 
 
 _Thresholds = tuple[float | None, ...]

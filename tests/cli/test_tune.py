@@ -58,8 +58,15 @@ def test_tune_dry_run_writes_nothing(home: Path) -> None:
     done = sprat(
         store,
         *("tune", "two", "--data", str(home / "traffic.jsonl"), "--max-loss", "3", "--dry-run"),
+        *("--html", str(home / "tuning.html")),
     )
     assert done.returncode == 0, done.stderr
+    page = (home / "tuning.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "Cost and quality" in page
+    assert page.count('class="dot"') == 3
+    for line in (home / "traffic.jsonl").read_text("utf-8").splitlines():
+        assert json.loads(line)["text"] not in page
     assert "Chosen on 350 rows, verified on 350" in done.stdout
     assert "points of accuracy below" in done.stdout
     assert "Nothing was written." in done.stdout

@@ -16,6 +16,7 @@ from sprat.train.thresholds import (
     best_tier,
     cascade,
     choose,
+    cost_curve,
 )
 from sprat.values import IntArray
 
@@ -194,3 +195,17 @@ def test_choose_knows_how_few_rows_could_be_enough() -> None:
     assert chosen.answers.answered == least // 2
     assert chosen.answers.wrong == 0
     assert list(itertools.compress("ab", (t is not None for t in chosen.thresholds))) == ["a"]
+
+
+def test_cost_curve_rises_from_the_cheapest_to_the_best() -> None:
+    tiers = traffic(4000, 6)
+    chosen = choose(tiers, Aim("loss", 0.005), groups=alone(4000), seed=0, path="rows")
+    curve = cost_curve(tiers, chosen.verified)
+    costs = [point.cost_ms for point in curve]
+    assert costs == sorted(costs)
+    assert costs[0] < 0.1
+    assert len(curve) > 5
+    assert curve[-1].accuracy > curve[0].accuracy + 0.05
+    for point in curve:
+        answers = cascade([each.take(chosen.verified) for each in tiers], point.thresholds)
+        assert point.accuracy == pytest.approx(answers.is_right_n.mean())
