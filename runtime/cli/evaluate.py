@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 LIMITS = "Limits: exit with status 1 when one is missed"
 
 Tier = Annotated[
-    str | None, typer.Option("--tier", help="Tier to evaluate, by itself. Absent: the last and best one.")
+    str | None,
+    typer.Option("--tier", help="Tier to evaluate, by itself. Absent: the last and best one."),
 ]
 
 
