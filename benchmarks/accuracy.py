@@ -16,6 +16,7 @@ import numpy as np
 
 from sprat.benchmarks import bundle, data
 from sprat.benchmarks.harness import Context, Outcome, Table, figure
+from sprat.benchmarks.workbench import draw
 from sprat.errors import SetupError
 from sprat.inprocess import Runtime
 from sprat.pull import pull
@@ -47,7 +48,7 @@ def run(context: Context) -> Outcome:
     draws = []
     for seed in range(1 if context.quick else DRAWS):
         context.say(f"{ROWS} rows a label, draw {seed + 1}")
-        rows = _draw(train, seed)
+        rows = draw(train.labels, ROWS, seed)
         part = _train(train.take(rows), vectors[rows], test, test_vectors)
         draws.append(part[0])
     accuracies = [report.accuracy for report in draws]
@@ -120,16 +121,6 @@ def _embed(runtime: Runtime, texts: Sequence[str]) -> FloatArray:
             for i in range(0, len(texts), BATCH)
         ]
     )
-
-
-def _draw(rows: Dataset, seed: int) -> list[int]:
-    """Ten rows of each label at random, in the order of the file."""
-    rng = np.random.default_rng(seed)
-    labels = np.array(rows.labels)
-    chosen = [
-        rng.permutation(np.flatnonzero(labels == label))[:ROWS] for label in sorted(set(labels))
-    ]
-    return sorted(np.concatenate(chosen).tolist())
 
 
 def _train(

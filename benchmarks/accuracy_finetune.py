@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sprat.benchmarks import bundle, setfit_side
 from sprat.benchmarks.harness import Context, Figure, Outcome, Table, figure
-from sprat.benchmarks.workbench import Row, Workbench, banking_rows
+from sprat.benchmarks.workbench import Workbench, banking_rows, draw
 from sprat.errors import SetupError
 from sprat.pull import pull
 from sprat.store import Store
@@ -52,22 +50,23 @@ def run(context: Context) -> Outcome:
     if context.quick:
         kept = sorted({row["label"] for row in train})[:QUICK_LABELS]
         train, test = ([r for r in rows if r["label"] in kept] for rows in (train, test))
-    with tempfile.TemporaryDirectory(prefix="sprat-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="sprat-bench-") as folder_name:
         store = context.store
         pull(bundle.ENCODER, store)
-        work = Workbench(Path(name), store.root)
+        work = Workbench(Path(folder_name), store.root)
         work.write("test", test)
         manifest, folder = store.model(bundle.ENCODER)
         assert manifest.source_weights is not None
         encoder = (folder / manifest.source_weights).parent
         ours, theirs = [], []
         for seed in range(1 if context.quick else DRAWS):
-            draw = f"bench-draw-{seed}"
-            work.write(draw, _draw(train, seed))
-            ours.append(_ours(work, store, draw, quick=context.quick))
+            name = f"bench-draw-{seed}"
+            chosen = draw([row["label"] for row in train], ROWS, seed)
+            work.write(name, (train[at] for at in chosen))
+            ours.append(_ours(work, store, name, quick=context.quick))
             context.say(f"{ROWS} rows a label, draw {seed + 1}: {ours[-1]}")
             if seed < SETFIT_DRAWS and "SPRAT_SETFIT_PYTHON" in os.environ:
-                theirs.append(_setfit(work, draw, encoder, quick=context.quick))
+                theirs.append(_setfit(work, name, encoder, quick=context.quick))
                 context.say(f"SetFit: {theirs[-1]}")
         work.write("bench-all", train)
         whole = _ours(work, store, "bench-all", quick=context.quick)
@@ -148,17 +147,6 @@ def _beside(ours: list[_Run], theirs: list[dict[str, Any]]) -> list[Figure]:
 
 def _row(each: _Run) -> tuple[float, float, float]:
     return round(each.accuracy, 4), round(each.ece, 4), round(each.seconds)
-
-
-def _draw(rows: list[Row], seed: int) -> list[Row]:
-    """Ten rows of each label at random, in the order of the file; those of case ``accuracy``."""
-    rng = np.random.default_rng(seed)
-    labels = np.array([row["label"] for row in rows])
-    chosen = [
-        rng.permutation(np.flatnonzero(labels == label))[:ROWS]
-        for label in sorted(set(labels.tolist()))
-    ]
-    return [rows[at] for at in sorted(np.concatenate(chosen).tolist())]
 
 
 def _ours(work: Workbench, store: Store, name: str, *, quick: bool) -> _Run:

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sprat.benchmarks import data
 from sprat.benchmarks.harness import Context
@@ -79,6 +81,16 @@ def banking_rows(context: Context, part: str) -> list[Row]:
             f"banking77.{part}.jsonl is not on this machine; SPRAT_TEST_DATA names its folder"
         )
     return parse(path)
+
+
+def draw(labels: Sequence[str], count: int, seed: int) -> list[int]:
+    """So many rows of each label at random, in the order of the file."""
+    rng = np.random.default_rng(seed)
+    labels_n = np.array(labels)
+    chosen = [
+        rng.permutation(np.flatnonzero(labels_n == label))[:count] for label in sorted(set(labels))
+    ]
+    return sorted(np.concatenate(chosen).tolist())
 
 
 def parse(path: Path) -> list[Row]:

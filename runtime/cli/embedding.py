@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,9 @@ from sprat.values import FloatArray, IntArray, TokenStates
 
 if TYPE_CHECKING:
     from sprat.inprocess import Runtime
+    from sprat.store import Store
     from sprat.train.features import EmbeddingCache
+    from sprat.train.head import Embed, OpenEmbed
 
 EMBED_BATCH = 256
 
@@ -45,6 +48,18 @@ def embedder(
         return vectors
 
     return embed
+
+
+def embed_opener(store: Store, bar: Bar) -> OpenEmbed:
+    """What loads a model of a store for as long as an `embedder` of it is used."""
+    from sprat.inprocess import Runtime
+
+    @contextmanager
+    def open_embed(model: str) -> Iterator[Embed]:
+        with Runtime(models=[model], store=store) as runtime:
+            yield embedder(runtime, model, bar)
+
+    return open_embed
 
 
 def state_reader(

@@ -162,8 +162,8 @@ def _show_tuning(tuning: dict[str, Any] | None) -> None:
         [
             (
                 what,
-                tuning[name]["value"],
-                f"{tuning[name]['low']:.3f} to {tuning[name]['high']:.3f}",
+                each["value"],
+                f"{each['low']:.3f} to {each['high']:.3f}",
             )
             for name, what in (
                 ("cost_ratio", f"cost, share of {best} alone"),

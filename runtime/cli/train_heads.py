@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sprat.cli.embedding import embedder
+from sprat.cli.embedding import embed_opener, embedder
 from sprat.cli.output import Bar, print_json, print_table, progress, write_file
 from sprat.cli.report_page import check_folder, write_report
 from sprat.cli.reports import show_report
@@ -109,16 +108,10 @@ def train_heads(request: TrainRequest) -> None:
 
 def _finetune(request: TrainRequest, store: Store, bar: Bar) -> TrainTier:
     """The tier of an encoder that is tuned for this task."""
-    from sprat.inprocess import Runtime
     from sprat.train.finetune_tier import finetune_tier
 
-    @contextmanager
-    def open_embed(model: str) -> Iterator[Embed]:
-        with Runtime(models=[model], store=store) as runtime:
-            yield embedder(runtime, model, bar)
-
     return functools.partial(
-        finetune_tier, open_embed=open_embed, **tuning_arguments(request, store)
+        finetune_tier, open_embed=embed_opener(store, bar), **tuning_arguments(request, store)
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sprat.cli.embedding import embedder
+from sprat.cli.embedding import embed_opener
 from sprat.cli.evaluate import load_bundle
 from sprat.cli.output import Json, print_json, print_table, progress, write_file
 from sprat.cli.report_page import check_folder
@@ -18,7 +16,6 @@ from sprat.errors import InvalidInput
 if TYPE_CHECKING:
     from sprat.bundle_manifest import BundleManifest, Interval
     from sprat.store import Store
-    from sprat.train.head import Embed
     from sprat.train.thresholds import Aim
     from sprat.train.tune import Tuned
 
@@ -97,7 +94,6 @@ def tune(
         sprat train train.jsonl --tiers static,head -o tickets
         sprat tune tickets --data traffic.jsonl --max-loss 0.5
     """
-    from sprat.inprocess import Runtime
     from sprat.store import Store
     from sprat.train.data import read
     from sprat.train.tune import tune as tune_bundle
@@ -108,13 +104,9 @@ def tune(
     bundle = load_bundle(store, task)
     rows = read(data)
     with progress("tune") as bar:
-
-        @contextmanager
-        def open_embed(model: str) -> Iterator[Embed]:
-            with Runtime(models=[model], store=store) as runtime:
-                yield embedder(runtime, model, bar)
-
-        tuned = tune_bundle(bundle, rows, aim, open_embed=open_embed, seed=seed, progress=bar)
+        tuned = tune_bundle(
+            bundle, rows, aim, open_embed=embed_opener(store, bar), seed=seed, progress=bar
+        )
     if html is not None:
         from sprat.train.page_tuning import tuning_page
 

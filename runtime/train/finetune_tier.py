@@ -5,8 +5,6 @@ What is evaluated is the int8 encoder that will serve, not what torch trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +19,12 @@ from sprat.tokenizer import Tokenizer
 from sprat.train.calibrate import fit_calibration
 from sprat.train.encoder_body import EncoderBody
 from sprat.train.finetune import Tuned, tune_for_labels, validation_rows
-from sprat.train.head import Embed, TrainedTier, embed_texts, judge_tier
+from sprat.train.head import OpenEmbed, TrainedTier, embed_texts, judge_tier
 from sprat.train.loop import LoopSettings
 from sprat.train.prepare import Prepared
 from sprat.train.provenance import DataSource
 from sprat.train.record import TuningRecord, tuning_facts
 from sprat.values import FloatArray, IntArray
-
-OpenEmbed = Callable[[str], AbstractContextManager[Embed]]
-"""Loads a model of the store by name, for as long as its vectors are asked for."""
 
 
 def finetune_tier(

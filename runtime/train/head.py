@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -49,6 +50,9 @@ log = logging.getLogger(__name__)
 
 Embed = Callable[[Sequence[str]], FloatArray]
 """Texts to their L2-normalized sentence vectors, float32[N, D], in the same order."""
+
+OpenEmbed = Callable[[str], AbstractContextManager[Embed]]
+"""Loads a model of the store by name, for as long as its vectors are asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

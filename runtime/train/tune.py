@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +13,7 @@ from sprat.calibration import confidences
 from sprat.errors import InvalidInput
 from sprat.progress import Progress
 from sprat.train.data import Dataset
-from sprat.train.head import Embed
+from sprat.train.head import OpenEmbed
 from sprat.train.metrics import Floats, Picks, bootstrap, interval
 from sprat.train.split import same_texts
 from sprat.train.thresholds import (
@@ -29,9 +27,6 @@ from sprat.train.thresholds import (
     choose,
 )
 from sprat.values import IntArray
-
-OpenEmbed = Callable[[str], AbstractContextManager[Embed]]
-"""Loads a model of the store by name, for as long as its vectors are asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
