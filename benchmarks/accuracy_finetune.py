@@ -58,7 +58,7 @@ def run(context: Context) -> Outcome:
         work.write("test", test)
         manifest, folder = store.model(bundle.ENCODER)
         assert manifest.source_weights is not None
-        encoder = (folder / manifest.source_weights).parent
+        encoder = _published(folder, manifest.source_weights, work.folder / "encoder")
         ours, theirs = [], []
         for seed in range(1 if context.quick else DRAWS):
             name = f"bench-draw-{seed}"
@@ -131,6 +131,14 @@ def run(context: Context) -> Outcome:
             ),
         ),
     )
+
+
+def _published(folder: Path, weights: str, target: Path) -> Path:
+    """A folder with an encoder as it was published: weights and tokenizer side by side."""
+    target.mkdir()
+    for path in (*(folder / weights).parent.iterdir(), folder / "tokenizer.json"):
+        (target / path.name).symlink_to(path)
+    return target
 
 
 def _beside(ours: list[_Run], theirs: list[dict[str, Any]]) -> list[Figure]:
