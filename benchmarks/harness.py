@@ -210,6 +210,11 @@ CASES = {
         Case("accuracy_finetune", "Fine-tuned encoders", "sprat.benchmarks.accuracy_finetune"),
         Case("accuracy_moderation", "Spam, moderated", "sprat.benchmarks.accuracy_moderation"),
         Case("cascade", "A cascade of three tiers", "sprat.benchmarks.cascade"),
+        Case(
+            "cascade_language",
+            "A language model behind a head",
+            "sprat.benchmarks.cascade_language",
+        ),
         Case("accuracy_distil", "Accuracy of a student", "sprat.benchmarks.accuracy_distil"),
         # The last: they need programs that are built only for them.
         Case("peers", "Language models beside other servers", "sprat.benchmarks.peers"),

@@ -37,6 +37,8 @@ class EncodeWork:
         `time.monotonic` value after which nobody wants the answer; infinity without one.
     on_done : callable
         Called once, on a scheduler thread, when every row is filled or ``error`` is set.
+    cpu_ns : list of int
+        CPU time of each row in nanoseconds, see `fill`.
     """
 
     rows: Sequence[IntArray]
@@ -49,6 +51,7 @@ class EncodeWork:
     cancelled: bool = False
     ended: bool = False
     error: BaseException | None = None
+    cpu_ns: list[int] = field(init=False)
     unfinished: int = field(init=False)
     tokens_left: int = field(init=False)
     _order: list[int] = field(init=False)
@@ -56,6 +59,7 @@ class EncodeWork:
 
     def __post_init__(self) -> None:
         lengths = [len(row) for row in self.rows]
+        self.cpu_ns = [0] * len(lengths)
         self.unfinished = len(lengths)
         self.tokens_left = sum(lengths)
         # Longest first: rows of like length share a batch, and the last batches are the short ones.
@@ -66,8 +70,18 @@ class EncodeWork:
         """Whether it asks for the states of tokens rather than for sentence vectors."""
         return isinstance(self.vectors, list)
 
-    def fill(self, indices: Sequence[int], made: FloatArray | Sequence[FloatArray]) -> None:
-        """Put what a batch made of some rows into its place."""
+    def fill(
+        self, indices: Sequence[int], made: FloatArray | Sequence[FloatArray], token_ns: float
+    ) -> None:
+        """Put what a batch made of some rows into its place.
+
+        Parameters
+        ----------
+        token_ns : float
+            CPU nanoseconds of a token of that batch.
+        """
+        for index in indices:
+            self.cpu_ns[index] = int(len(self.rows[index]) * token_ns)
         if isinstance(self.vectors, list):
             for index, states in zip(indices, made, strict=True):
                 self.vectors[index] = states

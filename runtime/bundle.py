@@ -27,7 +27,8 @@ from sprat.bundle_manifest import (
 )
 from sprat.errors import CorruptFile, StaleBundle, StoreError
 from sprat.head import Head
-from sprat.manifest import ModelManifest
+from sprat.manifest import AdapterManifest, ModelManifest, ModelRef
+from sprat.store import Store
 from sprat.tagger import Tagger
 
 
@@ -39,7 +40,8 @@ class Bundle:
     ----------
     manifest : BundleManifest
     heads : tuple of Head
-        One for each tier of the manifest, in its order; none of an extract task.
+        One for each tier of the manifest that has weights, in its order: the first ones. None of an
+        extract task.
     taggers : tuple of Tagger
         One for each tier of an extract task.
     """
@@ -49,46 +51,77 @@ class Bundle:
     taggers: tuple[Tagger, ...] = ()
 
     @classmethod
-    def load(cls, folder: Path, *, bases: Mapping[str, ModelManifest] | None = None) -> Bundle:
+    def open(cls, store: Store, name: str) -> Bundle:
+        """Read a bundle of a store, to be used with the models and adapters that are there.
+
+        Parameters
+        ----------
+        name : str
+            In the store, or a path with a slash.
+
+        Raises
+        ------
+        NotFound
+            It is not there, or a model or an adapter of one of its tiers.
+        CorruptFile, StaleBundle
+            As `load`.
+        """
+        manifest, folder = store.bundle(name)
+        return cls.load(
+            folder,
+            bases={tier.base.name: store.model(tier.base.name)[0] for tier in manifest.tiers},
+            adapters={ref.name: store.adapter(ref.name)[0] for ref in manifest.adapters},
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        bases: Mapping[str, ModelManifest] | None = None,
+        adapters: Mapping[str, AdapterManifest] | None = None,
+    ) -> Bundle:
         """Read a bundle and check all of it.
 
         Parameters
         ----------
         bases : mapping of str to ModelManifest, optional
             The models that it is to be used with, by name: those of all its tiers.
+        adapters : mapping of str to AdapterManifest, optional
+            The same of adapters.
 
         Raises
         ------
         CorruptFile
             A file is missing or is not what the manifest says, or a head does not fit it.
         StaleBundle
-            A tier was made with another version of its model.
+            A tier was made with another version of its model or its adapter.
         """
         manifest = manifests.read(folder / BUNDLE_MANIFEST, BundleManifest)
-        if bases is not None:
-            for tier in manifest.tiers:
-                _check_version(folder, tier, bases[tier.base.name])
-        listed = {entry.path for entry in manifest.files}
         for tier in manifest.tiers:
+            _check_versions(folder, tier, bases, adapters)
+        fitted = [tier for tier in manifest.tiers if tier.weights]
+        listed = {entry.path for entry in manifest.files}
+        for tier in fitted:
             if tier.weights not in listed:
                 raise CorruptFile(
                     str(folder / BUNDLE_MANIFEST), f"files: {tier.weights} is not listed"
                 )
         manifests.verify(folder, manifest.files)
         if manifest.extract is not None:
-            taggers = tuple(_read_tagger(folder, manifest, tier) for tier in manifest.tiers)
+            taggers = tuple(_read_tagger(folder, manifest, tier) for tier in fitted)
             bundle = cls(manifest, taggers=taggers)
         else:
-            heads = tuple(_read_head(folder, manifest, tier) for tier in manifest.tiers)
+            heads = tuple(_read_head(folder, manifest, tier) for tier in fitted)
             bundle = cls(manifest, heads)
         if bases is not None:
-            for tier, part in zip(manifest.tiers, bundle._parts, strict=True):
+            for tier, part in zip(fitted, bundle._parts, strict=True):
                 _check_dimension(folder, tier, part, bases[tier.base.name])
         return bundle
 
     @property
     def _parts(self) -> tuple[Head | Tagger, ...]:
-        """What each tier has."""
+        """What each tier with weights has."""
         return self.taggers or self.heads
 
     def named(self, name: str) -> Bundle:
@@ -108,7 +141,8 @@ class Bundle:
         BundleManifest
             With the files that were written.
         """
-        for tier, part in zip(self.manifest.tiers, self._parts, strict=True):
+        fitted = [tier for tier in self.manifest.tiers if tier.weights]
+        for tier, part in zip(fitted, self._parts, strict=True):
             part.save(folder / tier.weights)
         (folder / REPORT).write_text(report, encoding="utf-8")
         manifest = self.manifest.model_copy(update={"files": manifests.list_files(folder)})
@@ -116,13 +150,27 @@ class Bundle:
         return manifest
 
 
-def _check_version(folder: Path, tier: TierManifest, base: ModelManifest) -> None:
-    if base.digest != tier.base.digest:
-        raise StaleBundle(
-            str(folder),
-            f"tier {tier.name} was made with {tier.base.name} version {tier.base.digest[:12]}, but "
-            f"{base.name} here is version {base.version}; train the bundle again",
-        )
+def _check_versions(
+    folder: Path,
+    tier: TierManifest,
+    bases: Mapping[str, ModelManifest] | None,
+    adapters: Mapping[str, AdapterManifest] | None,
+) -> None:
+    """Refuse a tier whose model or adapter is another one than it was made with."""
+    asked: list[tuple[ModelRef, ModelManifest | AdapterManifest]] = []
+    if bases is not None:
+        asked.append((tier.base, bases[tier.base.name]))
+    if adapters is not None and tier.language is not None and tier.language.adapter is not None:
+        asked.append((tier.language.adapter, adapters[tier.language.adapter.name]))
+    for made_with, found in asked:
+        if found.digest != made_with.digest:
+            remedy = "train the bundle" if tier.weights else "add the tier"
+            raise StaleBundle(
+                str(folder),
+                f"tier {tier.name} was made with {made_with.name} version "
+                f"{made_with.digest[:12]}, but {found.name} here is version {found.version}; "
+                f"{remedy} again",
+            )
 
 
 def _read_head(folder: Path, manifest: BundleManifest, tier: TierManifest) -> Head:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sprat.manifest import FileEntry, Manifest, ModelRef, Name, digest_of
+from sprat.values import Label, LabelSet, Scoring
 
 BUNDLE_MANIFEST = "bundle.json"
 REPORT = "report.json"
@@ -137,7 +138,40 @@ class Moderation(Manifest):
         return self
 
 
-TierName = Literal["static", "head", "finetune"]
+TierName = Literal["static", "head", "finetune", "language"]
+
+
+class Language(Manifest):
+    """What a language tier asks its model about a text.
+
+    Attributes
+    ----------
+    labels : tuple of Label
+        Those of the bundle, in the order in which the model reads them.
+    instructions, scoring, normalize_length, correct_prior
+        As in `sprat.values.LabelSet`.
+    adapter : ModelRef or None
+        The LoRA adapter that the model answers under.
+    """
+
+    labels: tuple[Label, ...]
+    instructions: str = ""
+    scoring: Scoring = "constrained"
+    normalize_length: bool = False
+    correct_prior: bool = False
+    adapter: ModelRef | None = None
+
+    def spec(self, model: str) -> LabelSet:
+        """The same as a request would bring it, for the model of that name."""
+        return LabelSet(
+            model,
+            self.labels,
+            self.instructions,
+            self.scoring,
+            self.normalize_length,
+            self.correct_prior,
+            "" if self.adapter is None else self.adapter.name,
+        )
 
 
 class TierManifest(Manifest):
@@ -146,12 +180,14 @@ class TierManifest(Manifest):
     Attributes
     ----------
     name : str
-        How it was trained: a head on a static model, on a frozen encoder, or on one that was
-        fine-tuned for the task.
+        How it was made: a head on a static model, on a frozen encoder, or on one that was
+        fine-tuned for the task; or a generative model that is asked.
     base : ModelRef
-        The model whose vectors the head was fitted on.
+        The model whose vectors the head was fitted on, or that is asked.
     weights : str
-        The safetensors file of the head, below the bundle's folder.
+        The safetensors file of the head, below the bundle's folder; empty of a language tier.
+    language : Language or None
+        Of a language tier only, in the place of weights.
     calibration : Calibration or None
         Without it answers carry scores, but no confidence.
     accept_at : float
@@ -165,11 +201,20 @@ class TierManifest(Manifest):
 
     name: TierName
     base: ModelRef
-    weights: str
+    weights: str = ""
+    language: Language | None = None
     calibration: Calibration | None
     accept_at: float = Field(default=0.0, ge=0, le=1)
     evaluation: ReportSummary
     moderation: Moderation | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_name_says(self) -> TierManifest:
+        if (self.name == "language") != (self.language is not None):
+            raise ValueError("a tier has the section language if its name is language")
+        if (self.language is None) != bool(self.weights):
+            raise ValueError("a tier has either weights or the section language")
+        return self
 
 
 class Route(Manifest):
@@ -234,7 +279,7 @@ class BundleManifest(Manifest):
         In the order of the rows of every head; none empty, no two alike. The fields of an extract
         task.
     tiers : tuple of TierManifest
-        From the cheapest to the best, each another one.
+        From the cheapest to the best, each another one; those with weights come first.
     route : Route or None
         Of bundles of kind route only.
     extract : Extract or None
@@ -266,9 +311,13 @@ class BundleManifest(Manifest):
     @field_validator("tiers")
     @classmethod
     def _tiers_differ(cls, value: tuple[TierManifest, ...]) -> tuple[TierManifest, ...]:
-        for what in ("name", "weights"):
-            if len({getattr(tier, what) for tier in value}) < len(value):
+        names = [tier.name for tier in value]
+        weights = [tier.weights for tier in value if tier.weights]
+        for what, each in (("name", names), ("weights", weights)):
+            if len(set(each)) < len(each):
                 raise ValueError(f"tiers: no two may have the same {what}")
+        if any(tier.weights for tier in value[len(weights) :]):
+            raise ValueError("tiers: those with weights come first")
         return value
 
     @model_validator(mode="after")
@@ -283,6 +332,17 @@ class BundleManifest(Manifest):
                     f"tier {tier.name}: {len(tier.moderation.thresholds)} thresholds for "
                     f"{len(self.labels)} labels"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _languages_fit(self) -> BundleManifest:
+        for tier in self.tiers:
+            if tier.language is None:
+                continue
+            if self.kind not in ("classify", "route"):
+                raise ValueError(f"a bundle of kind {self.kind} has no language tier")
+            if sorted(label.name for label in tier.language.labels) != sorted(self.labels):
+                raise ValueError(f"tier {tier.name}: expected the labels of the bundle")
         return self
 
     @model_validator(mode="after")
@@ -302,6 +362,12 @@ class BundleManifest(Manifest):
         return self
 
     @property
+    def adapters(self) -> tuple[ModelRef, ...]:
+        """Those of its language tiers."""
+        asked = [tier.language for tier in self.tiers if tier.language is not None]
+        return tuple(each.adapter for each in asked if each.adapter is not None)
+
+    @property
     def version(self) -> str:
         """The first 12 hex digits of the digest over all that answers depend on."""
         answers = [*self.labels]
@@ -313,4 +379,5 @@ class BundleManifest(Manifest):
         for tier in self.tiers:
             answers += [tier.name, tier.base.digest, tier.weights]
             answers += [repr(tier.calibration), repr(tier.accept_at), repr(tier.moderation)]
+            answers += [] if tier.language is None else [repr(tier.language)]
         return digest_of((f for f in self.files if f.path != REPORT), extra="\0".join(answers))[:12]

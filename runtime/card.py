@@ -6,7 +6,7 @@ Everything stands in manifests and in the bundle's report; a card only gathers i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from sprat.bundle_manifest import REPORT, BundleManifest
 from sprat.errors import CorruptFile, NotFound
 from sprat.manifest import AdapterManifest, FileEntry, ModelManifest, ModelRef
 from sprat.store import Store
+
+Find = Callable[[str], tuple[ModelManifest | AdapterManifest, Path]]
+"""A manifest of the store by name, and its folder."""
 
 
 def card(store: Store, name: str) -> dict[str, Any]:
@@ -64,14 +67,21 @@ def bundle_card(store: Store, manifest: BundleManifest, folder: Path) -> dict[st
 
     ``models`` holds those of the tiers by name: the digest that the bundle was made with, and as
     ``card`` what is in the store under that name (None where nothing is, or another version).
+    ``adapters`` is the same of those that its language tiers answer under.
     """
-    models = {tier.base.name: _model(store, tier.base) for tier in manifest.tiers}
+    models = {tier.base.name: _found(tier.base, store.model, model_card) for tier in manifest.tiers}
+    adapters = {ref.name: _found(ref, store.adapter, _plain) for ref in manifest.adapters}
     return {
         "type": "bundle",
         **manifest.model_dump(mode="json"),
         "version": manifest.version,
         "models": models,
-        "licences": [_licence(name, found["card"]) for name, found in models.items()],
+        "adapters": adapters,
+        "licences": [
+            _licence(name, found["card"])
+            for cards in (models, adapters)
+            for name, found in cards.items()
+        ],
         "report": _report(manifest.files, folder),
     }
 
@@ -81,7 +91,7 @@ def adapter_card(store: Store, manifest: AdapterManifest, folder: Path) -> dict[
 
     ``models`` is as in `bundle_card`; ``report`` is None for an adapter that was not trained here.
     """
-    base = _model(store, manifest.base)
+    base = _found(manifest.base, store.model, model_card)
     return {
         "type": "adapter",
         **manifest.model_dump(mode="json"),
@@ -96,13 +106,20 @@ def adapter_card(store: Store, manifest: AdapterManifest, folder: Path) -> dict[
     }
 
 
-def _model(store: Store, ref: ModelRef) -> dict[str, Any]:
+def _plain(manifest: AdapterManifest) -> dict[str, Any]:
+    return manifest.model_dump(mode="json")
+
+
+def _found(ref: ModelRef, find: Find, describe: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """What something was made with, and the card of what is here where it is the same."""
     try:
-        manifest, _ = store.model(ref.name)
+        manifest, _ = find(ref.name)
     except NotFound:
         return {"digest": ref.digest, "card": None}
-    is_same = manifest.digest == ref.digest
-    return {"digest": ref.digest, "card": model_card(manifest) if is_same else None}
+    return {
+        "digest": ref.digest,
+        "card": describe(manifest) if manifest.digest == ref.digest else None,
+    }
 
 
 def _licence(name: str, found: dict[str, Any] | None) -> str:

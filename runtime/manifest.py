@@ -175,7 +175,7 @@ class ModelManifest(Manifest):
 
 
 class ModelRef(Manifest):
-    """A model that a bundle or an adapter was made with."""
+    """A model that a bundle or an adapter was made with, or the adapter that a bundle was."""
 
     name: Name
     digest: Sha256
@@ -212,10 +212,15 @@ class AdapterManifest(Manifest):
     files: tuple[FileEntry, ...]
 
     @property
-    def version(self) -> str:
-        """The first 12 hex digits of the digest over its weights and its base."""
+    def digest(self) -> str:
+        """Sha256 over its weights and the digest of its base."""
         weights = (f for f in self.files if f.path == self.weights)
-        return digest_of(weights, extra=self.base.digest)[:12]
+        return digest_of(weights, extra=self.base.digest)
+
+    @property
+    def version(self) -> str:
+        """The first 12 hex digits of `digest`."""
+        return self.digest[:12]
 
     @property
     def size_bytes(self) -> int:

@@ -10,18 +10,21 @@ from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest
 from sprat.config import Config, ModelConfig
-from sprat.errors import ConfigError, NotFound
-from sprat.model import GenerativeModel, Model
+from sprat.errors import ConfigError, InvalidInput, NotFound
+from sprat.model import EmbeddingModel, GenerativeModel, Model
 from sprat.scheduler import ComputePool
 from sprat.store import Store
 from sprat.task_config import ModelTaskConfig, TaskConfig
 from sprat.tasks import named
 from sprat.tasks.cascade import Cascade, Part
 from sprat.tasks.classify import ClassifyTask
+from sprat.tasks.head_tier import HeadTier
+from sprat.tasks.language_tier import LanguageTier
 from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.named import NamedTask
 from sprat.tasks.route import RouteTask
 from sprat.tasks.tag import TagTask
+from sprat.tasks.tier import Tier
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,8 @@ class Registry:
             if name not in loaded:
                 manifest, folder = store.model(name, check=True)
                 settings = config.models.get(name, ModelConfig())
-                wanted = dict.fromkeys((*settings.adapters, *_adapters_of_tasks(config, name)))
+                of_tasks = _adapters_of_tasks(config, store, name)
+                wanted = dict.fromkeys((*settings.adapters, *of_tasks))
                 found = adapters.resolve(wanted, store, base=manifest)
                 log.info("loading model %s (%s, %s)", name, manifest.engine, manifest.quantization)
                 loaded[name] = models.load(
@@ -79,15 +83,19 @@ class Registry:
 
         def load_task(name: str, task: TaskConfig | ModelTaskConfig) -> Task:
             if isinstance(task, TaskConfig):
-                manifest, folder = store.bundle(task.bundle)
-                names = [tier.base.name for tier in manifest.tiers]
-                bundle = Bundle.load(folder, bases={name: store.model(name)[0] for name in names})
+                bundle = Bundle.open(store, task.bundle)
+                manifest = bundle.manifest
                 accept_at = _thresholds(name, manifest, task)
+                used = {at: load_model(manifest.tiers[at].base.name) for at in accept_at}
+                if manifest.kind not in ("classify", "route"):
+                    (only,) = used.values()
+                    encoder = models.require_encoder(only, manifest.kind)
+                    return _single_task(name, bundle, encoder, task, pool)
                 parts = [
-                    Part(at, models.require_encoder(load_model(names[at]), manifest.kind), least)
+                    Part(at, _tier(name, bundle, at, used[at]), least)
                     for at, least in accept_at.items()
                 ]
-                return _bundle_task(name, bundle, parts, task, pool)
+                return _classifier(name, manifest, parts, task)
             model = load_model(task.model)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(
@@ -149,6 +157,11 @@ def _thresholds(name: str, manifest: BundleManifest, task: TaskConfig) -> dict[i
     one means that it never abstains. So a bundle whose thresholds nobody chose is answered by its
     last tier alone.
     """
+    if task.thresholds and manifest.kind != "moderate":
+        raise ConfigError(
+            f"tasks.{name}.thresholds",
+            f"expected none: a bundle of kind {manifest.kind} has accept_at",
+        )
     names = [tier.name for tier in manifest.tiers]
     given = {tier: settings.accept_at for tier, settings in task.tiers.items()}
     if manifest.kind not in ("classify", "route"):
@@ -179,38 +192,56 @@ def _thresholds(name: str, manifest: BundleManifest, task: TaskConfig) -> dict[i
     }
 
 
-def _bundle_task(
-    name: str, bundle: Bundle, parts: list[Part], task: TaskConfig, pool: ComputePool
+def _tier(name: str, bundle: Bundle, place: int, model: Model) -> Tier:
+    """The tier at a place of a bundle of kind classify or route, on its model."""
+    manifest = bundle.manifest
+    tier = manifest.tiers[place]
+    if tier.language is None:
+        return HeadTier.of(bundle, place, models.require_encoder(model, manifest.kind))
+    generative = models.require_generative(model, f"tier {tier.name}")
+    try:
+        return LanguageTier.of(manifest, place, generative)
+    except InvalidInput as error:
+        raise ConfigError(f"tasks.{name}.tiers.{tier.name}", error.message) from None
+
+
+def _single_task(
+    name: str, bundle: Bundle, model: EmbeddingModel, task: TaskConfig, pool: ComputePool
 ) -> Task:
-    """The task of a bundle on the models of its tiers."""
-    manifest, model = bundle.manifest, parts[-1].model
-    if task.thresholds and manifest.kind != "moderate":
-        raise ConfigError(
-            f"tasks.{name}.thresholds",
-            f"expected none: a bundle of kind {manifest.kind} has accept_at",
-        )
-    if manifest.kind == "extract":
-        states = models.require_states(model, manifest.kind)
+    """The task of a bundle of a kind that has no cascade, on the model of its last tier."""
+    kind = bundle.manifest.kind
+    if kind == "extract":
+        states = models.require_states(model, kind)
         return TagTask(name, bundle, states, pool, accept_at=task.accept_at)
-    if manifest.kind == "moderate":
-        if task.accept_at is not None:
-            raise ConfigError(
-                f"tasks.{name}.accept_at",
-                "expected none: a moderate bundle has thresholds for each category",
-            )
-        return ModerateTask(name, bundle, model, pool, thresholds=task.thresholds)
+    if task.accept_at is not None:
+        raise ConfigError(
+            f"tasks.{name}.accept_at",
+            "expected none: a moderate bundle has thresholds for each category",
+        )
+    return ModerateTask(name, bundle, model, pool, thresholds=task.thresholds)
+
+
+def _classifier(
+    name: str, manifest: BundleManifest, parts: list[Part], task: TaskConfig
+) -> ClassifyTask | Cascade | RouteTask:
+    """The task of a bundle of kind classify or route on its tiers that take part."""
     classifier = (
-        ClassifyTask(name, bundle, model, accept_at=parts[0].accept_at)
+        ClassifyTask(name, manifest, parts[0].tier, accept_at=parts[0].accept_at)
         if len(parts) == 1
-        else Cascade(name, bundle, parts, on_failure=task.on_failure)
+        else Cascade(name, manifest, parts, on_failure=task.on_failure)
     )
     return classifier if manifest.route is None else RouteTask(classifier, manifest.route)
 
 
-def _adapters_of_tasks(config: Config, model: str) -> list[str]:
-    """The adapters that tasks name for a model."""
-    return [
-        task.adapter
-        for task in config.tasks.values()
-        if not isinstance(task, TaskConfig) and task.model == model and task.adapter
-    ]
+def _adapters_of_tasks(config: Config, store: Store, model: str) -> list[str]:
+    """The adapters that tasks name for a model, themselves or in the tiers of their bundles."""
+    found = []
+    for task in config.tasks.values():
+        if not isinstance(task, TaskConfig):
+            found += [task.adapter] if task.model == model and task.adapter else []
+            continue
+        for tier in store.bundle(task.bundle)[0].tiers:
+            asked = tier.language
+            if tier.base.name == model and asked is not None and asked.adapter is not None:
+                found.append(asked.adapter.name)
+    return found

@@ -141,11 +141,15 @@ class TierAnswer:
         Its most probable label, whether it was accepted or not.
     confidence : float or None
         Calibrated probability, in [0, 1], that ``label`` is right; None without calibration.
+    cpu_ms : float or None
+        CPU milliseconds that it took here; None where the server does not say. No part of
+        comparisons.
     """
 
     tier: int
     label: str
     confidence: float | None
+    cpu_ms: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,10 @@ class Classification:
         says whether it abstains then.
     tiers : tuple of TierAnswer
         Of a cascade: every tier that was heard, in order.
+    cpu_ms : float or None
+        CPU milliseconds of the text in all tiers that were heard: the wall time of each batch or
+        decode times its threads, shared by tokens. None where the server does not say. No part
+        of comparisons.
     """
 
     label: str
@@ -195,6 +203,7 @@ class Classification:
     pruned: float = 0.0
     degraded: Degraded | None = None
     tiers: tuple[TierAnswer, ...] = ()
+    cpu_ms: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,12 @@ from sprat.engine.base import Choice, Chosen, CompiledGrammar, Progress, Start
 from sprat.errors import InvalidInput
 from sprat.head import Head
 from sprat.manifest import FileEntry, ModelManifest
-from sprat.model import EncoderModel, GenerativeModel
+from sprat.model import EmbeddingModel, EncoderModel, GenerativeModel
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
 from sprat.service import Service
 from sprat.tasks.classify import ClassifyTask
+from sprat.tasks.head_tier import HeadTier
 from sprat.text.ngrams import ngram_features
 from sprat.tokenizer import Tokenizer
 from sprat.values import FinishReason, FloatArray, Grammar, IntArray, Message
@@ -173,6 +174,7 @@ class Chooser:
     on_start: Callable[[Choice], None] | None = None
     on_step: Callable[[], None] | None = None
     odd: dict[int, Chosen] = field(default_factory=dict)
+    step_tokens: dict[int, int] = field(default_factory=dict)
     owner: int | None = None
 
     def __post_init__(self) -> None:
@@ -205,6 +207,7 @@ class Chooser:
         self.slices.append((max_tokens, threads))
         if self.on_step:
             self.on_step()
+        self.step_tokens = {number: len(own(each)) for number, (each, _) in self.live.items()}
         made = []
         for number, (choice, left) in list(self.live.items()):
             self.live[number] = choice, left - 1
@@ -518,6 +521,14 @@ def generative_model(
     return GenerativeModel(generator_manifest(), scheduler, pool)
 
 
+def classify_task(
+    name: str, bundle: Bundle, model: EmbeddingModel, *, accept_at: float | None = None
+) -> ClassifyTask:
+    """The last tier of a bundle as a task."""
+    tier = HeadTier.of(bundle, len(bundle.manifest.tiers) - 1, model)
+    return ClassifyTask(name, bundle.manifest, tier, accept_at=accept_at)
+
+
 def make_service(
     encoder: Encoder,
     generator: Generator,
@@ -531,7 +542,7 @@ def make_service(
     pool = ComputePool(permits)
     encodes = encoder_model(encoder, permits, pool, capacity=capacity)
     generates = generative_model(generator, permits, pool, capacity=capacity)
-    task = ClassifyTask(TASK, bundle(encodes.manifest, accept_at=0.4), encodes)
+    task = classify_task(TASK, bundle(encodes.manifest, accept_at=0.4), encodes)
     registry = Registry({ENCODER: encodes, GENERATOR: generates}, {TASK: task})
     return Service(registry, pool, LimitsConfig() if limits is None else limits)
 

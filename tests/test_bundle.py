@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from languages import language, with_language
 
 from sprat import manifest as manifests
 from sprat.bundle import Bundle, write_bundle
@@ -167,6 +168,23 @@ def test_bundle_of_another_model_is_stale(folder: Path) -> None:
     assert "train the bundle again" in message
 
 
+def test_bundle_with_a_language_tier_reads_what_was_saved(tmp_path: Path) -> None:
+    versions = set()
+    digests = ("a" * 64, "b" * 64)
+    for number, digest in enumerate(digests):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        asks = {"instructions": "Which?", "adapter": {"name": "polite", "digest": digest}}
+        made = with_language(bundle(), model(), asks=asks)
+        saved = made.save(folder, report="{}\n")
+        read = Bundle.load(folder)
+        assert read.manifest == saved
+        assert (len(read.heads), len(saved.tiers)) == (1, 2)
+        assert [ref.digest for ref in saved.adapters] == [digest]
+        versions.add(saved.version)
+    assert len(versions | {bundle().manifest.version}) == 3
+
+
 def test_bundle_takes_the_same_model_under_another_name(folder: Path) -> None:
     Bundle.load(folder, bases={"minilm": model(name="minilm-mirror")})
 
@@ -212,6 +230,36 @@ def test_bundle_file_that_is_not_as_listed_is_corrupt(
         (lambda document: document.update(format=1), "format"),
         (lambda document: document.update(files=[]), f"files: {HEAD} is not listed"),
         (lambda document: document["files"][0].update(path="../x"), "path"),
+        (
+            lambda document: document["tiers"][0].update(name="language"),
+            "section language if its name is language",
+        ),
+        (lambda document: document["tiers"][0].update(weights=""), "either weights or the section"),
+        (
+            lambda document: document["tiers"].append(language(model(), ("a", "b"))),
+            "tier language: expected the labels of the bundle",
+        ),
+        (
+            lambda document: document["tiers"].append(
+                language(model(), ("a", "b", "c"), weights="x.safetensors")
+            ),
+            "either weights or the section",
+        ),
+        (
+            lambda document: document["tiers"].insert(0, language(model(), ("a", "b", "c"))),
+            "those with weights come first",
+        ),
+        (
+            lambda document: document["tiers"].extend([language(model(), ("a", "b", "c"))] * 2),
+            "no two may have the same name",
+        ),
+        (
+            lambda document: (
+                document.update(kind="extract", extract={}),
+                document["tiers"].append(language(model(), ("a", "b", "c"))),
+            ),
+            "a bundle of kind extract has no language tier",
+        ),
     ],
 )
 def test_bundle_manifest_that_makes_no_sense_is_corrupt(

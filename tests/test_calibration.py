@@ -7,7 +7,14 @@ import pytest
 from pydantic import ValidationError
 
 from sprat.bundle_manifest import Calibration
-from sprat.calibration import DEAD_BAND, confidences, least_confidence
+from sprat.calibration import (
+    DEAD_BAND,
+    confidences,
+    least_confidence,
+    log_scores,
+    tempered,
+)
+from sprat.train.calibrate import log_softmax
 
 BEST = np.array([0.0, 0.3, 0.5, 0.7, 0.9, 1.0], np.float32)
 
@@ -28,6 +35,27 @@ def test_calibration_follows_the_curve_and_is_level_outside() -> None:
 def test_calibration_never_exceeds_the_ceiling() -> None:
     assert confidences(BEST, Calibration(temperature=1.0, ceiling=0.75)).max() == 0.75
     assert confidences(BEST[:0], Calibration(temperature=1.0, ceiling=0.75)).shape == (0,)
+
+
+GIVEN = np.array([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]], np.float32)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.5, 1.0, 3.0, 50.0])
+def test_calibration_tempers_probabilities_as_the_fit_saw_them(temperature: float) -> None:
+    shares = tempered(GIVEN, temperature)
+    np.testing.assert_allclose(shares, np.exp(log_softmax(log_scores(GIVEN), temperature)))
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert (shares[:, 0] >= shares[:, 1]).all()
+    powers = GIVEN[0].astype(np.float64) ** (1 / temperature)
+    np.testing.assert_allclose(shares[0], powers / powers.sum(), rtol=1e-5)
+
+
+def test_calibration_leaves_no_numbers_as_they_are() -> None:
+    given = np.array([[np.nan, 0.5], [0.5, 0.5]], np.float32)
+    shares = tempered(given, 2.0)
+    assert np.isnan(shares[0]).all()
+    assert shares[1].tolist() == [0.5, 0.5]
+    assert tempered(given[:0], 2.0).shape == (0, 2)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ async def test_static_model_encodes(model: StaticModel, mailbox: Mailbox) -> Non
     assert encoded.dropped_tokens == [0, 0, 0]
     assert encoded.errors == ()
     assert encoded.infer_ns > 0
+    assert sum(encoded.cpu_ns) == pytest.approx(encoded.infer_ns, abs=3)
+    assert encoded.cpu_ns[0] == encoded.cpu_ns[2] > encoded.cpu_ns[1] > 0, "shared by characters"
     alone = await model.encode(["late"], mailbox=mailbox)
     np.testing.assert_allclose(alone.vectors[0], encoded.vectors[2], atol=1e-6)
 

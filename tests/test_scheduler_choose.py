@@ -124,6 +124,25 @@ def test_scheduler_choose_answers(schedule: MakeScheduler, chooser: Chooser) -> 
     assert set(chooser.slices) == {(SLICE_TOKENS, 2)}
 
 
+def test_scheduler_choose_shares_the_cpu_time_of_steps_by_tokens(
+    schedule: MakeScheduler, chooser: Chooser
+) -> None:
+    chooser.steps_each = 2
+    scheduler = schedule(threads=2)
+    first = hold(scheduler, chooser)
+    picks = [Pick("aab"), Pick("aab" * 3)]
+    submit(scheduler, *picks)
+    began = time.perf_counter_ns()
+    chooser.gate.set()
+    for pick in (first, *picks):
+        pick.check()
+    spent_ns = time.perf_counter_ns() - began
+    one, three = (pick.work.cpu_ns for pick in picks)
+    assert 0 < one < three
+    assert three == pytest.approx(3 * one, abs=10), "nine tokens beside three, in the same steps"
+    assert one + three <= 2 * spent_ns, "no more than two threads could take"
+
+
 def test_scheduler_choose_starts_in_order_of_arrival(
     schedule: MakeScheduler, chooser: Chooser
 ) -> None:

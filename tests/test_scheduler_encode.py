@@ -121,6 +121,23 @@ def test_scheduler_encode_answers_with_the_vectors_of_the_rows(make: Make) -> No
     assert call.thread.startswith("sprat-m-")
 
 
+def test_scheduler_encode_shares_the_cpu_time_of_a_batch_by_tokens(
+    make: Make, encoder: Encoder
+) -> None:
+    scheduler = make(threads=1)
+    occupied = occupy(scheduler, encoder, 1)
+    calls = Call([1], [2, 3, 4]), Call([5, 6])
+    for call in calls:
+        scheduler.submit(call.work)
+    encoder.gate.set()
+    for call in (*occupied, *calls):
+        call.check()
+    assert len(encoder.calls) == 2, "one batch of both"
+    (one, three), (two,) = (call.work.cpu_ns for call in calls)
+    assert 0 < one < two < three
+    assert one + two + three == pytest.approx(calls[0].work.infer_ns, abs=3)
+
+
 def test_scheduler_encode_cancel_one_of_eight(make: Make, encoder: Encoder) -> None:
     scheduler = make()
     first = occupy(scheduler, encoder, 2)

@@ -167,14 +167,16 @@ class ClassifyRequest(_message.Message):
     def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_k: _Optional[int] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., partial_results: _Optional[bool] = ..., label_set: _Optional[_Union[LabelSet, _Mapping]] = ..., max_tier: _Optional[int] = ..., accept_at: _Optional[float] = ..., budget_ms: _Optional[float] = ...) -> None: ...
 
 class TierAnswer(_message.Message):
-    __slots__ = ("tier", "label", "confidence")
+    __slots__ = ("tier", "label", "confidence", "cpu_ms")
     TIER_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    CPU_MS_FIELD_NUMBER: _ClassVar[int]
     tier: int
     label: str
     confidence: float
-    def __init__(self, tier: _Optional[int] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
+    cpu_ms: float
+    def __init__(self, tier: _Optional[int] = ..., label: _Optional[str] = ..., confidence: _Optional[float] = ..., cpu_ms: _Optional[float] = ...) -> None: ...
 
 class LabelScore(_message.Message):
     __slots__ = ("label", "score")
@@ -185,7 +187,7 @@ class LabelScore(_message.Message):
     def __init__(self, label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("label", "confidence", "scores", "abstained", "tier", "escalated", "input_tokens", "dropped_tokens", "cached_tokens", "pruned", "degraded", "tiers")
+    __slots__ = ("label", "confidence", "scores", "abstained", "tier", "escalated", "input_tokens", "dropped_tokens", "cached_tokens", "pruned", "degraded", "tiers", "cpu_ms")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -198,6 +200,7 @@ class Classification(_message.Message):
     PRUNED_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     TIERS_FIELD_NUMBER: _ClassVar[int]
+    CPU_MS_FIELD_NUMBER: _ClassVar[int]
     label: str
     confidence: float
     scores: _containers.RepeatedCompositeFieldContainer[LabelScore]
@@ -210,7 +213,8 @@ class Classification(_message.Message):
     pruned: float
     degraded: Degraded
     tiers: _containers.RepeatedCompositeFieldContainer[TierAnswer]
-    def __init__(self, label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., abstained: _Optional[bool] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., dropped_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., pruned: _Optional[float] = ..., degraded: _Optional[_Union[Degraded, str]] = ..., tiers: _Optional[_Iterable[_Union[TierAnswer, _Mapping]]] = ...) -> None: ...
+    cpu_ms: float
+    def __init__(self, label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., abstained: _Optional[bool] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., dropped_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., pruned: _Optional[float] = ..., degraded: _Optional[_Union[Degraded, str]] = ..., tiers: _Optional[_Iterable[_Union[TierAnswer, _Mapping]]] = ..., cpu_ms: _Optional[float] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")

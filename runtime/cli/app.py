@@ -11,6 +11,7 @@ import typer
 from sprat import __version__
 from sprat.cli import (
     adapters,
+    add_tier,
     bulk,
     decide,
     distil,
@@ -89,6 +90,7 @@ app.command(rich_help_panel="Training")(train.train)
 app.command("eval", rich_help_panel="Training")(evaluate.evaluate)
 app.command(rich_help_panel="Training")(inspect.inspect)
 app.command("eval-transform", rich_help_panel="Training")(evaluate_transform.evaluate_transform)
+app.command("add-tier", rich_help_panel="Training")(add_tier.add_tier)
 app.command(rich_help_panel="Training")(tune.tune)
 app.command(rich_help_panel="Training")(distil.label)
 app.command(rich_help_panel="Training")(distil.synthesize)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from sprat.cli.output import Json, TlsCa, print_json, print_table, progress, read_file
-from sprat.errors import ConfigError, InvalidInput
+from sprat.cli.labels_file import LabelsFile, read_labels_file
+from sprat.cli.output import Json, TlsCa, print_json, print_table, progress
+from sprat.errors import InvalidInput
 from sprat.values import Label
 
 if TYPE_CHECKING:
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
 
 Labels = Annotated[
     str | None, typer.Option("--labels", help="Labels to choose from, separated by commas.")
-]
-LabelsFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--labels-file",
-        help="JSON file: a list of `{name, description, examples}`; the last two may be absent.",
-    ),
 ]
 Model = Annotated[
     str, typer.Option("--model", help="With an endpoint: the model, as the endpoint calls it.")
@@ -236,16 +228,6 @@ def synthesize(
         _show_tallies(tallies, per_label, out)
 
 
-class _File(BaseModel):
-    """An entry of a labels file."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    description: str = ""
-    examples: tuple[str, ...] = ()
-
-
 def _labels(names: str | None, path: Path | None) -> list[SeededLabel]:
     """The labels of either option; none where neither is given."""
     from sprat.train.synthesize import SeededLabel
@@ -256,20 +238,10 @@ def _labels(names: str | None, path: Path | None) -> list[SeededLabel]:
         return [SeededLabel(Label(name.strip())) for name in names.split(",")]
     if path is None:
         return []
-    try:
-        document = json.loads(read_file(path, "--labels-file"))
-        found = TypeAdapter(list[_File]).validate_python(
-            [{"name": each} if isinstance(each, str) else each for each in document]
-            if isinstance(document, list)
-            else document
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in first["loc"])
-        raise ConfigError("--labels-file", f"{path}{where}: {first['msg']}") from None
-    except ValueError:
-        raise ConfigError("--labels-file", f"{path}: not JSON") from None
-    return [SeededLabel(Label(each.name, each.description), each.examples) for each in found]
+    return [
+        SeededLabel(Label(each.name, each.description), each.examples)
+        for each in read_labels_file(path)
+    ]
 
 
 def _show_labelling(result: Labelling, out: Path, review: Path | None) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sprat.cli import comparisons
-from sprat.cli.embedding import embedder
+from sprat.cli.embedding import embed_opener
 from sprat.cli.evaluate_adapter import evaluate_adapter
 from sprat.cli.evaluate_moderator import evaluate_moderator
 from sprat.cli.evaluate_spans import evaluate_extract
@@ -22,7 +22,6 @@ from sprat.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from sprat.bundle import Bundle
-    from sprat.inprocess import Runtime
     from sprat.store import Store
     from sprat.train.assess import Assessment
     from sprat.train.data import Dataset
@@ -131,7 +130,7 @@ def evaluate(
     that it was trained for. Its scores are the model's own: `--max-ece` says how far
     they are from being probabilities.
     """
-    from sprat.inprocess import Runtime
+    from sprat.bundle import Bundle
     from sprat.store import Store
     from sprat.train.assess import compare_assessments
     from sprat.train.data import read
@@ -194,7 +193,7 @@ def evaluate(
         raise InvalidInput("--clean-label: expected a moderate task", field="clean-label")
     if kind == "extract":
         evaluate_extract(
-            [load_bundle(store, name) for name in names],
+            [Bundle.open(store, name) for name in names],
             data,
             store,
             limits=limits,
@@ -204,20 +203,18 @@ def evaluate(
         )
         return
     rows = read(data)
-    loaded = [load_bundle(store, name) for name in names]
-    tiers = [_tier(loaded[0], tier), *(len(each.heads) - 1 for each in loaded[1:])]
-    models = [each.manifest.tiers[i].base.name for each, i in zip(loaded, tiers, strict=True)]
-    assessed: list[Assessment] = []
-    with Runtime(models=sorted(set(models)), store=store) as runtime, progress("eval") as bar:
-        for each, i, model in zip(loaded, tiers, models, strict=True):
-            assessed.append(
-                _assess(
-                    *(runtime, each, rows, i, model, bar),
-                    out_of_scope_label=out_of_scope_label,
-                    threshold=threshold,
-                    seed=seed,
-                )
+    loaded = [Bundle.open(store, name) for name in names]
+    tiers = [_tier(loaded[0], tier), *(len(each.manifest.tiers) - 1 for each in loaded[1:])]
+    with progress("eval") as bar:
+        assessed = [
+            _assess(
+                *(store, each, rows, at, bar),
+                out_of_scope_label=out_of_scope_label,
+                threshold=threshold,
+                seed=seed,
             )
+            for each, at in zip(loaded, tiers, strict=True)
+        ]
     report = assessed[0].report
     comparison = None if against is None else compare_assessments(*assessed, seed=seed)
     gates = check(report.summary(), limits)
@@ -268,15 +265,6 @@ def _check_same_kind(store: Store, kind: str, names: Sequence[str]) -> None:
             )
 
 
-def load_bundle(store: Store, name: str) -> Bundle:
-    """A bundle with all its tiers, checked against the models of the store."""
-    from sprat.bundle import Bundle
-
-    manifest, folder = store.bundle(name)
-    bases = {tier.base.name: store.model(tier.base.name)[0] for tier in manifest.tiers}
-    return Bundle.load(folder, bases=bases)
-
-
 def _tier(bundle: Bundle, name: str | None) -> int:
     names: list[str] = [tier.name for tier in bundle.manifest.tiers]
     if name is None:
@@ -287,25 +275,15 @@ def _tier(bundle: Bundle, name: str | None) -> int:
 
 
 def _assess(
-    runtime: Runtime,
-    bundle: Bundle,
-    rows: Dataset,
-    tier: int,
-    model: str,
-    bar: Bar,
-    *,
-    out_of_scope_label: str | None,
-    threshold: float,
-    seed: int,
+    store: Store, bundle: Bundle, rows: Dataset, place: int, bar: Bar, **options: Any
 ) -> Assessment:
+    from sprat.train.asked import ask_opener
     from sprat.train.assess import assess
 
-    return assess(
-        bundle,
-        rows,
-        embed=embedder(runtime, model, bar),
-        tier=tier,
-        out_of_scope_label=out_of_scope_label,
-        threshold=threshold,
-        seed=seed,
-    )
+    tier = bundle.manifest.tiers[place]
+    if tier.language is None:
+        with embed_opener(store, bar)(tier.base.name) as embed:
+            return assess(bundle, rows, embed=embed, tier=place, **options)
+    with ask_opener(store)(tier.language.spec(tier.base.name)) as ask:
+        bar.phase(f"ask about {len(rows)} texts", total=len(rows))
+        return assess(bundle, rows, ask=ask, tier=place, progress=bar, **options)

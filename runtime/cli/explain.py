@@ -44,6 +44,7 @@ def explain(
     """Show what each tier says of a text, from which confidence on it answers, and what follows.
 
     Every tier is asked, also those that the text would not have reached; each counts as a request.
+    Only where the last tier is not calibrated, those behind the answer are not.
     """
     with connect(server, tasks=[task], token=token, tls_ca=tls_ca) as verbs:
         name = task_name(task, server)
@@ -53,11 +54,12 @@ def explain(
         )
         tiers = info.tiers or (TierInfo("-", info.accept_at),)
         heard = [answer] * len(tiers)
-        if info.tiers and info.calibrated:
+        if info.tiers:
             # Nobody is sure enough for a threshold of 1: the last one that may answer is heard.
+            # Where not all are calibrated the task takes none, and the text goes as far as it goes.
+            strict = {"accept_at": 1.0} if info.calibrated else {}
             heard = [
-                _ask(verbs, info, text, top_k, max_tier=at, accept_at=1.0)
-                for at in range(len(tiers))
+                _ask(verbs, info, text, top_k, max_tier=at, **strict) for at in range(len(tiers))
             ]
     rows = []
     for at, (tier, said) in enumerate(zip(tiers, heard, strict=True)):
@@ -72,6 +74,7 @@ def explain(
                 "accept_at": least,
                 "confidence": said.confidence if is_its_own else None,
                 "scores": [asdict(score) for score in said.scores] if is_its_own else [],
+                "cpu_ms": _cpu_ms(said, at) if is_its_own else None,
                 "decision": _decision(at, said, answer, least),
             }
         )
@@ -79,7 +82,7 @@ def explain(
         print_json({"task": name, "version": info.version, "tiers": rows, "answer": asdict(answer)})
         return
     print_table(
-        ["tier", "model", "scores", "confidence", "threshold", "decision"],
+        ["tier", "model", "scores", "confidence", "threshold", "CPU ms", "decision"],
         [_cells(row) for row in rows],
         right="confidence threshold",
     )
@@ -121,6 +124,11 @@ def _decision(at: int, said: Classification, answer: Classification, accept_at: 
     return f"{verb}: {DEGRADED[answer.degraded]}" if answer.degraded else verb
 
 
+def _cpu_ms(said: Classification, at: int) -> float | None:
+    """What the text took in one tier."""
+    return next((each.cpu_ms for each in said.tiers if each.tier == at), said.cpu_ms)
+
+
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     return (
         row["tier"],
@@ -128,5 +136,6 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
         ", ".join(f"{score['label']} {score['score']:.3f}" for score in row["scores"]),
         "" if row["confidence"] is None else row["confidence"],
         row["accept_at"],
+        "" if row["cpu_ms"] is None else f"{row['cpu_ms']:.3g}",
         row["decision"],
     )

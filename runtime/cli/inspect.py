@@ -146,10 +146,19 @@ def _show_tier(card: dict[str, Any], tier: dict[str, Any], *, is_last: bool) -> 
     title = f"Tier {tier['name']}, on {evaluation['n']} held-out rows"
     _show_metrics(evaluation["metrics"], title)
     typer.echo(f"Confidence: {_calibration(tier, is_last=is_last)}")
-    where = "" if model["card"] else "; this version is not on this machine"
-    typer.echo(f"Model: {tier['base']['name']}, digest {tier['base']['digest']}{where}")
+    _show_ref("Model", tier["base"], model)
+    asks = tier["language"]
+    if asks is not None:
+        if asks["adapter"] is not None:
+            _show_ref("Adapter", asks["adapter"], card["adapters"][asks["adapter"]["name"]])
+        typer.echo(f"Asked, with {asks['scoring']} scoring: {asks['instructions'] or '(general)'}")
     if model["card"]:
         _show_gate(model["card"])
+
+
+def _show_ref(what: str, ref: dict[str, str], found: dict[str, Any]) -> None:
+    where = "" if found["card"] else "; this version is not on this machine"
+    typer.echo(f"{what}: {ref['name']}, digest {ref['digest']}{where}")
 
 
 def _show_tuning(tuning: dict[str, Any] | None) -> None:

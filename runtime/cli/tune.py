@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sprat.bundle_manifest import REPORT
+from sprat.cli.bundles import write
 from sprat.cli.embedding import embed_opener
-from sprat.cli.evaluate import load_bundle
 from sprat.cli.output import Json, print_json, print_table, progress, write_file
 from sprat.cli.report_page import check_folder
 from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
     from sprat.bundle_manifest import BundleManifest, Interval
-    from sprat.store import Store
     from sprat.train.thresholds import Aim
     from sprat.train.tune import Tuned
 
@@ -94,24 +94,35 @@ def tune(
         sprat train train.jsonl --tiers static,head -o tickets
         sprat tune tickets --data traffic.jsonl --max-loss 0.5
     """
+    from sprat.bundle import Bundle
     from sprat.store import Store
+    from sprat.train.asked import ask_opener
     from sprat.train.data import read
     from sprat.train.tune import tune as tune_bundle
 
     aim = _aim(max_loss, max_error, max_cost, delta)
     check_folder(html)
     store = Store()
-    bundle = load_bundle(store, task)
+    bundle = Bundle.open(store, task)
     rows = read(data)
     with progress("tune") as bar:
         tuned = tune_bundle(
-            bundle, rows, aim, open_embed=embed_opener(store, bar), seed=seed, progress=bar
+            bundle,
+            rows,
+            aim,
+            open_embed=embed_opener(store, bar),
+            open_ask=ask_opener(store),
+            seed=seed,
+            progress=bar,
         )
     if html is not None:
         from sprat.train.page_tuning import tuning_page
 
         write_file(html, tuning_page(tuned, rows))
-    manifest = None if dry_run else _write(store, task, out, tuned)
+    manifest = None
+    if not dry_run:
+        report = (store.bundle(task)[1] / REPORT).read_text("utf-8")
+        manifest = write(store, tuned.bundle, report, task=task, out=out)
     if as_json:
         print_json(_document(tuned, manifest))
     else:
@@ -137,22 +148,6 @@ def _aim(
     if max_cost is not None:
         return Aim("cost", max_cost)
     return Aim("loss", (MAX_LOSS if max_loss is None else max_loss) / 100)
-
-
-def _write(store: Store, task: str, out: str | None, tuned: Tuned) -> BundleManifest:
-    from sprat.bundle import write_bundle
-    from sprat.bundle_manifest import REPORT
-
-    report = (store.bundle(task)[1] / REPORT).read_text("utf-8")
-    target = task if out is None else out
-    bundle = tuned.bundle.named(Path(target).name)
-
-    def build(folder: Path) -> BundleManifest:
-        return bundle.save(folder, report=report)
-
-    if "/" in target:
-        return write_bundle(Path(target), build, replace=out is None)
-    return store.add_bundle(target, build, replace=out is None)[0]
 
 
 def _document(tuned: Tuned, manifest: BundleManifest | None) -> dict[str, object]:

@@ -120,7 +120,11 @@ def fill_classification(made: pb.Classification, item: Classification) -> None:
     if item.degraded is not None:
         made.degraded = _DEGRADED_NUMBERS[item.degraded]
     for said in item.tiers:
-        made.tiers.add(tier=said.tier, label=said.label, confidence=said.confidence)
+        made.tiers.add(
+            tier=said.tier, label=said.label, confidence=said.confidence, cpu_ms=said.cpu_ms
+        )
+    if item.cpu_ms is not None:
+        made.cpu_ms = item.cpu_ms
 
 
 def classify_request(
@@ -200,7 +204,13 @@ def classification(message: pb.Classification) -> Classification:
         # A newer server may know more reasons; none of them is good news.
         degraded=_DEGRADED.get(message.degraded, "failure") if message.degraded else None,
         tiers=tuple(
-            TierAnswer(s.tier, s.label, s.confidence if s.HasField("confidence") else None)
-            for s in message.tiers
+            TierAnswer(
+                said.tier,
+                said.label,
+                said.confidence if said.HasField("confidence") else None,
+                said.cpu_ms if said.HasField("cpu_ms") else None,
+            )
+            for said in message.tiers
         ),
+        cpu_ms=message.cpu_ms if message.HasField("cpu_ms") else None,
     )

@@ -215,6 +215,10 @@ class Chosen:
 class ChoiceEngine(Protocol):
     """Prompts and options in, probabilities out. The owner's thread alone calls it."""
 
+    step_tokens: dict[int, int]
+    """Tokens that the last step decoded, by the number of the choice that they were for. What
+    several share counts for the one that had it decoded."""
+
     def has_room(self, choice: Choice) -> bool:
         """Whether `start` would take it now: not while others are live under another adapter."""
         ...

@@ -140,6 +140,7 @@ class FakeChooser:
     """
 
     def __init__(self) -> None:
+        self.step_tokens: dict[int, int] = {}
         self._live: dict[int, Choice] = {}
 
     def has_room(self, choice: Choice) -> bool:
@@ -156,6 +157,7 @@ class FakeChooser:
 
     def step(self, *, max_tokens: int, threads: int) -> list[Chosen]:
         """Finish every choice."""
+        self.step_tokens = {number: len(each.prompt) for number, each in self._live.items()}
         chosen = []
         for number, choice in self._live.items():
             text = choice.prompt[choice.shared :].tobytes()

@@ -119,6 +119,11 @@ class Chooser:
     adapters : mapping of str to Adapter
         By name. Requests under one adapter are live at a time.
 
+    Attributes
+    ----------
+    step_tokens : dict of int to int
+        See `ChoiceEngine`.
+
     Raises
     ------
     EngineError
@@ -168,6 +173,7 @@ class Chooser:
             texts=list(range(PREFIXES, first_choice)),
             forget=self._forget,
         )
+        self.step_tokens: dict[int, int] = {}
         self._live: dict[int, _Live] = {}
         self._free_sequences = list(range(first_choice, first_choice + CHOICES))
         self._first_fork = first_choice + CHOICES
@@ -293,8 +299,12 @@ class Chooser:
 
     def _step(self, max_tokens: int, threads: int) -> list[Chosen]:
         batch = _Batch()
+        self.step_tokens = {}
         for live in self._live.values():
+            before = live.decoded
             self._plan(live, batch, max_tokens - len(batch.ids))
+            if live.decoded > before:
+                self.step_tokens[live.number] = live.decoded - before
         if len(batch.ids) == 1:
             self._add_company(batch)
         status = self._decode(batch, threads)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.engine.base import MOST_OPTION_TOKENS, Choice, Chosen, GenerativeEngine
-from sprat.errors import InputTooLong, InvalidInput
+from sprat.errors import EngineError, InputTooLong, InvalidInput
 from sprat.model.common import note
 from sprat.model.instructed import Instructed, common_length
 from sprat.tokenizer import check_text
@@ -45,14 +45,32 @@ class Choices:
         branches share counts once.
     chosen : list of list of Chosen
         For each of ``kept``, one a branch.
+    cpu_ns : list of int
+        For each of ``kept``, the CPU time of its tokens in nanoseconds: the wall time of each
+        decode times its threads, shared by tokens. What texts share counts for the one that was
+        there first; what `sprat.model.prior` asks without a text for none.
+    errors : tuple of ItemError
+        Texts that cannot be asked about.
+    failed : dict of int to EngineError
+        Texts that the engine failed on while it answered others, by their indices.
     """
 
     kept: list[tuple[int, int]]
     chosen: list[list[Chosen]]
+    cpu_ns: list[int]
     errors: tuple[ItemError, ...]
+    failed: dict[int, EngineError]
     tokenize_ns: int
     queue_ns: int
     infer_ns: int
+
+    @property
+    def all_errors(self) -> tuple[ItemError, ...]:
+        """Those of ``errors`` and ``failed``, in order."""
+        failed = (
+            ItemError(index, error.reason, error.message) for index, error in self.failed.items()
+        )
+        return tuple(sorted((*self.errors, *failed), key=lambda error: error.index))
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,12 +48,17 @@ class Encoded:
         Indices of the texts that were encoded.
     input_tokens, dropped_tokens : list of int
         Per text; 0 where it failed.
+    cpu_ns : list of int
+        Per text, the CPU time of its forward pass in nanoseconds: the wall time of its batch, times
+        the threads of that, shared by tokens. Of a static model the time of the call, shared by
+        characters. 0 where it failed.
     """
 
     vectors: FloatArray
     kept: list[int]
     input_tokens: list[int]
     dropped_tokens: list[int]
+    cpu_ns: list[int]
     errors: tuple[ItemError, ...]
     tokenize_ns: int
     queue_ns: int
@@ -149,11 +154,22 @@ class EncoderModel:
         tokenize_ns = time.perf_counter_ns() - started
         vectors = np.empty((len(rows), self.info.dimension), np.float32)
         queue_ns = infer_ns = 0
+        cpu_ns = [0] * len(texts)
         if rows:
             work = await self._run(rows, vectors, deadline, mailbox)
             queue_ns, infer_ns = work.queue_ns, work.infer_ns
+            for index, spent in zip(kept, work.cpu_ns, strict=True):
+                cpu_ns[index] = spent
         return Encoded(
-            vectors, kept, input_tokens, dropped, tuple(errors), tokenize_ns, queue_ns, infer_ns
+            vectors,
+            kept,
+            input_tokens,
+            dropped,
+            cpu_ns,
+            tuple(errors),
+            tokenize_ns,
+            queue_ns,
+            infer_ns,
         )
 
     async def states(

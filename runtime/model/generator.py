@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from sprat.engine.base import Choice, Chosen, CompiledGrammar, GenerativeEngine, Progress, Start
-from sprat.errors import InputTooLong, InvalidInput, NotFound, SpratError
+from sprat.errors import EngineError, InputTooLong, InvalidInput, NotFound, SpratError
 from sprat.manifest import ModelManifest
 from sprat.model import prior
 from sprat.model.choices import Branch, Choices, Prepared, prepare, tokenize_branch
@@ -46,6 +46,10 @@ def _answer(future: asyncio.Future[Chosen], outcome: Chosen | SpratError) -> Non
         future.set_exception(outcome)
     else:
         future.set_result(outcome)
+
+
+def _first_error(group: Sequence[Chosen | EngineError]) -> EngineError | None:
+    return next((each for each in group if isinstance(each, EngineError)), None)
 
 
 def _post(
@@ -249,6 +253,7 @@ class GenerativeModel:
         correct_prior: bool = False,
         adapter: str = "",
         partial: bool = False,
+        keep_going: bool = False,
         deadline: float = math.inf,
         mailbox: Mailbox,
     ) -> Choices:
@@ -269,6 +274,9 @@ class GenerativeModel:
             Name of a LoRA adapter that is loaded with the model; empty for none.
         partial : bool
             Answer the good texts when some are bad, instead of raising.
+        keep_going : bool
+            List texts that the engine fails on as `Choices.failed`, and answer the others. It
+            raises all the same where it fails on all.
 
         Raises
         ------
@@ -304,7 +312,16 @@ class GenerativeModel:
         tokenize_ns = time.perf_counter_ns() - started
         priors = await self._find_priors(prepared, deadline, mailbox)
         groups = [prepared.choices(prompt) for _, prompt in prepared.texts]
-        works, chosen = await self._choose(groups, deadline, mailbox)
+        works, outcomes = await self._choose(groups, deadline, mailbox, keep_going=keep_going)
+        failed = {
+            index: error
+            for (index, _), group in zip(prepared.texts, outcomes, strict=True)
+            if (error := _first_error(group)) is not None
+        }
+        if failed and len(failed) == len(prepared.texts):
+            raise next(iter(failed.values()))
+        answered = [at for at, (index, _) in enumerate(prepared.texts) if index not in failed]
+        chosen = [[each for each in outcomes[at] if isinstance(each, Chosen)] for at in answered]
         if priors:
             chosen = [
                 [
@@ -314,10 +331,14 @@ class GenerativeModel:
                 for group in chosen
             ]
         now = time.perf_counter_ns()
+        asked = len(branches)
+        texts_kept = [prepared.texts[at] for at in answered]
         return Choices(
-            [(index, prepared.tokens(prompt)) for index, prompt in prepared.texts],
+            [(index, prepared.tokens(prompt)) for index, prompt in texts_kept],
             chosen,
+            [sum(work.cpu_ns for work in works[at * asked : (at + 1) * asked]) for at in answered],
             tuple(prepared.errors),
+            failed,
             tokenize_ns,
             max((work.started_ns - work.submitted_ns for work in works), default=0),
             max((now - work.started_ns for work in works), default=0),
@@ -360,17 +381,27 @@ class GenerativeModel:
         kept = [self._priors.get(key) for key in keys]
         missing = [at for at, found in enumerate(kept) if found is None]
         asked = [[group[at] for at in missing] for group in groups]
-        _, chosen = await self._choose(asked if missing else [], deadline, mailbox)
+        _, outcomes = await self._choose(asked if missing else [], deadline, mailbox)
         for number, at in enumerate(missing):
-            made = prior.mean([group[number].probabilities for group in chosen])
+            found = [group[number] for group in outcomes]
+            made = prior.mean([each.probabilities for each in found if isinstance(each, Chosen)])
             self._priors.keep(keys[at], made)
             kept[at] = made
         return [found for found in kept if found is not None]
 
     async def _choose(
-        self, groups: Sequence[Sequence[Choice]], deadline: float, mailbox: Mailbox
-    ) -> tuple[list[ChoiceWork], list[list[Chosen]]]:
-        """Make choices side by side, those of a text one behind the other."""
+        self,
+        groups: Sequence[Sequence[Choice]],
+        deadline: float,
+        mailbox: Mailbox,
+        *,
+        keep_going: bool = False,
+    ) -> tuple[list[ChoiceWork], list[list[Chosen | EngineError]]]:
+        """Make choices side by side, those of a text one behind the other.
+
+        The first that fails is raised, and the others are dropped; errors of the engine stand among
+        the answers with ``keep_going``.
+        """
         loop = asyncio.get_running_loop()
         works = []
         futures: list[asyncio.Future[Chosen]] = []
@@ -390,12 +421,17 @@ class GenerativeModel:
                 )
         self._scheduler.submit_choices(works)
         try:
-            chosen = iter(await asyncio.gather(*futures))
+            outcomes: list[Chosen | EngineError] = []
+            for outcome in await asyncio.gather(*futures, return_exceptions=keep_going):
+                if isinstance(outcome, BaseException) and not isinstance(outcome, EngineError):
+                    raise outcome
+                outcomes.append(outcome)
         except BaseException:
             for work in works:
                 self._scheduler.cancel(work)
             raise
-        return works, [[next(chosen) for _ in group] for group in groups]
+        ended = iter(outcomes)
+        return works, [[next(ended) for _ in group] for group in groups]
 
     def _check_adapter(self, name: str) -> None:
         if name and name not in self._engine.adapters:

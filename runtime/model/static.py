@@ -94,7 +94,21 @@ class StaticModel:
             kept = [index for index, good in zip(kept, is_good.tolist(), strict=True) if good]
         errors.sort(key=lambda e: e.index)
         infer_ns = time.perf_counter_ns() - started
-        return Encoded(vectors, kept, input_tokens, dropped, tuple(errors), 0, queue_ns, infer_ns)
+        cpu_ns = [0] * len(texts)
+        characters = sum(len(texts[index]) for index in kept)
+        for index in kept:
+            cpu_ns[index] = infer_ns * len(texts[index]) // characters
+        return Encoded(
+            vectors,
+            kept,
+            input_tokens,
+            dropped,
+            cpu_ns,
+            tuple(errors),
+            0,
+            queue_ns,
+            infer_ns,
+        )
 
     def _too_long(self, index: int, text: str) -> InputTooLong:
         return InputTooLong(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sprat.engine.base import Choice, ChoiceEngine, Chosen
@@ -25,6 +25,8 @@ class ChoiceWork:
         `time.monotonic` value after which nobody wants the answer; infinity without one.
     on_done : callable
         Called once on the scheduler thread, with the result or the error.
+    cpu_ns : int
+        CPU time of its tokens so far, in nanoseconds: see `Choices.charge`.
     """
 
     choice: Choice
@@ -33,6 +35,7 @@ class ChoiceWork:
     on_done: Callable[[Chosen | SpratError], None]
     submitted_ns: int = 0
     started_ns: int = 0
+    cpu_ns: int = 0
     cancelled: bool = False
 
     @property
@@ -122,6 +125,20 @@ class Choices:
                 self._next_number += 1
             self._waiting.remove(work)
         return ended
+
+    def charge(self, tokens: Mapping[int, int], cpu_ns: int) -> None:
+        """Share the CPU time of a step out over the live choices by the tokens it decoded for them.
+
+        Parameters
+        ----------
+        tokens : mapping of int to int
+            `ChoiceEngine.step_tokens`.
+        cpu_ns : int
+            Wall time of the step in nanoseconds, times its threads.
+        """
+        total = sum(tokens.values())
+        for number, count in tokens.items():
+            self._live[number].cpu_ns += cpu_ns * count // total
 
     def finish(self, chosen: list[Chosen]) -> Ended:
         """The work behind results, which is live no more."""

@@ -157,17 +157,19 @@ class EncodeScheduler:
         except Exception as caught:
             error = caught
         elapsed = time.perf_counter_ns() - started
+        tokens = sum(map(len, rows))
         start = 0
         done = []
         with self._changed:
             self._running -= 1
             if error is None:
-                self._learn_speed(sum(map(len, rows)), elapsed, threads)
+                self._learn_speed(tokens, elapsed, threads)
             for work, indices in batch:
                 work.queue_ns = max(work.queue_ns, started - work.submitted_ns)
                 work.infer_ns = max(work.infer_ns, elapsed)
                 if made is not None:
-                    work.fill(indices, made[start : start + len(indices)])
+                    token_ns = elapsed * threads / tokens
+                    work.fill(indices, made[start : start + len(indices)], token_ns)
                 elif work.error is None:
                     work.error = as_sprat_error(self.name, error)
                 start += len(indices)

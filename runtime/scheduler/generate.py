@@ -309,12 +309,15 @@ class GenerateScheduler:
     def _step_choices(self, chooser: ChoiceEngine) -> None:
         try:
             with self._permits.hold(self.name, self._permits.permits) as threads:
+                started = time.perf_counter_ns()
                 chosen = chooser.step(max_tokens=SLICE_TOKENS, threads=threads)
+                cpu_ns = (time.perf_counter_ns() - started) * threads
         except Exception as error:
             with self._changed:
                 ended = self._choices.abandon(chooser, as_sprat_error(self.name, error))
         else:
             with self._changed:
+                self._choices.charge(chooser.step_tokens, cpu_ns)
                 ended = self._choices.finish(chosen)
         for work, outcome in ended:
             if isinstance(outcome, Chosen):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sprat.bundle import Bundle
+from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import least_confidence
 from sprat.errors import (
     ConfigError,
@@ -19,7 +19,6 @@ from sprat.errors import (
     QueueFull,
     SpratError,
 )
-from sprat.model import EmbeddingModel
 from sprat.model.common import note
 from sprat.scheduler import Mailbox
 from sprat.tasks.pace import Pace
@@ -56,15 +55,15 @@ class Part:
     ----------
     place : int
         Its place among the tiers of the bundle.
-    model : EmbeddingModel
-        Its model.
+    tier : Tier
+        What answers.
     accept_at : float
         Least confidence of an answer, in [0, 1]. Above 0 for all but the last: a tier that accepts
         everything leaves nothing to those behind it. 0 of the last never abstains.
     """
 
     place: int
-    model: EmbeddingModel
+    tier: Tier
     accept_at: float
 
 
@@ -84,8 +83,8 @@ class Cascade:
     ----------
     name : str
         How requests call it.
-    bundle : Bundle
-        Of kind classify or route.
+    manifest : BundleManifest
+        Of a bundle of kind classify or route.
     parts : sequence of Part
         Two or more, from the cheapest to the best; the last is the bundle's last tier.
     on_failure : {"abstain", "answer", "error"}
@@ -95,24 +94,30 @@ class Cascade:
     Raises
     ------
     ConfigError
-        When a tier has a threshold, but no calibration and so no confidence.
+        When a tier has a threshold, but no calibration and so no confidence; or other labels than
+        the bundle.
     """
 
     def __init__(
         self,
         name: str,
-        bundle: Bundle,
+        manifest: BundleManifest,
         parts: Sequence[Part],
         *,
         on_failure: OnFailure = "abstain",
     ) -> None:
-        manifest = bundle.manifest
-        self._tiers = [Tier.of(bundle, part.place, part.model) for part in parts]
+        self._tiers = [part.tier for part in parts]
         self._accept_at = [part.accept_at for part in parts]
         self._on_failure = on_failure
         self._paces = [Pace() for _ in parts]
         for tier, accept_at in zip(self._tiers, self._accept_at, strict=True):
-            if accept_at > 0 and tier.calibration is None:
+            if tier.labels != manifest.labels:
+                raise ConfigError(
+                    f"tasks.{name}.tiers.{tier.name}",
+                    f"has {len(tier.labels)} labels that are not the {len(manifest.labels)} of "
+                    f"bundle {manifest.name}, or stand in another order",
+                )
+            if accept_at > 0 and not tier.calibrated:
                 raise ConfigError(
                     f"tasks.{name}.tiers.{tier.name}.accept_at",
                     f"{accept_at:g} needs a confidence, but tier {tier.name} of bundle "
@@ -124,8 +129,8 @@ class Cascade:
             name=name,
             kind=manifest.kind,
             labels=manifest.labels,
-            models=tuple((part.model.info.name, part.model.info.version) for part in parts),
-            calibrated=all(tier.calibration is not None for tier in self._tiers),
+            models=tuple((tier.identity.name, tier.identity.version) for tier in self._tiers),
+            calibrated=all(tier.calibrated for tier in self._tiers),
             accept_at=self._accept_at[-1],
             version=version_of(manifest, thresholds.values()),
         )
@@ -207,7 +212,7 @@ class Cascade:
             for at in heard.failed:
                 self._miss(call, place, (at,), tier.no_scores(call.open[at]))
             self._hear(call, heard, effort, place=place, last=last)
-        model = self._tiers[call.place].model.info
+        model = self._tiers[call.place].identity
         tokenize_ns, queue_ns, infer_ns = call.times_ns
         return ClassifyResult(
             items=tuple(call.items),
@@ -254,7 +259,7 @@ class Cascade:
         accept_at = self._accept_at[place] if effort.accept_at is None else effort.accept_at
         least = accept_at
         if place < last:
-            least = least_confidence(accept_at, self._tiers[place].model.info.engine)
+            least = least_confidence(accept_at, self._tiers[place].identity.engine)
         open_rows = []
         for row, confidence in enumerate(judged.confidence):
             if confidence is None or confidence >= least:
@@ -312,17 +317,17 @@ class _Call:
 
     def hear(self, place: int, judged: Judged) -> None:
         """Take in what a tier says of the open texts; those that it cannot read are listed."""
-        for error in judged.encoded.errors:
+        for error in judged.errors:
             index = self.open[error.index]
             message = _renamed(error.message, error.index, index)
             self.errors.append(ItemError(index, error.reason, message))
         self.place, self._judged = place, judged
         self._indices = [self.open[at] for at in judged.index]
         for row, index in enumerate(self._indices):
-            said = TierAnswer(place, judged.label(row), judged.confidence[row])
+            confidence, cpu_ms = judged.confidence[row], judged.cpu_ms(row)
+            said = TierAnswer(place, judged.label(row), confidence, cpu_ms)
             self._heard[index] = (*self._heard[index], said)
-        encoded = judged.encoded
-        for at, spent in enumerate((encoded.tokenize_ns, encoded.queue_ns, encoded.infer_ns)):
+        for at, spent in enumerate((judged.tokenize_ns, judged.queue_ns, judged.infer_ns)):
             self.times_ns[at] += spent
 
     def keep(self, rows: list[int]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sprat.engine.base import Chosen
 from sprat.errors import InvalidInput
-from sprat.model import Branch, GenerativeModel
+from sprat.model import Branch, Choices, GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tokenizer import check_text
 from sprat.values import (
@@ -69,24 +69,24 @@ async def run(
             "truncation: texts are never cut for labels of the request", field="truncation"
         )
     names = tuple(label.name for label in labels.labels)
-    choices = await model.choose(
-        prompt(labels),
+    choices = await ask(
+        model,
         texts,
-        [Branch(names, field)],
-        scoring=labels.scoring,
-        normalize_length=labels.normalize_length,
-        correct_prior=labels.correct_prior,
-        adapter=labels.adapter,
+        labels,
         partial=partial,
+        keep_going=partial,
         deadline=deadline,
         mailbox=mailbox,
+        field=field,
     )
     items: list[Classification | None] = [None] * len(texts)
-    for (index, tokens), (chosen,) in zip(choices.kept, choices.chosen, strict=True):
-        items[index] = _classification(names, chosen, top_k or len(names), tokens)
+    for (index, tokens), (chosen,), cpu_ns in zip(
+        choices.kept, choices.chosen, choices.cpu_ns, strict=True
+    ):
+        items[index] = _classification(names, chosen, top_k or len(names), tokens, cpu_ns)
     return ClassifyResult(
         items=tuple(items),
-        errors=choices.errors,
+        errors=choices.all_errors,
         model=model.info.name,
         model_version=model.info.version,
         task_version="",
@@ -97,6 +97,33 @@ async def run(
             choices.infer_ns,
             time.perf_counter_ns() - started,
         ),
+    )
+
+
+async def ask(
+    model: GenerativeModel,
+    texts: Sequence[str],
+    labels: LabelSet,
+    *,
+    partial: bool,
+    keep_going: bool,
+    deadline: float,
+    mailbox: Mailbox,
+    field: str = "labels",
+) -> Choices:
+    """What the model makes of labels that `check` has nothing against; one branch a text."""
+    return await model.choose(
+        prompt(labels),
+        texts,
+        [Branch(tuple(label.name for label in labels.labels), field)],
+        scoring=labels.scoring,
+        normalize_length=labels.normalize_length,
+        correct_prior=labels.correct_prior,
+        adapter=labels.adapter,
+        partial=partial,
+        keep_going=keep_going,
+        deadline=deadline,
+        mailbox=mailbox,
     )
 
 
@@ -161,7 +188,7 @@ def check_options(options: Sequence[Label], least: int, most: int, field: str) -
 
 
 def _classification(
-    names: Sequence[str], chosen: Chosen, top_k: int, input_tokens: int
+    names: Sequence[str], chosen: Chosen, top_k: int, input_tokens: int, cpu_ns: int
 ) -> Classification:
     # Stable: labels of equal probability stay in the order of the request.
     order = np.argsort(-chosen.probabilities, kind="stable")[:top_k].tolist()
@@ -173,4 +200,5 @@ def _classification(
         input_tokens=input_tokens,
         cached_tokens=chosen.cached_tokens,
         pruned=chosen.pruned,
+        cpu_ms=cpu_ns / 1e6,
     )

@@ -1,4 +1,4 @@
-"""Classify: sentence vectors, a linear head, a temperature, and the honesty to abstain."""
+"""Classify: the label that a single tier says, and the honesty to abstain."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import math
 import time
 from collections.abc import Sequence
 
-from sprat.bundle import Bundle
+from sprat.bundle_manifest import BundleManifest
 from sprat.errors import ConfigError
-from sprat.model import EmbeddingModel
 from sprat.model.common import note
 from sprat.scheduler import Mailbox
 from sprat.tasks.tier import Tier, check_request, version_of
@@ -23,16 +22,16 @@ from sprat.values import (
 
 
 class ClassifyTask:
-    """A classifier: the last head of a bundle on its encoder.
+    """A classifier: the last tier of a bundle, by itself.
 
     Parameters
     ----------
     name : str
         How requests call it.
-    bundle : Bundle
-        Labels and heads.
-    model : EmbeddingModel
-        The encoder of the bundle's last tier.
+    manifest : BundleManifest
+        Of a bundle of kind classify or route.
+    tier : Tier
+        The bundle's last one.
     accept_at : float, optional
         Abstain below this confidence, in [0, 1]; absent: as in the bundle.
 
@@ -43,14 +42,12 @@ class ClassifyTask:
     """
 
     def __init__(
-        self, name: str, bundle: Bundle, model: EmbeddingModel, *, accept_at: float | None = None
+        self, name: str, manifest: BundleManifest, tier: Tier, *, accept_at: float | None = None
     ) -> None:
-        manifest = bundle.manifest
-        *earlier, tier = manifest.tiers
-        calibrated = tier.calibration is not None
-        self._tier = Tier.of(bundle, len(earlier), model)
-        accept_at = tier.accept_at if accept_at is None else accept_at
-        if accept_at > 0 and not calibrated:
+        *earlier, last = manifest.tiers
+        self._tier = tier
+        accept_at = last.accept_at if accept_at is None else accept_at
+        if accept_at > 0 and not tier.calibrated:
             raise ConfigError(
                 f"tasks.{name}.accept_at",
                 f"{accept_at:g} needs a confidence, but bundle {manifest.name} is not calibrated",
@@ -59,8 +56,8 @@ class ClassifyTask:
             name=name,
             kind=manifest.kind,
             labels=manifest.labels,
-            models=((model.info.name, model.info.version),),
-            calibrated=calibrated,
+            models=((tier.identity.name, tier.identity.version),),
+            calibrated=tier.calibrated,
             accept_at=accept_at,
             version=version_of(manifest, [*[0.0] * len(earlier), accept_at]),
         )
@@ -85,7 +82,7 @@ class ClassifyTask:
         effort : Effort
             Only ``accept_at`` means something where there is one tier.
 
-        See `sprat.model.EncoderModel.encode` for the others and for what is raised.
+        See `sprat.tasks.tier.Tier.judge` for the others and for what is raised.
 
         Raises
         ------
@@ -103,18 +100,17 @@ class ClassifyTask:
             deadline=deadline,
             mailbox=mailbox,
         )
-        encoded = judged.encoded
         items: list[Classification | None] = [None] * len(texts)
         for row, (index, confidence) in enumerate(
             zip(judged.index, judged.confidence, strict=True)
         ):
             abstained = confidence is not None and confidence < accept_at
             items[index] = judged.answer(row, abstained=abstained)
-        errors = list(encoded.errors)
+        errors = list(judged.errors)
         for index in judged.failed:
             note(errors, index, self._tier.no_scores(index), partial)
         errors.sort(key=lambda error: error.index)
-        model = self._tier.model.info
+        model = self._tier.identity
         return ClassifyResult(
             items=tuple(items),
             errors=tuple(errors),
@@ -123,9 +119,9 @@ class ClassifyTask:
             task_version=self.info.version,
             calibrated=self.info.calibrated,
             timings=Timings(
-                encoded.tokenize_ns,
-                encoded.queue_ns,
-                encoded.infer_ns,
+                judged.tokenize_ns,
+                judged.queue_ns,
+                judged.infer_ns,
                 time.perf_counter_ns() - started,
             ),
         )

@@ -65,6 +65,7 @@ async def run(
         correct_prior=questions.correct_prior,
         adapter=questions.adapter,
         partial=partial,
+        keep_going=partial,
         deadline=deadline,
         mailbox=mailbox,
     )
@@ -78,7 +79,7 @@ async def run(
         )
     return DecideResult(
         items=tuple(items),
-        errors=choices.errors,
+        errors=choices.all_errors,
         model=model.info.name,
         model_version=model.info.version,
         task_version="",

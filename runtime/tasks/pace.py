@@ -13,11 +13,13 @@ class Pace:
     """Running means of the seconds that calls took, by their rows to the next power of two.
 
     For a number of rows that was never seen, the nearest that was counts, as if time grew with the
-    rows. A call that ran out of its time counts with at least that time.
+    rows. A call that ran out of its time counts with at least that time. The first call counts only
+    until there is a second: what a tier does once, such as taking memory, is in it.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._calls = 0
         self._retry_at = 0.0
 
     def seconds(self, rows: int) -> float:
@@ -50,6 +52,9 @@ class Pace:
     def learn(self, rows: int, seconds: float, now: float) -> None:
         """Count a call that was answered."""
         size = rows.bit_length()
+        self._calls += 1
+        if self._calls == 2:
+            self._seconds.clear()
         known = self._seconds.get(size)
         self._seconds[size] = seconds if known is None else known + WEIGHT * (seconds - known)
         self._retry_at = now + RETRY_S

@@ -1,4 +1,4 @@
-"""A tier of a classifier on its model: from texts to labels with a confidence."""
+"""What a cascade needs of a tier: from texts to labels with a confidence, whatever answers."""
 
 from __future__ import annotations
 
@@ -6,29 +6,52 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
-
-from sprat.bundle import Bundle
-from sprat.bundle_manifest import BundleManifest, Calibration
-from sprat.calibration import confidences
+from sprat.bundle_manifest import BundleManifest
 from sprat.errors import EngineError, InvalidInput
-from sprat.head import Head
-from sprat.model import EmbeddingModel, Encoded
 from sprat.scheduler import Mailbox
-from sprat.values import Classification, Degraded, Effort, LabelScore, TierAnswer, Truncation
+from sprat.values import (
+    Classification,
+    Degraded,
+    Effort,
+    ItemError,
+    LabelScore,
+    TierAnswer,
+    Truncation,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What answers in a tier.
+
+    Attributes
+    ----------
+    name : str
+        Of the model.
+    version : str
+        Another one may give other answers.
+    engine : str
+        See `sprat.calibration.least_confidence` for what depends on it.
+    """
+
+    name: str
+    version: str
+    engine: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """What a tier says of texts.
+    """What a tier says of N texts.
 
     Attributes
     ----------
     index : list of int
         M texts that it has an answer for, in order.
     failed : list of int
-        Texts whose scores are not numbers.
+        Texts that got no answer because the tier failed on them, such as scores that are no
+        numbers: see `Tier.no_scores`.
     ranked : list of list of int
         Labels of each answer, best first: M rows.
     probabilities : list of list of float
@@ -37,8 +60,16 @@ class Judged:
         Of each answer's best label, in [0, 1]; None without a calibration.
     labels : tuple of str
         What ``ranked`` points to.
-    encoded : Encoded
-        Tokens, times, and the texts that the model refused.
+    input_tokens, dropped_tokens, cached_tokens : list of int
+        Of each text, as in `sprat.values.Classification`; 0 where there is no answer.
+    pruned : list of float
+        Of each text, as there.
+    cpu_ns : list of int
+        CPU time of each text in nanoseconds; 0 where there is no answer.
+    errors : sequence of ItemError
+        Texts that the tier refused.
+    tokenize_ns, queue_ns, infer_ns : int
+        As in `sprat.values.Timings`.
     """
 
     index: list[int]
@@ -47,11 +78,23 @@ class Judged:
     probabilities: list[list[float]]
     confidence: list[float | None]
     labels: tuple[str, ...]
-    encoded: Encoded
+    input_tokens: list[int]
+    dropped_tokens: list[int]
+    cached_tokens: list[int]
+    pruned: list[float]
+    cpu_ns: list[int]
+    errors: Sequence[ItemError]
+    tokenize_ns: int
+    queue_ns: int
+    infer_ns: int
 
     def label(self, row: int) -> str:
         """The best label of an answer."""
         return self.labels[self.ranked[row][0]]
+
+    def cpu_ms(self, row: int) -> float:
+        """CPU milliseconds of an answer."""
+        return self.cpu_ns[self.index[row]] / 1e6
 
     def answer(
         self,
@@ -77,37 +120,38 @@ class Judged:
             abstained=abstained,
             tier=tier,
             escalated=tier > 0,
-            input_tokens=self.encoded.input_tokens[index],
-            dropped_tokens=self.encoded.dropped_tokens[index],
+            input_tokens=self.input_tokens[index],
+            dropped_tokens=self.dropped_tokens[index],
+            cached_tokens=self.cached_tokens[index],
+            pruned=self.pruned[index],
             degraded=degraded,
             tiers=tiers,
+            cpu_ms=sum(said.cpu_ms or 0.0 for said in tiers) if tiers else self.cpu_ms(row),
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tier:
-    """A head and its calibration on the model whose vectors it was fitted on.
+class Tier(Protocol):
+    """A tier, whatever answers in it: a head on vectors, a language model, another machine."""
 
-    Attributes
-    ----------
-    name : str
-        As in the bundle.
-    labels : tuple of str
-        In the order of the rows of the head.
-    """
+    @property
+    def name(self) -> str:
+        """As in the bundle."""
+        ...
 
-    name: str
-    labels: tuple[str, ...]
-    head: Head
-    calibration: Calibration | None
-    model: EmbeddingModel
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those of the bundle, in its order."""
+        ...
 
-    @classmethod
-    def of(cls, bundle: Bundle, place: int, model: EmbeddingModel) -> Tier:
-        """The tier at a place of a bundle."""
-        manifest = bundle.manifest
-        tier = manifest.tiers[place]
-        return cls(tier.name, manifest.labels, bundle.heads[place], tier.calibration, model)
+    @property
+    def calibrated(self) -> bool:
+        """Whether its answers have a confidence."""
+        ...
+
+    @property
+    def identity(self) -> Identity:
+        """What answers."""
+        ...
 
     async def judge(
         self,
@@ -119,45 +163,33 @@ class Tier:
         deadline: float,
         mailbox: Mailbox,
     ) -> Judged:
-        """Scores and confidences of texts.
+        """Scores and confidences of texts. To cancel it gives up what it has begun.
 
         Parameters
         ----------
         top_k : int or None
             How many labels to return, from 1; None: all.
+        truncation : {"refuse", "truncate"}
+            What happens to a text of more tokens than the tier takes.
+        partial : bool
+            List bad texts, instead of raising.
+        deadline : float
+            `time.monotonic` value after which the answer is of no use.
 
-        See `sprat.model.EncoderModel.encode` for the others and for what is raised.
+        Raises
+        ------
+        InvalidInput
+            For the first bad text, as ``texts[INDEX]``, unless ``partial``.
+        QueueFull, DeadlineExceeded, EngineError
+            It has too much to do, cannot answer in time, or fails: then the tier is missed.
+        NotReady
+            It is being unloaded.
         """
-        encoded = await self.model.encode(
-            texts, truncation=truncation, partial=partial, deadline=deadline, mailbox=mailbox
-        )
-        ranked, probabilities = self.head.rank(
-            encoded.vectors, len(self.labels) if top_k is None else top_k
-        )
-        index = encoded.kept
-        failed: list[int] = []
-        is_number = np.isfinite(probabilities[:, 0])
-        if not is_number.all():
-            ranked, probabilities = ranked[is_number], probabilities[is_number]
-            numbers = is_number.tolist()
-            failed = [text for text, good in zip(index, numbers, strict=True) if not good]
-            index = [text for text, good in zip(index, numbers, strict=True) if good]
-        confidence: list[float | None] = [None] * len(index)
-        if self.calibration is not None:
-            confidence = confidences(probabilities[:, 0], self.calibration).tolist()
-        return Judged(
-            index,
-            failed,
-            ranked.tolist(),
-            probabilities.tolist(),
-            confidence,
-            self.labels,
-            encoded,
-        )
+        ...
 
     def no_scores(self, index: int) -> EngineError:
-        """What is to be said of a text whose scores are not numbers."""
-        return EngineError(f"model {self.model.info.name} has no scores for texts[{index}]")
+        """What is to be said of one of `Judged.failed`."""
+        ...
 
 
 def check_request(top_k: int | None, effort: Effort, *, calibrated: bool) -> None:

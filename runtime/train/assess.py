@@ -10,6 +10,8 @@ import numpy as np
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import Calibration
 from sprat.errors import DataError, InvalidInput
+from sprat.progress import Progress, Silent
+from sprat.train.asked import Ask, log_probabilities
 from sprat.train.compare import Comparison, compare
 from sprat.train.data import Dataset
 from sprat.train.evaluate import SURE, evaluate
@@ -40,18 +42,23 @@ def assess(
     bundle: Bundle,
     data: Dataset,
     *,
-    embed: Embed,
+    embed: Embed | None = None,
+    ask: Ask | None = None,
     tier: int = -1,
     out_of_scope_label: str | None = None,
     threshold: float = SURE,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Assessment:
     """Evaluate a tier of a bundle on labelled rows.
 
     Parameters
     ----------
     embed : callable
-        Sentence vectors of texts by the model of that tier. Called once, with no text twice.
+        Sentence vectors of texts by the model of a tier with a head. Called once, with no text
+        twice.
+    ask : callable
+        The answers of a language tier instead.
     tier : int
         Index of the tier; the last one answers requests.
     out_of_scope_label : str, optional
@@ -60,6 +67,8 @@ def assess(
         Confidence from which on an answer counts as sure, in (0, 1].
     seed : int
         Of the resampling, at least 0.
+    progress : Progress, optional
+        Told of the rows that were asked about.
 
     Raises
     ------
@@ -69,18 +78,26 @@ def assess(
     InvalidInput
         When ``out_of_scope_label`` is one of the bundle's.
     """
+    progress = Silent() if progress is None else progress
     manifest = bundle.manifest
     inside, outside = _in_and_out(data, manifest.labels, out_of_scope_label)
     targets_n = inside.targets(manifest.labels)
-    logits = bundle.heads[tier].logits(embed_texts(embed, (*inside.texts, *outside.texts)))
-    logits_nk = logits[: len(inside)]
+    if embed is not None:
+        vectors = embed_texts(embed, (*inside.texts, *outside.texts))
+        logits = bundle.heads[tier].logits(vectors)
+        logits_nk, outside_mk = logits[: len(inside)], logits[len(inside) :]
+    else:
+        assert ask is not None
+        logits_nk, outside_mk = (
+            log_probabilities(ask, manifest.labels, rows, progress) for rows in (inside, outside)
+        )
     report = evaluate(
         logits_nk,
         targets_n,
         labels=manifest.labels,
         lines=inside.lines,
         calibration=manifest.tiers[tier].calibration or Calibration(temperature=1.0),
-        out_of_scope=logits[len(inside) :] if len(outside) else None,
+        out_of_scope=outside_mk if len(outside) else None,
         threshold=threshold,
         seed=seed,
     )

@@ -180,7 +180,7 @@ def confidence_loss(
     logits_nk: FloatArray, targets_n: IntArray, calibration: Calibration
 ) -> npt.NDArray[np.float64]:
     """Log-loss of each answer's confidence, in nats: float64[N]."""
-    best_n, right_n = _best(logits_nk, targets_n, calibration.temperature)
+    best_n, right_n = best_answers(logits_nk, targets_n, calibration.temperature)
     confidence_n = confidences(best_n, calibration)
     # A confidence of 1 comes from scores too far apart for float64.
     chance_n = np.where(right_n, confidence_n, 1 - confidence_n)
@@ -188,10 +188,19 @@ def confidence_loss(
     return loss_n
 
 
-def _best(
+def best_answers(
     logits_nk: FloatArray, targets_n: IntArray, temperature: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Probability of each row's best label, and whether that is the right one."""
+    """Probability of each row's best label, float64[N], and whether it is the right one, bool[N].
+
+    Parameters
+    ----------
+    logits_nk : float32[N, K]
+    targets_n : int32[N]
+        Right labels.
+    temperature : float
+        Above 0.
+    """
     log_p = log_softmax(logits_nk, temperature)
     return np.exp(log_p.max(axis=1)), log_p.argmax(axis=1) == targets_n
 
@@ -199,7 +208,7 @@ def _best(
 def _with_curve(
     calibration: Calibration, logits_nk: FloatArray, targets_n: IntArray
 ) -> Calibration:
-    best_n, right_n = _best(logits_nk, targets_n, calibration.temperature)
+    best_n, right_n = best_answers(logits_nk, targets_n, calibration.temperature)
     return calibration.model_copy(update={"isotonic": fit_isotonic(best_n, right_n)})
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from sprat.bundle_manifest import Calibration, ReportSummary
-from sprat.errors import EngineError
 from sprat.inprocess import Runtime
 from sprat.progress import Progress
 from sprat.train.adapter_rows import Rows, Spec
+from sprat.train.asked import ASKED_AT_ONCE, log_probabilities
 from sprat.train.evaluate import SURE, evaluate
 from sprat.train.evaluate_extract import ExtractReport, evaluate_extract
 from sprat.train.evaluate_transform import (
@@ -20,9 +18,7 @@ from sprat.train.evaluate_transform import (
     evaluate_transform,
 )
 from sprat.train.report import Report
-from sprat.values import Extraction, ExtractSpec, FloatArray, LabelSet
-
-ASKED_AT_ONCE = 32
+from sprat.values import Extraction, ExtractSpec, LabelSet
 
 TaskReport = Report | ExtractReport | TransformReport
 
@@ -57,8 +53,14 @@ def evaluate_task(
     if isinstance(spec, LabelSet):
         names = [label.name for label in spec.labels]
         targets_n = rows.dataset().targets(names)
+        asked = log_probabilities(
+            lambda texts: runtime.classify(task, texts, partial=True),
+            names,
+            rows.dataset(),
+            progress,
+        )
         return evaluate(
-            _classify(runtime, task, names, rows, progress),
+            asked,
             targets_n,
             labels=names,
             lines=rows.lines,
@@ -90,23 +92,6 @@ def summary(report: TaskReport) -> ReportSummary:
     if isinstance(report, Report):
         return report.summary()
     return ReportSummary(n=report.n, metrics=report.metrics)
-
-
-def _classify(
-    runtime: Runtime, task: str, names: Sequence[str], rows: Rows, progress: Progress
-) -> FloatArray:
-    """Log-probabilities of the labels: float32[N, K]."""
-    logs = []
-    for texts in _batches(rows.texts):
-        for item in runtime.classify(task, texts).items:
-            if item is None:
-                raise EngineError("a text has no answer")
-            scores = {score.label: score.score for score in item.scores}
-            logs.append([scores[name] for name in names])
-        progress.advance(len(texts))
-    least = np.finfo(np.float32).tiny
-    log_p: FloatArray = np.log(np.maximum(np.array(logs, np.float32), least))
-    return log_p
 
 
 def _batches(texts: Sequence[str]) -> list[Sequence[str]]:

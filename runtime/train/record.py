@@ -100,6 +100,25 @@ def tuning_facts(
     }
 
 
+class LanguageRecord(_Part):
+    """How a language tier was made; its model and its adapter were there before.
+
+    Attributes
+    ----------
+    calibrated_on, evaluated_on : DataSource
+        Rows that share no text.
+    seed : int
+        Of the parts and of resampling.
+    calibration : CalibrationFit
+        What spoke for the calibration.
+    """
+
+    calibrated_on: DataSource
+    evaluated_on: DataSource
+    seed: int
+    calibration: CalibrationFit
+
+
 class TierRecord(_Part):
     """One tier.
 
@@ -109,12 +128,12 @@ class TierRecord(_Part):
         On all test rows.
     without_leaked : ReportSummary or None
         On those that repeat no training row; None where none does, or all do.
-    training : HeadTraining or TuningRecord
+    training : HeadTraining, TuningRecord or LanguageRecord
     """
 
     evaluation: Report
     without_leaked: ReportSummary | None
-    training: HeadTraining | TuningRecord
+    training: HeadTraining | TuningRecord | LanguageRecord
 
 
 class SuspectLine(_Part):

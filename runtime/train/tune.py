@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import Tuning
+from sprat.bundle_manifest import BundleManifest, Tuning
 from sprat.calibration import confidences
 from sprat.errors import InvalidInput
-from sprat.progress import Progress
+from sprat.progress import Progress, Silent
+from sprat.train.asked import OpenAsk, log_probabilities
+from sprat.train.calibrate import best_answers
 from sprat.train.data import Dataset
 from sprat.train.head import OpenEmbed
 from sprat.train.metrics import Floats, Picks, bootstrap, interval
@@ -59,6 +61,7 @@ def tune(
     aim: Aim,
     *,
     open_embed: OpenEmbed,
+    open_ask: OpenAsk | None = None,
     seed: int = 0,
     progress: Progress,
 ) -> Tuned:
@@ -74,7 +77,9 @@ def tune(
         Rows that no tier was trained on, such as real traffic.
     aim : Aim
     open_embed : callable
-        See `OpenEmbed`; asked for the model of each tier.
+        See `OpenEmbed`; asked for the model of each tier with a head.
+    open_ask : callable, optional
+        See `sprat.train.asked.OpenAsk`; asked for the model of each language tier.
     seed : int
         Of halves and resampling, at least 0.
 
@@ -89,7 +94,7 @@ def tune(
         When scikit-learn, which brings scipy, is not installed.
     """
     _check(bundle, aim, seed)
-    scores = score_tiers(bundle, data, open_embed=open_embed, progress=progress)
+    scores = score_tiers(bundle, data, open_embed=open_embed, open_ask=open_ask, progress=progress)
     progress.phase("choose thresholds")
     chosen = choose(scores, aim, groups=same_texts(data.texts), seed=seed, path=data.path)
     kept = [index for index, each in enumerate(chosen.thresholds) if each is not None]
@@ -102,13 +107,18 @@ def tune(
     tuned = replace(
         bundle,
         manifest=manifest.model_copy(update={"tiers": tiers, "tuning": tuning}),
-        heads=tuple(bundle.heads[index] for index in kept),
+        heads=tuple(bundle.heads[index] for index in kept if index < len(bundle.heads)),
     )
     return Tuned(tuned, scores, chosen)
 
 
 def score_tiers(
-    bundle: Bundle, data: Dataset, *, open_embed: OpenEmbed, progress: Progress
+    bundle: Bundle,
+    data: Dataset,
+    *,
+    open_embed: OpenEmbed,
+    open_ask: OpenAsk | None = None,
+    progress: Progress,
 ) -> tuple[TierScores, ...]:
     """What each tier makes of labelled rows, and the CPU time that it takes.
 
@@ -116,17 +126,29 @@ def score_tiers(
     ----------
     bundle : Bundle
         Of kind classify or route; every tier is calibrated.
+    open_embed, open_ask
+        See `tune`.
 
     Raises
     ------
     DataError
-        Rows have labels that the bundle does not have.
+        Rows have labels that the bundle does not have, or cannot be answered.
+    InvalidInput
+        There is a language tier, and no ``open_ask``.
     """
     targets_n = data.targets(bundle.manifest.labels)
-    return tuple(
-        _score(bundle, index, data, targets_n, open_embed, progress)
-        for index in range(len(bundle.heads))
-    )
+    scores = []
+    for index, tier in enumerate(bundle.manifest.tiers):
+        progress.phase(f"tier {tier.name}: {len(data)} rows", total=len(data))
+        if index < len(bundle.heads):
+            scores.append(_score_head(bundle, index, data, targets_n, open_embed))
+            continue
+        if open_ask is None:
+            raise InvalidInput(
+                f"{bundle.manifest.name}: tier {tier.name} needs open_ask", field="open_ask"
+            )
+        scores.append(_score_language(bundle.manifest, index, data, targets_n, open_ask, progress))
+    return tuple(scores)
 
 
 def _check(bundle: Bundle, aim: Aim, seed: int) -> None:
@@ -159,28 +181,48 @@ def _check(bundle: Bundle, aim: Aim, seed: int) -> None:
         raise InvalidInput(f"seed: expected 0 or more, got {seed}", field="seed")
 
 
-def _score(
-    bundle: Bundle,
-    index: int,
-    data: Dataset,
-    targets_n: IntArray,
-    open_embed: OpenEmbed,
-    progress: Progress,
+def _score_head(
+    bundle: Bundle, index: int, data: Dataset, targets_n: IntArray, open_embed: OpenEmbed
 ) -> TierScores:
     tier, head = bundle.manifest.tiers[index], bundle.heads[index]
     assert tier.calibration is not None
-    progress.phase(f"tier {tier.name}: {len(data)} rows")
     with open_embed(tier.base.name) as embed:
         embed(data.texts[:1])  # What is done once only is nobody's cost.
         started = time.process_time()
         ranked_nk, probabilities_nk = head.rank(embed(data.texts), 1)
-        cost_ms = (time.process_time() - started) * 1e3 / len(data)
+        cost_ms = _cost_ms(started, len(data))
     return TierScores(
         tier.name,
         confidences(probabilities_nk[:, 0], tier.calibration),
         ranked_nk[:, 0] == targets_n,
-        max(cost_ms, 1e-6),
+        cost_ms,
     )
+
+
+def _score_language(
+    manifest: BundleManifest,
+    index: int,
+    data: Dataset,
+    targets_n: IntArray,
+    open_ask: OpenAsk,
+    progress: Progress,
+) -> TierScores:
+    tier = manifest.tiers[index]
+    assert tier.calibration is not None
+    assert tier.language is not None
+    with open_ask(tier.language.spec(tier.base.name)) as ask:
+        # The memory, the adapter and what all prompts begin with are nobody's cost.
+        log_probabilities(ask, manifest.labels, data.take([0]), Silent())
+        started = time.process_time()
+        logs_nk = log_probabilities(ask, manifest.labels, data, progress)
+        cost_ms = _cost_ms(started, len(data))
+    best_n, is_right_n = best_answers(logs_nk, targets_n, tier.calibration.temperature)
+    return TierScores(tier.name, confidences(best_n, tier.calibration), is_right_n, cost_ms)
+
+
+def _cost_ms(started: float, count: int) -> float:
+    """CPU milliseconds of each of so many rows, by the time of this process since ``started``."""
+    return max((time.process_time() - started) * 1e3 / count, 1e-6)
 
 
 def _evidence(

@@ -34,6 +34,7 @@ GOALS = {
     "accuracy_moderation": {"f1_encoder", "f1_static"},
     "accuracy_distil": {"gap"},
     "cascade": {"cost_ratio", "loss", "exceeded"},
+    "cascade_language": set(),
     **{
         case: {
             f"{goal}_{weights}"

@@ -13,7 +13,7 @@ from sprat.store import Store
 
 COMMANDS = (
     *("pull", "models", "remove", "quantize", "static", "adapters"),
-    *("train", "eval", "eval-transform", "inspect", "label", "synthesize"),
+    *("train", "eval", "eval-transform", "inspect", "label", "synthesize", "add-tier", "tune"),
     *("serve", "token", "bench", "classify", "route", "explain", "moderate", "decide"),
     *("extract", "transform", "embed", "generate", "run", "doctor"),
 )

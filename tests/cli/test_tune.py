@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import pytest
 from servers import sprat
 from tiny_models import encoder_files, write_files
+from topics import toy_rows, write_rows
 
 from sprat.bundle import Bundle
 from sprat.pull import pull
 from sprat.store import Store
-
-TOPICS = {"delivery": ("parcel", "late"), "money": ("refund", "broken")}
-
-
-def rows(count: int, seed: int) -> list[dict[str, str]]:
-    """Words of the topic, now and then one of the other; no two texts alike."""
-    rng = random.Random(seed)
-    made: dict[str, str] = {}
-    while len(made) < count:
-        label, other = rng.sample(sorted(TOPICS), 2)
-        words = [
-            rng.choice(TOPICS[label if rng.random() < 0.8 else other])
-            for _ in range(rng.randint(4, 12))
-        ]
-        made.setdefault(" ".join(words), label)
-    return [{"text": text, "label": label} for text, label in made.items()]
-
-
-def write(path: Path, given: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +21,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tune")
     store = Store(folder / "home")
     pull(str(write_files(folder / "tiny", encoder_files())), store)
-    made = rows(1000, 1)
-    train = write(folder / "train.jsonl", made[:300])
-    write(folder / "traffic.jsonl", made[300:])
+    made = toy_rows(1000, 1)
+    train = write_rows(folder / "train.jsonl", made[:300])
+    write_rows(folder / "traffic.jsonl", made[300:])
     done = sprat(
         store, "train", str(train), "--base", "tiny", "--tiers", "static,head", "-o", "two"
     )

@@ -13,6 +13,7 @@ from servers import Server, sprat, start_server
 from tiny_models import encoder_files, write_files
 
 from sprat import Client, Runtime
+from sprat.bundle import Bundle
 from sprat.config import Config
 from sprat.pull import pull
 from sprat.store import Store
@@ -79,6 +80,8 @@ def test_cascade_answers_by_the_cheapest_tier_that_is_sure(served: Served) -> No
         assert item.tiers[0].confidence == pytest.approx(first.confidence)
         assert len(item.tiers) == item.tier + 1
         assert (item.abstained, item.degraded) == (False, None)
+        assert item.cpu_ms == pytest.approx(sum(said.cpu_ms or 0 for said in item.tiers))
+        assert all(said.cpu_ms for said in item.tiers)
         tiers.add(item.tier)
     assert tiers == {0, 1}
     assert (result.model, result.task_version) == ("tiny", task.version)
@@ -132,6 +135,9 @@ def test_cascade_explained(served: Served) -> None:
     assert first["confidence"] < ACCEPT_AT == pytest.approx(first["accept_at"])
     assert (last["tier"], last["decision"]) == ("head", "answers")
     assert {score["label"] for score in last["scores"]} == set(TOPICS)
+    assert first["cpu_ms"] > 0
+    assert last["cpu_ms"] > 0
+    assert report["answer"]["cpu_ms"] > 0
     assert report["answer"]["tier"] == 1
     table = sprat(served.store, "explain", TASK, sure, *where).stdout
     assert "not asked" in table
@@ -140,6 +146,38 @@ def test_cascade_explained(served: Served) -> None:
         served.store, "explain", TASK, unsure, *where, "--budget-ms", "0.000001", "--accept-at", "1"
     )
     assert "answers: the next tier had no time" in hurried.stdout
+
+
+def test_cascade_explained_without_a_calibration_of_the_last_tier(
+    served: Served, tmp_path: Path
+) -> None:
+    """The tiers that the text reached are shown, the others cannot be asked."""
+    made = Bundle.load(served.bundle)
+    static, head = made.manifest.tiers
+    tiers = (
+        static.model_copy(update={"accept_at": ACCEPT_AT}),
+        head.model_copy(update={"calibration": None}),
+    )
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    Bundle(made.manifest.model_copy(update={"tiers": tiers}), made.heads).named("bare").save(
+        folder, report="{}"
+    )
+    with Client(served.server.address) as client:
+        cheap = client.classify(TASK, TEXTS, max_tier=0, accept_at=0)
+    found = zip(cheap.items, TEXTS, strict=True)
+    (_, unsure), *_, (_, sure) = sorted((item.confidence, text) for item, text in found if item)
+    decisions = []
+    for text in (unsure, sure):
+        done = sprat(served.store, "explain", str(folder), text, "--json")
+        assert done.returncode == 0, done.stderr
+        first, last = json.loads(done.stdout)["tiers"]
+        assert first["confidence"] is not None
+        assert first["scores"]
+        assert last["confidence"] is None
+        assert bool(last["scores"]) == (last["decision"] == "answers")
+        decisions.append((first["decision"], last["decision"]))
+    assert decisions == [("passes on", "answers"), ("answers", "not asked")]
 
 
 def test_cascade_explained_in_process_is_a_bundle_as_it_is(served: Served) -> None:

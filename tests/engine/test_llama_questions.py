@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -53,6 +54,20 @@ def finish(chooser: Chooser) -> list[Chosen]:
     while chooser.busy:
         found += step(chooser)
     return found
+
+
+def test_llama_questions_steps_say_for_whom_they_decode(chooser: Chooser, small: Prompts) -> None:
+    chooser._forget_all()
+    questions = [*small.questions(STORY, ("about", "urgent")), small.choice(OTHER, "full")]
+    for number, question in enumerate(questions):
+        chooser.start(number, question)
+    decoded: Counter[int] = Counter()
+    found: list[Chosen] = []
+    while chooser.busy:
+        found += step(chooser)
+        decoded.update(chooser.step_tokens)
+    assert decoded == {chosen.number: chosen.decoded_tokens for chosen in found}
+    assert len(decoded) == 3
 
 
 # -- exactness -------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from sprat.model import Encoded
 from sprat.model.common import note
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tasks.cascade import REPLY_S, Cascade, Part
+from sprat.tasks.head_tier import HeadTier
 from sprat.tasks.route import RouteTask
 from sprat.values import (
     Classification,
@@ -101,7 +103,8 @@ class Model:
             kept.append(index)
         made = np.array(vectors, np.float32).reshape(-1, len(LABELS))
         tokens = [3 + self.place] * len(texts)
-        return Encoded(made, kept, tokens, [0] * len(texts), tuple(errors), 1, 10, 100)
+        cpu_ns = [1000 * (1 + self.place)] * len(texts)
+        return Encoded(made, kept, tokens, [0] * len(texts), cpu_ns, tuple(errors), 1, 10, 100)
 
 
 def bundle(accept_at: Sequence[float], *, calibrated: Sequence[bool]) -> Bundle:
@@ -142,12 +145,13 @@ def cascade(
     calibrated: Sequence[bool] = (True, True, True),
 ) -> tuple[Cascade, list[Model]]:
     models = [Model(place, engine) for place in range(len(accept_at))]
-    parts = [
-        Part(place, cast(Any, model), least)
-        for place, (model, least) in enumerate(zip(models, accept_at, strict=True))
-    ]
     made = bundle(accept_at, calibrated=calibrated)
-    return Cascade("letters", made, parts, on_failure=on_failure), models
+    parts = [part(made, place, models[place], least) for place, least in enumerate(accept_at)]
+    return Cascade("letters", made.manifest, parts, on_failure=on_failure), models
+
+
+def part(made: Bundle, place: int, model: Any, accept_at: float) -> Part:
+    return Part(place, HeadTier.of(made, place, model), accept_at)
 
 
 @pytest.fixture
@@ -200,6 +204,9 @@ async def test_cascade_keeps_the_order_and_asks_each_tier_once(mailbox: Mailbox)
         )
         assert item.input_tokens == 3 + tier
         assert item.degraded is None
+        costs = [(at + 1) / 1e3 for at in range(tier + 1)]
+        assert [each.cpu_ms for each in item.tiers] == pytest.approx(costs)
+        assert item.cpu_ms == pytest.approx(sum(costs))
     assert [model.calls for model in models] == [[rows] for rows in reached]
     assert 0 < len(reached[2]) < len(reached[1]) < 200
 
@@ -255,7 +262,7 @@ async def test_cascade_last_tier_needs_no_calibration(mailbox: Mailbox) -> None:
     assert task.info.calibrated is False
     item = await one(task, "a 0.3 0.4", mailbox)
     assert (item.label, item.confidence, item.tier) == ("a", None, 1)
-    assert item.tiers[1] == TierAnswer(1, "a", None)
+    assert item.tiers[1] == TierAnswer(1, "a", None, 0.002)
     with pytest.raises(InvalidInput, match="no calibrated confidence") as caught:
         await task.run(["a 0.3 0.4"], effort=Effort(accept_at=0.5), mailbox=mailbox)
     assert caught.value.field == "accept_at"
@@ -286,12 +293,23 @@ async def test_cascade_info_says_what_each_tier_did(mailbox: Mailbox) -> None:
     ]
 
 
+def test_cascade_tiers_have_the_labels_of_the_bundle() -> None:
+    made = bundle((0.8, 0.0), calibrated=(True, True))
+    first = part(made, 0, Model(0, "ct2"), 0.8)
+    model: Any = Model(1, "ct2")
+    for labels in (LABELS[:3], LABELS[::-1]):
+        other = Part(1, replace(HeadTier.of(made, 1, model), labels=labels), 0.0)
+        with pytest.raises(ConfigError, match="labels that are not the 4 of bundle") as caught:
+            Cascade("letters", made.manifest, [first, other])
+        assert caught.value.path == "tasks.letters.tiers.head"
+
+
 def test_cascade_version_covers_its_thresholds() -> None:
     made = bundle((0.8, 0.5), calibrated=(True, True))
 
     def version(*accept_at: float) -> str:
-        parts = [Part(i, cast(Any, Model(i, "ct2")), at) for i, at in enumerate(accept_at)]
-        return Cascade("letters", made, parts).info.version
+        parts = [part(made, i, Model(i, "ct2"), at) for i, at in enumerate(accept_at)]
+        return Cascade("letters", made.manifest, parts).info.version
 
     assert version(0.8, 0.5) == made.manifest.version
     assert len({version(0.8, 0.5), version(0.7, 0.5), version(0.8, 0.4)}) == 3
@@ -511,7 +529,8 @@ async def test_cascade_cancelled_leaves_nothing_queued(mailbox: Mailbox) -> None
     better = encoder_model(engine, permits, pool)
     made = bundle((0.8, 0.0), calibrated=(True, True))
     first = Model(0, "ct2")
-    task = Cascade("letters", made, [Part(0, cast(Any, first), 0.8), Part(1, better, 0.0)])
+    parts = [part(made, 0, first, 0.8), part(made, 1, better, 0.0)]
+    task = Cascade("letters", made.manifest, parts)
     engine.gate.clear()
     busy = asyncio.ensure_future(better.encode(["x"], mailbox=mailbox))
     await eventually(lambda: engine.calls, "nothing runs")

@@ -12,7 +12,7 @@ import pytest
 from doubles import WAIT_S, Encoder, Generator, chances, eventually, generative_model, own, serving
 
 from sprat.budget import ComputePermits
-from sprat.engine.base import Choice
+from sprat.engine.base import Choice, Chosen
 from sprat.errors import (
     DeadlineExceeded,
     EngineError,
@@ -83,6 +83,24 @@ async def test_choose_scores_are_the_models(
     for item, choice in zip((first, second), choices, strict=True):
         assert item.input_tokens == len(choice.prompt)
         assert item.cached_tokens == choice.shared
+        assert item.cpu_ms is not None
+        assert item.cpu_ms > 0
+
+
+async def test_choose_that_fails_on_one_text_answers_the_others_where_it_may(
+    model: GenerativeModel, generator: Generator, mailbox: Mailbox
+) -> None:
+    for number in (1, 4):
+        generator.choices.odd[number] = Chosen(number, error="not finite")
+    texts = ["red", "green", "blue"]
+    result = await choose.run(model, [*texts, ""], label_set(), partial=True, mailbox=mailbox)
+    assert [item and item.label for item in result.items] == ["red", None, "blue", None]
+    assert [error.index for error in result.errors] == [1, 3]
+    assert result.errors[0].message == "model gen: not finite"
+    with pytest.raises(EngineError, match="model gen: not finite"):
+        await choose.run(model, texts, label_set(), mailbox=mailbox)
+    again = await choose.run(model, texts, label_set(), mailbox=mailbox)
+    assert [item and item.label for item in again.items] == texts
 
 
 async def test_choose_says_who_answered_and_that_it_is_not_calibrated(

@@ -13,8 +13,25 @@ def test_pace_that_knows_nothing_stands_in_nobodys_way() -> None:
     assert pace.fits(64, 1e-9, now=0.0)
 
 
-def test_pace_is_a_running_mean_by_size() -> None:
+def settled() -> Pace:
+    """One that has its first call behind it."""
     pace = Pace()
+    pace.learn(1, 77.0, now=0.0)
+    return pace
+
+
+def test_pace_forgets_the_first_call() -> None:
+    pace = settled()
+    assert pace.seconds(1) == 77.0
+    pace.learn(16, 1.6, now=0.0)
+    assert pace.seconds(16) == 1.6
+    assert pace.seconds(1) == pytest.approx(0.1), "as the nearest size says"
+    pace.learn(1, 0.3, now=0.0)
+    assert (pace.seconds(1), pace.seconds(16)) == (0.3, 1.6)
+
+
+def test_pace_is_a_running_mean_by_size() -> None:
+    pace = settled()
     pace.learn(5, 1.0, now=0.0)
     pace.learn(7, 2.0, now=0.0)
     pace.learn(8, 9.0, now=0.0)
@@ -23,7 +40,7 @@ def test_pace_is_a_running_mean_by_size() -> None:
 
 
 def test_pace_guesses_from_the_nearest_size() -> None:
-    pace = Pace()
+    pace = settled()
     pace.learn(1, 0.01, now=0.0)
     pace.learn(64, 0.1, now=0.0)
     assert pace.seconds(3) == pytest.approx(0.02)

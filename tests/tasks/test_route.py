@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from doubles import ENCODER, LABELS, TASK, Encoder, Generator, bundle, serving
+from doubles import ENCODER, LABELS, TASK, Encoder, Generator, bundle, classify_task, serving
 
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import Route
@@ -12,7 +12,6 @@ from sprat.errors import InputTooLong, InvalidInput, NotFound, TaskNotSupported
 from sprat.model import require_encoder
 from sprat.service import Service
 from sprat.tasks import route
-from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.route import RouteTask
 from sprat.values import Destination, RouteSet
 
@@ -99,7 +98,7 @@ def serve_routes(service: Service, *, accept_at: float = 0.0, targets: Route = T
     made = bundle(model.manifest)
     changed = made.manifest.model_copy(update={"kind": "route", "route": targets})
     service.registry.tasks["routes"] = RouteTask(
-        ClassifyTask("routes", Bundle(changed, made.heads), model, accept_at=accept_at), targets
+        classify_task("routes", Bundle(changed, made.heads), model, accept_at=accept_at), targets
     )
 
 

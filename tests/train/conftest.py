@@ -8,17 +8,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from topics import TOPICS
 
 from sprat.train.data import Dataset
 from sprat.values import FloatArray
 
 DIMENSION = 256
 
-TOPICS = {
-    "billing": "invoice charge refund card price payment tax receipt amount currency",
-    "delivery": "parcel courier late address package tracking depot arrive ship box",
-    "technical": "crash error screen freeze update install login browser reboot log",
-}
 COMMON = "please the my was again about help today with and still order account since why"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from asking import Asked
 
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import (
@@ -22,7 +23,7 @@ from sprat.train.assess import assess, compare_assessments
 from sprat.train.data import Dataset
 from sprat.train.fit import fit_head
 from sprat.train.split import assign_folds
-from sprat.values import FloatArray
+from sprat.values import FloatArray, Label, LabelSet
 
 Embed = Callable[[Sequence[str]], FloatArray]
 OTHER = "something else"
@@ -68,6 +69,19 @@ def with_others(data: Dataset) -> Dataset:
         tuple(OTHER if i % 5 == 0 else data.labels[i] for i in rows),
         data.lines,
         data.path,
+    )
+
+
+def test_assess_asks_a_language_tier(made: Bundle, dataset: Callable[..., Dataset]) -> None:
+    data = with_others(dataset(200, seed=1))
+    asked = Asked()
+    with asked.open(LabelSet("small", tuple(map(Label, made.manifest.labels)))) as ask:
+        result = assess(made, data, ask=ask, out_of_scope_label=OTHER)
+        answers = [item.label for item in ask(result.rows.texts).items if item]
+    assert list(result.answers) == answers
+    assert result.report.out_of_scope_rows == 40
+    assert result.report.accuracy == pytest.approx(
+        np.mean([a == b for a, b in zip(answers, result.rows.labels, strict=True)])
     )
 
 

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asking import Asked
 
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import (
     BundleManifest,
+    Calibration,
     Interval,
+    Language,
     ReportSummary,
     TierManifest,
 )
+from sprat.calibration import tempered
 from sprat.errors import DataError, InvalidInput
 from sprat.head import Head
 from sprat.manifest import ModelRef
@@ -27,7 +31,7 @@ from sprat.train.head import Embed
 from sprat.train.split import assign_folds
 from sprat.train.thresholds import Aim
 from sprat.train.tune import tune
-from sprat.values import FloatArray
+from sprat.values import FloatArray, Label
 
 Rows = Callable[..., Dataset]
 
@@ -135,6 +139,83 @@ def test_tune_leaves_out_tiers_that_do_not_pay(made: Bundle, dataset: Rows, open
     assert only.name == "head"
     assert len(tuned.bundle.heads) == 1
     assert tuned.tuning.cost_ratio.value == 1
+
+
+def with_language_model(made: Bundle, temperature: float = 2.0) -> Bundle:
+    """The bundle with a language tier that knows the words of the topics."""
+    figure = Interval(value=0.5, low=0.4, high=0.6)
+    tier = TierManifest(
+        name="language",
+        base=ModelRef(name="small", digest="0" * 64),
+        language=Language(labels=tuple(map(Label, made.manifest.labels))),
+        calibration=Calibration(temperature=temperature),
+        evaluation=ReportSummary(n=1, metrics={"accuracy": figure}),
+    )
+    tiers = (*made.manifest.tiers, tier)
+    return Bundle(made.manifest.model_copy(update={"tiers": tiers}), made.heads)
+
+
+def test_tune_asks_language_tiers(
+    made: Bundle, dataset: Rows, opened: object, tmp_path: Path
+) -> None:
+    data = dataset(1200, seed=11)
+    asked = Asked()
+    tuned = tune(
+        with_language_model(made),
+        data,
+        Aim("error", 0.25),
+        open_embed=opened,  # type: ignore[arg-type]
+        open_ask=asked.open,
+        progress=Silent(),
+    )
+    assert [tier.name for tier in tuned.scores] == ["static", "head", "language"]
+    assert [spec.model for spec in asked.specs] == ["small"]
+    assert sum(asked.calls) == 1200 + 1, "each row once, and one to begin with"
+    with asked.open(asked.specs[0]) as ask:
+        answers = ask(data.texts).items
+    last = tuned.scores[-1]
+    for row, item in enumerate(answers):
+        assert item is not None
+        given = np.array([[score.score for score in item.scores]], np.float32)
+        assert last.confidence_n[row] == pytest.approx(tempered(given, 2.0).max(), abs=1e-6)
+        assert last.is_right_n[row] == (item.label == data.labels[row])
+    assert last.cost_ms > 0
+    kept = [tier.name for tier in tuned.bundle.manifest.tiers]
+    assert len(tuned.bundle.heads) == len([name for name in kept if name != "language"])
+    assert sum(tuned.tuning.shares.values()) + (1 - tuned.tuning.coverage.value) == (
+        pytest.approx(1)
+    )
+    tuned.bundle.save(tmp_path, report="{}")
+    assert [tier.name for tier in Bundle.load(tmp_path).manifest.tiers] == kept
+
+
+def test_tune_leaves_out_a_language_tier_that_guesses(
+    made: Bundle, dataset: Rows, opened: object
+) -> None:
+    tuned = tune(
+        with_language_model(made),
+        dataset(1200, seed=12),
+        Aim("loss", 0.02),
+        open_embed=opened,  # type: ignore[arg-type]
+        open_ask=Asked(weight=1.0).open,
+        progress=Silent(),
+    )
+    assert tuned.tuning.best_tier == "head"
+    assert tuned.chosen.thresholds[-1] is None
+    names = [tier.name for tier in tuned.bundle.manifest.tiers]
+    assert "language" not in names
+    assert len(tuned.bundle.heads) == len(names)
+
+
+def test_tune_needs_what_asks_a_language_tier(made: Bundle, dataset: Rows, opened: object) -> None:
+    with pytest.raises(InvalidInput, match="tier language needs open_ask"):
+        tune(
+            with_language_model(made),
+            dataset(300),
+            Aim("loss", 0.05),
+            open_embed=opened,  # type: ignore[arg-type]
+            progress=Silent(),
+        )
 
 
 def test_tune_refuses_what_cannot_be_tuned(made: Bundle, dataset: Rows, opened: object) -> None:

@@ -1,0 +1,146 @@
+"""``sprat add-tier``: a language model behind the last tier of a classifier or router."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sprat.cli.bundles import write
+from sprat.cli.labels_file import LabelsFile, read_labels_file
+from sprat.cli.output import Json, print_json, progress
+from sprat.cli.reports import show_report
+from sprat.values import Label
+
+if TYPE_CHECKING:
+    from sprat.bundle_manifest import BundleManifest
+    from sprat.train.add_tier import Added
+
+ASKS = "What the model is asked; absent: as the adapter was trained"
+
+
+def add_tier(
+    bundle: Annotated[str, typer.Argument(help="A bundle by name, or by a path with /.")],
+    model: Annotated[str, typer.Option("--model", help="A generative model in the store.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            help="JSONL or CSV with `text` and `label`: one part calibrates the tier, the other "
+            "evaluates it. Never what the adapter or other tiers were trained on.",
+        ),
+    ],
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="A LoRA adapter of the model, in the store.")
+    ] = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(
+            "--instructions", help="What the texts are, and what is asked.", rich_help_panel=ASKS
+        ),
+    ] = None,
+    labels_file: LabelsFile = None,
+    scoring: Annotated[
+        Literal["constrained", "full"] | None,
+        typer.Option(
+            "--scoring",
+            help="How probabilities of labels come from those of tokens: only at the tokens where "
+            "labels part, or of all tokens of a label and its end.",
+            rich_help_panel=ASKS,
+        ),
+    ] = None,
+    normalize_length: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalize-length/--no-normalize-length",
+            help="With full scoring: compare means over tokens, not sums.",
+            rich_help_panel=ASKS,
+        ),
+    ] = None,
+    correct_prior: Annotated[
+        bool | None,
+        typer.Option(
+            "--correct-prior/--no-correct-prior",
+            help="Divide out what the model prefers without a text.",
+            rich_help_panel=ASKS,
+        ),
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option("--held-out", help="Share of the rows to evaluate on.")
+    ] = 0.5,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="Write to this bundle instead: a name, or a path with /."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of parts and resampling.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Put a language model behind the last tier of a bundle, for texts that no other is sure of.
+
+    The model says how probable each label is as its answer; it generates nothing. Its
+    probabilities are calibrated on one part of the rows and judged on the other, so that the tier
+    has a confidence like any other. Then tune the thresholds of all tiers together: until then the
+    last tier answers alone.
+
+        sprat train tickets.jsonl --base smollm2-135m --kind classify -o tickets-lora
+        sprat add-tier tickets --model smollm2-135m --adapter tickets-lora --data traffic.jsonl
+        sprat tune tickets --data more-traffic.jsonl
+    """
+    from sprat.bundle import Bundle
+    from sprat.store import Store
+    from sprat.train import add_tier as adding
+    from sprat.train.asked import ask_opener
+    from sprat.train.data import read
+
+    store = Store()
+    opened = Bundle.open(store, bundle)
+    record = adding.read_record(store.bundle(bundle)[1])
+    entries = [] if labels_file is None else read_labels_file(labels_file)
+    base, language = adding.language(
+        store,
+        opened.manifest,
+        model=model,
+        adapter=adapter,
+        labels=[Label(each.name, each.description) for each in entries],
+        instructions=instructions,
+        scoring=scoring,
+        normalize_length=normalize_length,
+        correct_prior=correct_prior,
+    )
+    rows = read(data)
+    if adapter is not None:
+        adding.check_unseen(store, adapter, rows)
+    with progress("add-tier") as bar:
+        added = adding.add_tier(
+            opened,
+            record,
+            rows,
+            base=base,
+            language=language,
+            open_ask=ask_opener(store),
+            held_out=held_out,
+            seed=seed,
+            progress=bar,
+        )
+    report = added.record.model_dump_json(indent=2) + "\n"
+    manifest = write(store, added.bundle, report, task=bundle, out=out)
+    if as_json:
+        print_json(_document(manifest, added))
+        return
+    show_report(added.report)
+    names = ", ".join(tier.name for tier in manifest.tiers)
+    typer.echo(f"{manifest.name}: version {manifest.version}, tiers {names}")
+    if opened.manifest.tuning is not None:
+        typer.echo("Thresholds that were tuned for fewer tiers are gone.")
+    typer.echo(f"Until `sprat tune {manifest.name}` the last tier answers alone.")
+
+
+def _document(manifest: BundleManifest, added: Added) -> dict[str, object]:
+    tier = manifest.tiers[-1]
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "tier": tier.model_dump(mode="json"),
+        "evaluation": added.report.model_dump(mode="json"),
+    }

@@ -1,0 +1,150 @@
+"""A tier that asks a generative model how probable each label is; no text is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sprat.bundle_manifest import BundleManifest, Calibration
+from sprat.calibration import confidences, tempered
+from sprat.errors import EngineError
+from sprat.model import GenerativeModel
+from sprat.scheduler import Mailbox
+from sprat.tasks import choose
+from sprat.tasks.tier import Identity, Judged
+from sprat.values import IntArray, LabelSet, Truncation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LanguageTier:
+    """Labels with their descriptions, asked of a generative model, and a calibration; a `Tier`.
+
+    Its probabilities are those of `sprat.tasks.choose`, at the temperature of the calibration. What
+    prompts begin with is read once and kept by the model.
+
+    Attributes
+    ----------
+    name : str
+        As in the bundle.
+    labels : tuple of str
+        In the order of the bundle.
+    spec : LabelSet
+        What is asked: the same labels, in the order in which the model reads them.
+    model : GenerativeModel
+        Loaded with the adapter of ``spec``.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    spec: LabelSet
+    calibration: Calibration | None
+    model: GenerativeModel
+    _columns: IntArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        places = {label.name: place for place, label in enumerate(self.spec.labels)}
+        columns = np.array([places[label] for label in self.labels], np.int32)
+        object.__setattr__(self, "_columns", columns)
+
+    @classmethod
+    def of(cls, manifest: BundleManifest, place: int, model: GenerativeModel) -> LanguageTier:
+        """The language tier at a place of a bundle, on a model with its adapter.
+
+        Raises
+        ------
+        InvalidInput
+            The model cannot be asked that, such as labels which it cannot tell apart.
+        TaskNotSupported
+            The model has no chat template.
+        """
+        tier = manifest.tiers[place]
+        assert tier.language is not None
+        spec = tier.language.spec(model.info.name)
+        choose.check(model, spec)
+        return cls(tier.name, manifest.labels, spec, tier.calibration, model)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its answers have a confidence."""
+        return self.calibration is not None
+
+    @property
+    def identity(self) -> Identity:
+        """That of the model."""
+        info = self.model.info
+        return Identity(info.name, info.version, info.engine)
+
+    async def judge(
+        self,
+        texts: Sequence[str],
+        *,
+        top_k: int | None,
+        truncation: Truncation,
+        partial: bool,
+        deadline: float,
+        mailbox: Mailbox,
+    ) -> Judged:
+        """Scores and confidences of texts: see `Tier.judge`.
+
+        Texts are never cut, whatever ``truncation`` says: one that does not fit is refused.
+
+        See `sprat.model.GenerativeModel.choose` for what is raised.
+        """
+        choices = await choose.ask(
+            self.model,
+            texts,
+            self.spec,
+            partial=partial,
+            keep_going=True,
+            deadline=deadline,
+            mailbox=mailbox,
+        )
+        given = [chosen.probabilities for (chosen,) in choices.chosen]
+        asked_nk = np.array(given, np.float32).reshape(-1, len(self.labels))
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        shares_nk = tempered(asked_nk[:, self._columns], temperature)
+        is_number = np.isfinite(shares_nk[:, 0])
+        shares_mk = shares_nk[is_number]
+        # Stable: labels of equal probability stay in the order of the bundle.
+        ranked_mk = np.argsort(-shares_mk, axis=1, kind="stable")[:, :top_k]
+        probabilities_mk = np.take_along_axis(shares_mk, ranked_mk, axis=1)
+        confidence: list[float | None] = [None] * len(shares_mk)
+        if self.calibration is not None:
+            confidence = confidences(probabilities_mk[:, 0], self.calibration).tolist()
+        kept = [index for index, _ in choices.kept]
+        input_tokens, cached_tokens, cpu_ns = ([0] * len(texts) for _ in range(3))
+        pruned = [0.0] * len(texts)
+        for (index, tokens), (chosen,), spent in zip(
+            choices.kept, choices.chosen, choices.cpu_ns, strict=True
+        ):
+            input_tokens[index], cached_tokens[index] = tokens, chosen.cached_tokens
+            pruned[index], cpu_ns[index] = chosen.pruned, spent
+        numbers = is_number.tolist()
+        return Judged(
+            index=[index for index, good in zip(kept, numbers, strict=True) if good],
+            failed=sorted(
+                [
+                    *choices.failed,
+                    *(index for index, good in zip(kept, numbers, strict=True) if not good),
+                ]
+            ),
+            ranked=ranked_mk.tolist(),
+            probabilities=probabilities_mk.tolist(),
+            confidence=confidence,
+            labels=self.labels,
+            input_tokens=input_tokens,
+            dropped_tokens=[0] * len(texts),
+            cached_tokens=cached_tokens,
+            pruned=pruned,
+            cpu_ns=cpu_ns,
+            errors=choices.errors,
+            tokenize_ns=choices.tokenize_ns,
+            queue_ns=choices.queue_ns,
+            infer_ns=choices.infer_ns,
+        )
+
+    def no_scores(self, index: int) -> EngineError:
+        """What is to be said of a text whose scores are not numbers."""
+        return EngineError(f"model {self.model.info.name} has no scores for texts[{index}]")
