@@ -25,6 +25,7 @@ PACKAGES = {
     "sprat.client": "runtime/client",
     "sprat.codec": "runtime/codec",
     "sprat.demo": "runtime/demo",
+    "sprat.endpoints": "runtime/endpoints",
     "sprat.engine": "runtime/engine",
     "sprat.model": "runtime/model",
     "sprat.scheduler": "runtime/scheduler",

@@ -210,6 +210,8 @@ CASES = {
         Case("accuracy_finetune", "Fine-tuned encoders", "sprat.benchmarks.accuracy_finetune"),
         Case("accuracy_moderation", "Spam, moderated", "sprat.benchmarks.accuracy_moderation"),
         Case("cascade", "A cascade of three tiers", "sprat.benchmarks.cascade"),
+        Case("cascade_overhead", "A cascade beside its tiers", "sprat.benchmarks.cascade_overhead"),
+        Case("cascade_soak", "A cascade under steady traffic", "sprat.benchmarks.cascade_soak"),
         Case(
             "cascade_language",
             "A language model behind a head",

@@ -23,7 +23,7 @@ from sprat.errors import SetupError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-READY = re.compile(r"ready \S+ \((?P<seconds>[0-9.]+) s\)\n")
+READY = re.compile(r"ready (?P<address>\S+) \((?P<seconds>[0-9.]+) s\)\n")
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 
@@ -59,7 +59,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class ListeningProcess:
-    """A program that listens on a temporary Unix socket. Use it as a context manager.
+    """A program that listens. Use it as a context manager.
 
     Parameters
     ----------
@@ -67,11 +67,13 @@ class ListeningProcess:
         Of Python; ``--listen`` and the address are added.
     environment : mapping of str to str
         Of the program.
+    listen : str, optional
+        Absent: a temporary Unix socket.
 
     Attributes
     ----------
     address : str
-        Where it listens.
+        Where it listens, as it says itself.
     ready_s : float
         Seconds from before the process was started until it said that everything is loaded.
     load_s : float
@@ -83,11 +85,13 @@ class ListeningProcess:
         When it does not get ready; the message has the last line that it logged.
     """
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], *, listen: str | None = None
+    ) -> None:
         self._files = tempfile.TemporaryDirectory(prefix="sprat-bench-")
-        self.address = f"unix:{self._files.name}/sprat.sock"
         self._log = Path(self._files.name) / "log"
-        command = [sys.executable, *arguments, "--listen", self.address]
+        address = f"unix:{self._files.name}/sprat.sock" if listen is None else listen
+        command = [sys.executable, *arguments, "--listen", address]
         with self._log.open("wb") as log:
             started = time.perf_counter()
             self._process = subprocess.Popen(
@@ -99,6 +103,7 @@ class ListeningProcess:
             ready = READY.fullmatch(line)
             if ready is None:
                 raise SetupError("the server did not say that it is ready")
+            self.address = ready["address"]
             self.load_s = float(ready["seconds"])
         except BaseException:
             self.close()
@@ -168,12 +173,21 @@ class ServerProcess(ListeningProcess):
         The store (``SPRAT_HOME``) that it serves from.
     tasks, models : sequence of str
         What it serves, as for ``sprat serve --task`` and ``--model``.
+    config : Path, optional
+        As for ``--config``.
     """
 
     def __init__(
-        self, home: Path, *, tasks: Sequence[str] = (), models: Sequence[str] = ()
+        self,
+        home: Path,
+        *,
+        tasks: Sequence[str] = (),
+        models: Sequence[str] = (),
+        config: Path | None = None,
     ) -> None:
         arguments = ["-m", "sprat", "serve"]
+        if config is not None:
+            arguments += ["--config", str(config)]
         for task in tasks:
             arguments += ["--task", task]
         for model in models:
@@ -190,3 +204,17 @@ class EmptyServerProcess(ListeningProcess):
 
     def __init__(self) -> None:
         super().__init__(["-m", "sprat.benchmarks.empty"], os.environ)
+
+
+class ScriptedChatProcess(ListeningProcess):
+    """`sprat.benchmarks.scripted_chat`: a chat endpoint on loopback that fails by a script.
+
+    Parameters
+    ----------
+    answers : Path
+        What it answers, as JSON: from text to the answer and its log-probability.
+    """
+
+    def __init__(self, answers: Path) -> None:
+        arguments = ["-m", "sprat.benchmarks.scripted_chat", str(answers)]
+        super().__init__(arguments, os.environ, listen="127.0.0.1:0")

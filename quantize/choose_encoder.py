@@ -169,15 +169,15 @@ def _read_task(
     bundle = Bundle.load(folder)
     # Those with a head come first; the others stand on no encoder.
     for tier, head in zip(manifest.tiers, bundle.heads, strict=False):
-        if tier.base.name == base.name:
-            if tier.base.digest != base.digest:
+        if tier.model.name == base.name:
+            if tier.model.digest != base.digest:
                 raise StaleBundle(
                     str(folder),
                     f"tier {tier.name} was made with another version of {base.name}; "
                     "train it again",
                 )
             return manifest, head, tier
-    bases = ", ".join(tier.base.name for tier in manifest.tiers)
+    bases = ", ".join(tier.model.name for tier in manifest.tiers)
     raise ConfigError("task", f"{manifest.name} stands on {bases}, not on {base.name}")
 
 

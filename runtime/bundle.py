@@ -69,7 +69,7 @@ class Bundle:
         manifest, folder = store.bundle(name)
         return cls.load(
             folder,
-            bases={tier.base.name: store.model(tier.base.name)[0] for tier in manifest.tiers},
+            bases={ref.name: store.model(ref.name)[0] for ref in manifest.bases},
             adapters={ref.name: store.adapter(ref.name)[0] for ref in manifest.adapters},
         )
 
@@ -116,7 +116,7 @@ class Bundle:
             bundle = cls(manifest, heads)
         if bases is not None:
             for tier, part in zip(fitted, bundle._parts, strict=True):
-                _check_dimension(folder, tier, part, bases[tier.base.name])
+                _check_dimension(folder, tier, part, bases[tier.model.name])
         return bundle
 
     @property
@@ -127,6 +127,15 @@ class Bundle:
     def named(self, name: str) -> Bundle:
         """The same under another name."""
         return replace(self, manifest=self.manifest.model_copy(update={"name": name}))
+
+    def alone(self, place: int) -> Bundle:
+        """The same with one of its tiers only, by its place."""
+        tiers = (self.manifest.tiers[place],)
+        return Bundle(
+            self.manifest.model_copy(update={"tiers": tiers, "tuning": None}),
+            self.heads[place : place + 1],
+            self.taggers[place : place + 1],
+        )
 
     def save(self, folder: Path, *, report: str) -> BundleManifest:
         """Write the bundle into an empty folder.
@@ -158,7 +167,7 @@ def _check_versions(
 ) -> None:
     """Refuse a tier whose model or adapter is another one than it was made with."""
     asked: list[tuple[ModelRef, ModelManifest | AdapterManifest]] = []
-    if bases is not None:
+    if bases is not None and tier.base is not None:
         asked.append((tier.base, bases[tier.base.name]))
     if adapters is not None and tier.language is not None and tier.language.adapter is not None:
         asked.append((tier.language.adapter, adapters[tier.language.adapter.name]))

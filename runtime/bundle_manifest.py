@@ -138,7 +138,31 @@ class Moderation(Manifest):
         return self
 
 
-TierName = Literal["static", "head", "finetune", "language"]
+class Remote(Manifest):
+    """What a remote tier asks an endpoint about a text. Which endpoint: the configuration says it.
+
+    Attributes
+    ----------
+    model : str
+        As the endpoint calls it; of another sprat server the task.
+    task_version : str
+        Of that task; empty of a chat endpoint, whose models have no digest.
+    labels : tuple of Label
+        Those of the bundle, in the order in which a model reads them.
+    instructions : str
+        As in `sprat.values.LabelSet`.
+    votes : int
+        Answers for each text; see `sprat.endpoints.labels.LabelQuestion`.
+    """
+
+    model: str = Field(min_length=1)
+    task_version: str = ""
+    labels: tuple[Label, ...]
+    instructions: str = ""
+    votes: int = Field(default=1, ge=1)
+
+
+TierName = Literal["static", "head", "finetune", "language", "remote"]
 
 
 class Language(Manifest):
@@ -181,13 +205,15 @@ class TierManifest(Manifest):
     ----------
     name : str
         How it was made: a head on a static model, on a frozen encoder, or on one that was
-        fine-tuned for the task; or a generative model that is asked.
-    base : ModelRef
-        The model whose vectors the head was fitted on, or that is asked.
+        fine-tuned for the task; or a generative model that is asked, here or remotely.
+    base : ModelRef or None
+        The model whose vectors the head was fitted on, or that is asked; None of a remote tier.
     weights : str
-        The safetensors file of the head, below the bundle's folder; empty of a language tier.
+        The safetensors file of the head, below the bundle's folder; empty of a tier that is asked.
     language : Language or None
         Of a language tier only, in the place of weights.
+    remote : Remote or None
+        Of a remote tier only, in the place of weights and base.
     calibration : Calibration or None
         Without it answers carry scores, but no confidence.
     accept_at : float
@@ -200,9 +226,10 @@ class TierManifest(Manifest):
     """
 
     name: TierName
-    base: ModelRef
+    base: ModelRef | None = None
     weights: str = ""
     language: Language | None = None
+    remote: Remote | None = None
     calibration: Calibration | None
     accept_at: float = Field(default=0.0, ge=0, le=1)
     evaluation: ReportSummary
@@ -210,11 +237,25 @@ class TierManifest(Manifest):
 
     @model_validator(mode="after")
     def _has_what_its_name_says(self) -> TierManifest:
-        if (self.name == "language") != (self.language is not None):
-            raise ValueError("a tier has the section language if its name is language")
-        if (self.language is None) != bool(self.weights):
-            raise ValueError("a tier has either weights or the section language")
+        for name, section in (("language", self.language), ("remote", self.remote)):
+            if (self.name == name) != (section is not None):
+                raise ValueError(f"a tier has the section {name} if its name is {name}")
+        if (self.language is None and self.remote is None) != bool(self.weights):
+            raise ValueError("a tier has either weights or the section of what is asked")
+        if (self.base is None) != (self.remote is not None):
+            raise ValueError("a tier has a base if it is not remote")
         return self
+
+    @property
+    def model(self) -> ModelRef:
+        """``base`` of a tier that is not remote."""
+        assert self.base is not None
+        return self.base
+
+    @property
+    def model_name(self) -> str:
+        """What answers, for people."""
+        return self.model.name if self.remote is None else f"{self.remote.model} (remote)"
 
 
 class Route(Manifest):
@@ -245,6 +286,8 @@ class Tuning(Manifest):
         Rows of the two halves; all figures are of the second one.
     cost_ms : dict of str to float
         CPU milliseconds of a row in each tier that was tried, on the machine of the tuning.
+    cost_date : str or None
+        When ``sprat bench --tiers`` had measured them there; None: while the rows were scored.
     shares : dict of str to float
         Share of the rows that each tier answers.
     cost_ratio : Interval
@@ -262,6 +305,7 @@ class Tuning(Manifest):
     chosen_on: int = Field(ge=1)
     verified_on: int = Field(ge=1)
     cost_ms: dict[str, float]
+    cost_date: str | None = None
     best_tier: str
     shares: dict[str, float]
     cost_ratio: Interval
@@ -279,7 +323,8 @@ class BundleManifest(Manifest):
         In the order of the rows of every head; none empty, no two alike. The fields of an extract
         task.
     tiers : tuple of TierManifest
-        From the cheapest to the best, each another one; those with weights come first.
+        From the cheapest to the best, each another one; those with weights come first. The first is
+        not remote.
     route : Route or None
         Of bundles of kind route only.
     extract : Extract or None
@@ -318,6 +363,8 @@ class BundleManifest(Manifest):
                 raise ValueError(f"tiers: no two may have the same {what}")
         if any(tier.weights for tier in value[len(weights) :]):
             raise ValueError("tiers: those with weights come first")
+        if value[0].remote is not None:
+            raise ValueError("tiers: the first may not be remote")
         return value
 
     @model_validator(mode="after")
@@ -335,13 +382,14 @@ class BundleManifest(Manifest):
         return self
 
     @model_validator(mode="after")
-    def _languages_fit(self) -> BundleManifest:
+    def _questions_fit(self) -> BundleManifest:
         for tier in self.tiers:
-            if tier.language is None:
+            asked = tier.language or tier.remote
+            if asked is None:
                 continue
             if self.kind not in ("classify", "route"):
-                raise ValueError(f"a bundle of kind {self.kind} has no language tier")
-            if sorted(label.name for label in tier.language.labels) != sorted(self.labels):
+                raise ValueError(f"a bundle of kind {self.kind} has no {tier.name} tier")
+            if sorted(label.name for label in asked.labels) != sorted(self.labels):
                 raise ValueError(f"tier {tier.name}: expected the labels of the bundle")
         return self
 
@@ -362,6 +410,11 @@ class BundleManifest(Manifest):
         return self
 
     @property
+    def bases(self) -> tuple[ModelRef, ...]:
+        """The models of its tiers that are not remote."""
+        return tuple(tier.base for tier in self.tiers if tier.base is not None)
+
+    @property
     def adapters(self) -> tuple[ModelRef, ...]:
         """Those of its language tiers."""
         asked = [tier.language for tier in self.tiers if tier.language is not None]
@@ -377,7 +430,7 @@ class BundleManifest(Manifest):
         if self.extract is not None:
             answers += [repr(self.extract)]
         for tier in self.tiers:
-            answers += [tier.name, tier.base.digest, tier.weights]
+            answers += [tier.name, "" if tier.base is None else tier.base.digest, tier.weights]
             answers += [repr(tier.calibration), repr(tier.accept_at), repr(tier.moderation)]
-            answers += [] if tier.language is None else [repr(tier.language)]
+            answers += [repr(asked) for asked in (tier.language, tier.remote) if asked is not None]
         return digest_of((f for f in self.files if f.path != REPORT), extra="\0".join(answers))[:12]

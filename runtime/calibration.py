@@ -62,6 +62,38 @@ def tempered(probabilities_nk: FloatArray, temperature: float) -> npt.NDArray[np
     return shares
 
 
+def spread(place: int | None, confidence: float, count: int) -> FloatArray:
+    """Probabilities of labels, from an answer that names one and says nothing of the others.
+
+    The others share what the named one leaves, evenly. It keeps a little more than each of them,
+    since it was the answer, and never has all.
+
+    Parameters
+    ----------
+    place : int or None
+        Which label was named; None: none of them, and so nobody knows anything.
+    confidence : float
+        In it, in [0, 1].
+    count : int
+        K labels, from 2.
+
+    Returns
+    -------
+    float32[K]
+
+    Examples
+    --------
+    >>> spread(1, 0.8, 3).round(3).tolist()
+    [0.1, 0.8, 0.1]
+    """
+    shares = np.full(count, 1 / count, np.float32)
+    if place is not None:
+        kept = min(max(confidence, 1.01 / count), 1 - 1e-6)
+        shares[:] = (1 - kept) / (count - 1)
+        shares[place] = kept
+    return shares
+
+
 def confidences(
     best_n: npt.NDArray[np.floating], calibration: Calibration
 ) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from sprat import costs
 from sprat.bundle_manifest import REPORT, BundleManifest
 from sprat.errors import CorruptFile, NotFound
 from sprat.manifest import AdapterManifest, FileEntry, ModelManifest, ModelRef
@@ -68,8 +69,11 @@ def bundle_card(store: Store, manifest: BundleManifest, folder: Path) -> dict[st
     ``models`` holds those of the tiers by name: the digest that the bundle was made with, and as
     ``card`` what is in the store under that name (None where nothing is, or another version).
     ``adapters`` is the same of those that its language tiers answer under.
+    ``costs`` is what ``sprat bench --tiers`` measured on this machine, None where that does not
+    hold any more, or nothing was measured; ``costs_note`` says why it does not.
     """
-    models = {tier.base.name: _found(tier.base, store.model, model_card) for tier in manifest.tiers}
+    known, why_not = costs.find(store, manifest)
+    models = {ref.name: _found(ref, store.model, model_card) for ref in manifest.bases}
     adapters = {ref.name: _found(ref, store.adapter, _plain) for ref in manifest.adapters}
     return {
         "type": "bundle",
@@ -77,6 +81,8 @@ def bundle_card(store: Store, manifest: BundleManifest, folder: Path) -> dict[st
         "version": manifest.version,
         "models": models,
         "adapters": adapters,
+        "costs": None if known is None else known.to_json(),
+        "costs_note": why_not,
         "licences": [
             _licence(name, found["card"])
             for cards in (models, adapters)

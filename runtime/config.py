@@ -16,7 +16,9 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from sprat.endpoint_config import EndpointConfig
 from sprat.errors import ConfigError
+from sprat.manifest import Name
 from sprat.task_config import (
     FOLDER,
     KINDS,
@@ -161,6 +163,7 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
     limits: LimitsConfig = LimitsConfig()
     models: dict[str, ModelConfig] = Field(default_factory=dict)
+    endpoints: dict[Name, EndpointConfig] = Field(default_factory=dict)
     tasks: Mapping[str, AnyTaskConfig] = Field(default_factory=dict)
 
     def with_served(self, *, models: Iterable[str], bundles: Mapping[str, str]) -> Config:
@@ -277,6 +280,7 @@ def reference() -> list[tuple[str, str, str]]:
         ("compute", ComputeConfig),
         ("limits", LimitsConfig),
         ("models.NAME", ModelConfig),
+        ("endpoints.NAME", EndpointConfig),
         ("tasks.NAME", TaskConfig),
         ("tasks.NAME.thresholds.CATEGORY", ThresholdsConfig),
     ):

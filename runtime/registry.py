@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from sprat import adapter as adapters
 from sprat import model as models
@@ -10,21 +11,24 @@ from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest
 from sprat.config import Config, ModelConfig
+from sprat.endpoints.base import Endpoint
+from sprat.endpoints.opening import open_endpoint
 from sprat.errors import ConfigError, InvalidInput, NotFound
 from sprat.model import EmbeddingModel, GenerativeModel, Model
 from sprat.scheduler import ComputePool
 from sprat.store import Store
 from sprat.task_config import ModelTaskConfig, TaskConfig
 from sprat.tasks import named
-from sprat.tasks.cascade import Cascade, Part
+from sprat.tasks.cascade import Cascade
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
 from sprat.tasks.language_tier import LanguageTier
 from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.named import NamedTask
+from sprat.tasks.remote_tier import RemoteTier
 from sprat.tasks.route import RouteTask
 from sprat.tasks.tag import TagTask
-from sprat.tasks.tier import Tier
+from sprat.tasks.tier import Part, Tier
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +42,17 @@ class Registry:
     ----------
     models, tasks : dict
         By name, sorted.
+    endpoints : dict
+        Those that tiers ask, by name.
     """
 
-    def __init__(self, loaded: dict[str, Model], tasks: dict[str, Task]) -> None:
+    def __init__(
+        self,
+        loaded: dict[str, Model],
+        tasks: dict[str, Task],
+        endpoints: dict[str, Endpoint] | None = None,
+    ) -> None:
+        self.endpoints = endpoints or {}
         self.models = dict(sorted(loaded.items()))
         self.tasks = dict(sorted(tasks.items()))
 
@@ -61,6 +73,7 @@ class Registry:
             For a task that its model cannot do.
         """
         loaded: dict[str, Model] = {}
+        endpoints: dict[str, Endpoint] = {}
 
         def load_model(name: str) -> Model:
             if name not in loaded:
@@ -81,21 +94,40 @@ class Registry:
                 )
             return loaded[name]
 
+        def endpoint(name: str) -> Endpoint:
+            if name not in endpoints:
+                endpoints[name] = open_endpoint(name, config.endpoints[name], store.endpoints)
+            return endpoints[name]
+
+        def tier(name: str, bundle: Bundle, place: int, asked: dict[int, str]) -> Tier:
+            manifest = bundle.manifest
+            if place not in asked:
+                model = load_model(manifest.tiers[place].model.name)
+                return _tier(name, bundle, place, model)
+            log.info("task %s: its remote tier asks endpoint %s", name, asked[place])
+            return RemoteTier.of(manifest, place, endpoint(asked[place]))
+
         def load_task(name: str, task: TaskConfig | ModelTaskConfig) -> Task:
             if isinstance(task, TaskConfig):
                 bundle = Bundle.open(store, task.bundle)
                 manifest = bundle.manifest
-                accept_at = _thresholds(name, manifest, task)
-                used = {at: load_model(manifest.tiers[at].base.name) for at in accept_at}
+                asked = _endpoints(name, manifest, task, config)
+                accept_at = _thresholds(name, manifest, task, asked)
                 if manifest.kind not in ("classify", "route"):
-                    (only,) = used.values()
-                    encoder = models.require_encoder(only, manifest.kind)
+                    encoder = models.require_encoder(
+                        load_model(manifest.tiers[-1].model.name), manifest.kind
+                    )
                     return _single_task(name, bundle, encoder, task, pool)
                 parts = [
-                    Part(at, _tier(name, bundle, at, used[at]), least)
+                    Part(at, tier(name, bundle, at, asked), least)
                     for at, least in accept_at.items()
                 ]
-                return _classifier(name, manifest, parts, task)
+                unconfigured = tuple(
+                    each.name
+                    for at, each in enumerate(manifest.tiers)
+                    if each.remote is not None and at not in asked
+                )
+                return _classifier(name, manifest, parts, task, unconfigured)
             model = load_model(task.model)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(
@@ -115,7 +147,7 @@ class Registry:
             for each in loaded.values():
                 each.close()
             raise
-        return cls(loaded, tasks)
+        return cls(loaded, tasks, endpoints)
 
     def model(self, name: str) -> Model:
         """A loaded model.
@@ -143,19 +175,53 @@ class Registry:
         except KeyError:
             raise NotFound("task", name, tuple(self.tasks)) from None
 
+    async def aclose(self) -> None:
+        """Close the connections to endpoints, on the loop of their questions."""
+        for each in self.endpoints.values():
+            await each.aclose()
+
     def close(self) -> None:
         """Finish what waits and release every model."""
         for each in self.models.values():
             each.close()
 
 
-def _thresholds(name: str, manifest: BundleManifest, task: TaskConfig) -> dict[int, float]:
+def _endpoints(
+    name: str, manifest: BundleManifest, task: TaskConfig, config: Config
+) -> dict[int, str]:
+    """The endpoints that the configuration names for remote tiers of a bundle, by their places.
+
+    Without one a remote tier is left out: nothing leaves this machine that nobody asked for.
+    """
+    asked = {}
+    for place, tier in enumerate(manifest.tiers):
+        given = task.tiers.get(tier.name)
+        endpoint = "" if given is None else given.endpoint
+        where = f"tasks.{name}.tiers.{tier.name}.endpoint"
+        if tier.remote is None:
+            if endpoint:
+                raise ConfigError(where, "expected none: the tier is not remote")
+        elif not endpoint:
+            log.warning("task %s: tier %s is left out: %s names none", name, tier.name, where)
+        elif endpoint not in config.endpoints:
+            known = ", ".join(config.endpoints) or "none"
+            raise ConfigError(where, f"no endpoint named {endpoint!r}; known: {known}")
+        else:
+            asked[place] = endpoint
+    return asked
+
+
+def _thresholds(
+    name: str, manifest: BundleManifest, task: TaskConfig, asked: Mapping[int, str]
+) -> dict[int, float]:
     """The tiers of a bundle that take part in a task: their thresholds, by their places.
 
     A cascade is made of the tiers that have a threshold, and the last one. Without a threshold a
     tier would answer everything, and those behind it nothing: 0 leaves it out, and only of the last
     one means that it never abstains. So a bundle whose thresholds nobody chose is answered by its
     last tier alone.
+
+    A remote tier without an endpoint is as if the bundle did not have it, and none is alone.
     """
     if task.thresholds and manifest.kind != "moderate":
         raise ConfigError(
@@ -163,7 +229,11 @@ def _thresholds(name: str, manifest: BundleManifest, task: TaskConfig) -> dict[i
             f"expected none: a bundle of kind {manifest.kind} has accept_at",
         )
     names = [tier.name for tier in manifest.tiers]
-    given = {tier: settings.accept_at for tier, settings in task.tiers.items()}
+    given = {
+        tier: settings.accept_at
+        for tier, settings in task.tiers.items()
+        if settings.accept_at is not None
+    }
     if manifest.kind not in ("classify", "route"):
         for field in ("tiers", "on_failure"):
             if field in task.model_fields_set:
@@ -172,24 +242,33 @@ def _thresholds(name: str, manifest: BundleManifest, task: TaskConfig) -> dict[i
                     f"expected none: a bundle of kind {manifest.kind} has no cascade",
                 )
         return {len(names) - 1: manifest.tiers[-1].accept_at}
-    for tier in given:
+    for tier in task.tiers:
         if tier not in names:
             raise ConfigError(
                 f"tasks.{name}.tiers.{tier}",
                 f"expected a tier of bundle {manifest.name}: {', '.join(names)}",
             )
+    usable = [
+        place for place, tier in enumerate(manifest.tiers) if tier.remote is None or place in asked
+    ]
+    last = names[usable[-1]]
     if task.accept_at is not None:
-        if names[-1] in given:
+        if last in given:
             raise ConfigError(
-                f"tasks.{name}.accept_at", f"says the same as tiers.{names[-1]}.accept_at; keep one"
+                f"tasks.{name}.accept_at", f"says the same as tiers.{last}.accept_at; keep one"
             )
-        given[names[-1]] = task.accept_at
+        given[last] = task.accept_at
     thresholds = [given.get(tier.name, tier.accept_at) for tier in manifest.tiers]
-    return {
-        place: accept_at
-        for place, accept_at in enumerate(thresholds)
-        if accept_at > 0 or place == len(names) - 1
+    taking_part = {
+        place: thresholds[place] for place in usable if thresholds[place] > 0 or place == usable[-1]
     }
+    if min(taking_part) in asked:
+        raise ConfigError(
+            f"tasks.{name}.tiers.{last}.endpoint",
+            f"every text would be sent: no tier before {last} has a threshold; choose them with "
+            "sprat tune, or set accept_at",
+        )
+    return taking_part
 
 
 def _tier(name: str, bundle: Bundle, place: int, model: Model) -> Tier:
@@ -222,13 +301,17 @@ def _single_task(
 
 
 def _classifier(
-    name: str, manifest: BundleManifest, parts: list[Part], task: TaskConfig
+    name: str,
+    manifest: BundleManifest,
+    parts: list[Part],
+    task: TaskConfig,
+    unconfigured: tuple[str, ...],
 ) -> ClassifyTask | Cascade | RouteTask:
     """The task of a bundle of kind classify or route on its tiers that take part."""
     classifier = (
-        ClassifyTask(name, manifest, parts[0].tier, accept_at=parts[0].accept_at)
+        ClassifyTask(name, manifest, parts[0], unconfigured=unconfigured)
         if len(parts) == 1
-        else Cascade(name, manifest, parts, on_failure=task.on_failure)
+        else Cascade(name, manifest, parts, on_failure=task.on_failure, unconfigured=unconfigured)
     )
     return classifier if manifest.route is None else RouteTask(classifier, manifest.route)
 
@@ -242,6 +325,6 @@ def _adapters_of_tasks(config: Config, store: Store, model: str) -> list[str]:
             continue
         for tier in store.bundle(task.bundle)[0].tiers:
             asked = tier.language
-            if tier.base.name == model and asked is not None and asked.adapter is not None:
+            if asked is not None and asked.adapter is not None and tier.model.name == model:
                 found.append(asked.adapter.name)
     return found

@@ -24,12 +24,15 @@ from typing import Any
 import httpx2
 from pydantic import BaseModel, Field, ValidationError
 
+from sprat.endpoints.guard import Attempt, Guard
+from sprat.endpoints.spending import NOTHING, Usage
 from sprat.errors import (
     ConfigError,
     DeadlineExceeded,
     EndpointError,
     InvalidInput,
     NotFound,
+    QueueFull,
     Retryable,
     SpratError,
 )
@@ -43,6 +46,8 @@ LONGEST_PAUSE_S = 60.0
 """Also the longest ``Retry-After`` that is waited for."""
 LARGEST_REPLY = 4 * 1024 * 1024
 """In bytes of the body."""
+TEMPLATE_TOKENS = 128
+"""More than endpoints put around the messages of a chat."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -60,11 +65,14 @@ class Completion:
     logprob : float or None
         Sum of the natural log-probabilities of the answer's tokens; None where they were not asked
         for, or the endpoint does not say them.
+    usage : Usage or None
+        Tokens that were read and written, where the endpoint says.
     """
 
     text: str
     complete: bool
     logprob: float | None
+    usage: Usage | None = None
 
 
 class ChatEndpoint:
@@ -91,6 +99,8 @@ class ChatEndpoint:
         Most attempts, from 1.
     concurrency : int
         Most requests under way, from 1.
+    guard : Guard, optional
+        Asked before each attempt. Absent: whoever uses it looks after it.
 
     Raises
     ------
@@ -108,6 +118,7 @@ class ChatEndpoint:
         timeout_s: float = 60.0,
         attempts: int = 5,
         concurrency: int = 4,
+        guard: Guard | None = None,
     ) -> None:
         parsed, is_loopback = _check_url(url)
         self.model = model
@@ -117,6 +128,7 @@ class ChatEndpoint:
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._places = asyncio.Semaphore(concurrency)
+        self._guard = guard
         self._random = random.Random()
         # Replies are short, and a compressed one has no bound.
         headers = {"Accept-Encoding": "identity"}
@@ -137,7 +149,12 @@ class ChatEndpoint:
         await self._client.aclose()
 
     async def complete(
-        self, messages: Sequence[Message], sampling: Sampling, *, logprobs: bool = False
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        logprobs: bool = False,
+        deadline: float = math.inf,
     ) -> Completion:
         """Ask for the next message of a chat.
 
@@ -148,6 +165,8 @@ class ChatEndpoint:
             only where they are not off.
         logprobs : bool
             Ask for the probability of the answer.
+        deadline : float
+            `time.monotonic` value; no attempt begins after it. One that began is not given up.
 
         Raises
         ------
@@ -159,12 +178,17 @@ class ChatEndpoint:
             It refuses us, its certificate is not trusted, or it does not speak the protocol.
         Retryable, DeadlineExceeded
             It could not be reached or was busy, or too slow, at every attempt.
+        EngineError, QueueFull
+            The guard does not allow an attempt: see `Guard.attempt`.
         """
         body = _body(self.model, messages, sampling, logprobs)
+        most = _most(messages, sampling)
         async with self._places:
             for attempt in range(1, self._attempts + 1):
                 try:
-                    return await asyncio.wait_for(self._attempt(body), self._timeout_s)
+                    return await self._guarded(body, most)
+                except QueueFull:
+                    raise
                 except (asyncio.TimeoutError, httpx2.RequestError, Retryable) as error:
                     failure = self._judge(error)
                 asked = failure.retry_after_s if isinstance(failure, Retryable) else 0.0
@@ -172,33 +196,58 @@ class ChatEndpoint:
                     raise failure
                 pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempt - 1))
                 pause = asked + self._random.uniform(0, pause)
+                if time.monotonic() + pause >= deadline:
+                    raise failure
                 log.info("%s; attempt %d in %.1f s", failure.message, attempt + 1, pause)
                 await asyncio.sleep(pause)
         raise AssertionError("attempts: expected 1 or more")
 
-    async def _attempt(self, body: dict[str, Any]) -> Completion:
+    async def _guarded(self, body: dict[str, Any], most: Usage) -> Completion:
+        if self._guard is None:
+            return await asyncio.wait_for(self._attempt(body, Attempt()), self._timeout_s)
+        with self._guard.attempt(most) as attempt:
+            return await asyncio.wait_for(self._attempt(body, attempt), self._timeout_s)
+
+    async def _attempt(self, body: dict[str, Any], attempt: Attempt) -> Completion:
+        try:
+            response, data = await self._post(body)
+        except httpx2.ConnectError:
+            attempt.used = NOTHING
+            raise
+        if response.status_code != httpx2.codes.OK:
+            # Only answers are paid for.
+            attempt.used = NOTHING
+            raise self._refusal(response, data)
+        completion = self._completion(data)
+        attempt.used = completion.usage
+        return completion
+
+    async def _post(self, body: dict[str, Any]) -> tuple[httpx2.Response, bytes]:
         async with self._client.stream("POST", self._url, json=body) as response:
             data = bytearray()
             async for piece in response.aiter_raw():
                 data += piece
                 if len(data) > LARGEST_REPLY:
                     raise EndpointError(f"{self.name}: a reply of more than {LARGEST_REPLY} bytes")
-        if response.status_code != httpx2.codes.OK:
-            raise self._refusal(response, bytes(data))
+        return response, bytes(data)
+
+    def _completion(self, data: bytes) -> Completion:
         try:
-            choice = _Reply.model_validate_json(bytes(data)).choices[0]
+            reply = _Reply.model_validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(map(str, first["loc"])) or "body"
             raise EndpointError(
                 f"{self.name}: expected a chat completion, found none ({where}: {first['type']})"
             ) from None
+        choice, usage = reply.choices[0], reply.usage
         tokens = choice.logprobs.content if choice.logprobs else None
         return Completion(
             text=choice.message.content or "",
             complete=choice.finish_reason not in ("length", "content_filter"),
             # Rounded ones may add up to a little more than 0.
             logprob=min(0.0, math.fsum(each.logprob for each in tokens)) if tokens else None,
+            usage=usage.of() if usage else None,
         )
 
     def _refusal(self, response: httpx2.Response, data: bytes) -> SpratError:
@@ -252,8 +301,31 @@ class _Choice(BaseModel):
     logprobs: _Logprobs | None = None
 
 
+class _Usage(BaseModel):
+    prompt_tokens: int | None = Field(default=None, ge=0)
+    completion_tokens: int | None = Field(default=None, ge=0)
+
+    def of(self) -> Usage | None:
+        """Both numbers, if both are there."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        return Usage(self.prompt_tokens, self.completion_tokens)
+
+
 class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an endpoint is on this machine.
+
+    Raises
+    ------
+    ConfigError
+        It is no URL of an endpoint.
+    """
+    return _check_url(url)[1]
 
 
 def is_url(text: str) -> bool:
@@ -261,10 +333,17 @@ def is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
 
 
-def read_key(path: Path | None) -> str | None:
-    """The key for an endpoint: from a file, else from the variable ``SPRAT_API_KEY``.
+def read_key(
+    path: Path | None, variable: str = KEY_VARIABLE, *, where: str = "--key-file"
+) -> str | None:
+    """The key for an endpoint: from a file, else from a variable of the environment.
 
     It is never an argument of a command: other users of the machine see those.
+
+    Parameters
+    ----------
+    where : str
+        What named the file, for errors.
 
     Returns
     -------
@@ -277,15 +356,15 @@ def read_key(path: Path | None) -> str | None:
         The file cannot be read, or what is there is no key.
     """
     if path is None:
-        key = os.environ.get(KEY_VARIABLE)
-        return None if key is None else _check_key(key.strip(), KEY_VARIABLE)
+        key = os.environ.get(variable)
+        return None if key is None else _check_key(key.strip(), variable)
     try:
         text = path.read_text(encoding="ascii")
     except OSError as error:
-        raise ConfigError("--key-file", f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigError(where, f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError("--key-file", f"{path} holds no key: not ASCII") from None
-    return _check_key(text.strip(), "--key-file")
+        raise ConfigError(where, f"{path} holds no key: not ASCII") from None
+    return _check_key(text.strip(), where)
 
 
 def _check_key(key: str, where: str = "key") -> str:
@@ -327,6 +406,12 @@ def _trust(ca: Path | None) -> ssl.SSLContext | bool:
         raise ConfigError("--tls-ca", f"{ca}: {why}") from None
 
 
+def _most(messages: Sequence[Message], sampling: Sampling) -> Usage:
+    """What a request can cost at most: a token is at least a byte."""
+    read = sum(len(each.content.encode()) for each in messages)
+    return Usage(read + TEMPLATE_TOKENS, sampling.max_tokens)
+
+
 def _body(
     model: str, messages: Sequence[Message], sampling: Sampling, logprobs: bool
 ) -> dict[str, Any]:
@@ -343,7 +428,8 @@ def _body(
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if logprobs:
-        body["logprobs"] = True
+        # Some, such as llama-cpp-python's server, say none unless asked for alternatives too.
+        body |= {"logprobs": True, "top_logprobs": 1}
     return body
 
 

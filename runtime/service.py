@@ -101,6 +101,7 @@ class Service:
         """Finish what waits, then release models and threads."""
         # The pool first: what runs in it may use a model.
         await asyncio.to_thread(self._pool.close)
+        await self.registry.aclose()
         await asyncio.to_thread(self.registry.close)
 
     async def classify(

@@ -6,6 +6,7 @@
         models/<name>/model.json ...
         bundles/<name>/bundle.json ...
         adapters/<name>/adapter.json ...
+        costs/<name>.json   what the tiers of a bundle cost here: see `sprat.costs`
         tmp/         folders under construction, or on their way out
         downloads/   parts of interrupted downloads, by name; kept for a week to be resumed
         locks/       one lock a name, held by whoever changes it
@@ -96,6 +97,15 @@ class Store:
     def embeddings(self) -> Path:
         """Folder of `sprat.train.features.EmbeddingCache`: what is in it can be made again."""
         return self.root / "cache" / "embeddings"
+
+    @property
+    def endpoints(self) -> Path:
+        """Folder of what endpoints were asked for today: see `sprat.endpoints.spending`."""
+        return self.root / "endpoints"
+
+    def costs(self, bundle: str) -> Path:
+        """File of `sprat.costs` of a bundle; it goes with the bundle."""
+        return self.root / "costs" / f"{bundle}.json"
 
     def model(self, name: str, *, check: bool = False) -> tuple[ModelManifest, Path]:
         """A model and its folder.
@@ -276,6 +286,7 @@ class Store:
                     trash = self._scratch(name)
                     target.rename(trash)
                     shutil.rmtree(trash)
+            self.costs(name).unlink(missing_ok=True)
 
     def partial_downloads(self, name: str) -> Path:
         """Folder for parts of a download, kept until ``name`` is added, or for a week.

@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationInfo,
+    model_validator,
 )
 
 from sprat.values import (
@@ -128,7 +129,19 @@ class ThresholdsConfig(Section):
 class TierConfig(Section):
     """A tier of a task that a bundle answers."""
 
-    accept_at: Annotated[float, Field(ge=0, le=1, description="least confidence of an answer")]
+    accept_at: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="least confidence of an answer; absent: as in the bundle"),
+    ] = None
+    endpoint: Annotated[
+        str, Field(description="of a remote tier: which endpoint it asks; empty: it is left out")
+    ] = ""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> TierConfig:
+        if self.accept_at is None and not self.endpoint:
+            raise ValueError("expected accept_at or endpoint")
+        return self
 
 
 class TaskConfig(Section):
@@ -149,8 +162,9 @@ class TaskConfig(Section):
     tiers: Annotated[
         dict[str, TierConfig],
         Field(
-            description="thresholds of a cascade by tier, as `{ static = { accept_at = 0.9 } }`: "
-            "below, the next tier is asked; 0 leaves a tier out; absent: as in the bundle"
+            description="tables by tier, as `{ static = { accept_at = 0.9 } }`: below, the next "
+            "tier is asked; 0 leaves a tier out; absent: as in the bundle. A remote tier is asked "
+            "if it has an `endpoint`"
         ),
     ] = {}
     on_failure: Annotated[

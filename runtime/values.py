@@ -855,6 +855,34 @@ class CategoryThresholds:
     block_at: float | None
 
 
+BreakerState = Literal["closed", "open", "half_open"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointInfo:
+    """The endpoint that a tier asks.
+
+    Attributes
+    ----------
+    name : str
+        In the configuration of the server.
+    state : {"closed", "open", "half_open"}
+        Of its circuit breaker: it is asked; it failed lately and is not; one request is under way
+        to see.
+    requests_today, tokens_today : int
+        Of this day (UTC), by all that share its cap; what is under way counts with the most that it
+        can take.
+    spent_today : float
+        Money, by the prices of the configuration; 0 without any.
+    """
+
+    name: str
+    state: BreakerState
+    requests_today: int
+    tokens_today: int
+    spent_today: float
+
+
 @dataclass(frozen=True, slots=True)
 class TierInfo:
     """A tier of a cascade, and what it has done since the task was loaded.
@@ -871,6 +899,8 @@ class TierInfo:
         Texts whose answer is its own, abstentions included.
     missed : int
         Texts that were passed on to it in vain: see `Classification.degraded`.
+    endpoint : EndpointInfo or None
+        Of a remote tier.
     """
 
     name: str
@@ -878,6 +908,7 @@ class TierInfo:
     asked: int = 0
     answered: int = 0
     missed: int = 0
+    endpoint: EndpointInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -900,6 +931,9 @@ class TaskInfo:
         What counts for each label of a moderate task; empty of other kinds.
     tiers : tuple of TierInfo
         Of a cascade: one for each of ``models``.
+    unconfigured : tuple of str
+        Remote tiers of its bundle that are not asked, since the configuration names no endpoint for
+        them.
     """
 
     name: str
@@ -911,3 +945,4 @@ class TaskInfo:
     version: str
     thresholds: tuple[CategoryThresholds, ...] = ()
     tiers: tuple[TierInfo, ...] = ()
+    unconfigured: tuple[str, ...] = ()

@@ -52,6 +52,8 @@ class ChatServer:
         From a request's document to the text, or text and log-probability of it as a whole.
     bodies, headers : list
         What came, in order.
+    usage : tuple of (int, int) or None
+        Tokens read and written that every answer says it took.
     most : int
         Most requests that were under way at once.
     """
@@ -59,6 +61,7 @@ class ChatServer:
     answer: Callable[[dict[str, Any]], Answer] = lambda body: "yes"
     faults: list[Fault] = field(default_factory=list)
     has_logprobs: bool = True
+    usage: tuple[int, int] | None = None
     tls: tuple[Path, Path] | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -155,7 +158,11 @@ class _Handler(BaseHTTPRequestHandler):
                 {"token": "", "logprob": logprob / 2},
             ]
             choice["logprobs"] = {"content": tokens}
-        return {"id": "1", "object": "chat.completion", "model": body["model"], "choices": [choice]}
+        document = {"id": "1", "object": "chat.completion", "model": body["model"]}
+        if self.state.usage is not None:
+            read, written = self.state.usage
+            document["usage"] = {"prompt_tokens": read, "completion_tokens": written}
+        return {**document, "choices": [choice]}
 
     def _send(
         self, status: int, headers: Mapping[str, str], body: bytes, *, cut: bool = False

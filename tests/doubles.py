@@ -34,6 +34,7 @@ from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
 from sprat.service import Service
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
+from sprat.tasks.tier import Part
 from sprat.text.ngrams import ngram_features
 from sprat.tokenizer import Tokenizer
 from sprat.values import FinishReason, FloatArray, Grammar, IntArray, Message
@@ -526,7 +527,9 @@ def classify_task(
 ) -> ClassifyTask:
     """The last tier of a bundle as a task."""
     tier = HeadTier.of(bundle, len(bundle.manifest.tiers) - 1, model)
-    return ClassifyTask(name, bundle.manifest, tier, accept_at=accept_at)
+    last = bundle.manifest.tiers[-1]
+    least = last.accept_at if accept_at is None else accept_at
+    return ClassifyTask(name, bundle.manifest, Part(len(bundle.manifest.tiers) - 1, tier, least))
 
 
 def make_service(

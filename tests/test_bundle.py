@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from languages import language, with_language
+from remotes import remote_tier
 
 from sprat import manifest as manifests
 from sprat.bundle import Bundle, write_bundle
@@ -259,6 +260,28 @@ def test_bundle_file_that_is_not_as_listed_is_corrupt(
                 document["tiers"].append(language(model(), ("a", "b", "c"))),
             ),
             "a bundle of kind extract has no language tier",
+        ),
+        (
+            lambda document: document["tiers"][0].update(name="remote"),
+            "section remote if its name is remote",
+        ),
+        (
+            lambda document: document["tiers"].append(remote_tier("ab")),
+            "tier remote: expected the labels of the bundle",
+        ),
+        (
+            lambda document: document["tiers"].append(
+                {**remote_tier("abc"), "base": document["tiers"][0]["base"]}
+            ),
+            "a base if it is not remote",
+        ),
+        (
+            lambda document: document.update(tiers=[remote_tier("abc")]),
+            "the first may not be remote",
+        ),
+        (
+            lambda document: document["tiers"].append(remote_tier("abc", asks={"votes": 0})),
+            "votes",
         ),
     ],
 )

@@ -12,6 +12,7 @@ from sprat.calibration import (
     confidences,
     least_confidence,
     log_scores,
+    spread,
     tempered,
 )
 from sprat.train.calibrate import log_softmax
@@ -56,6 +57,21 @@ def test_calibration_leaves_no_numbers_as_they_are() -> None:
     assert np.isnan(shares[0]).all()
     assert shares[1].tolist() == [0.5, 0.5]
     assert tempered(given[:0], 2.0).shape == (0, 2)
+
+
+@pytest.mark.parametrize("count", [2, 3, 77])
+@pytest.mark.parametrize("confidence", [0.0, 0.001, 0.4, 0.9, 1.0])
+def test_calibration_spread_keeps_the_named_label_first(count: int, confidence: float) -> None:
+    shares = spread(1, confidence, count)
+    assert shares.sum() == pytest.approx(1)
+    assert shares[1] == pytest.approx(min(max(confidence, 1.01 / count), 1), abs=1e-5)
+    others = np.delete(shares, 1)
+    assert others.max() - others.min() == 0
+    assert 0 < others.max() < shares[1]
+
+
+def test_calibration_spread_knows_nothing_without_a_label() -> None:
+    assert spread(None, 0.9, 4).tolist() == [0.25] * 4
 
 
 @pytest.mark.parametrize(

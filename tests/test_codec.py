@@ -26,6 +26,7 @@ from sprat.values import (
     ClassifyResult,
     Effort,
     EmbedResult,
+    EndpointInfo,
     ItemError,
     Label,
     LabelScore,
@@ -45,6 +46,13 @@ from sprat.values import (
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 counts = st.integers(0, 2**31 - 1)
 floats = st.floats(0, 1, width=32)
+endpoints = st.builds(
+    EndpointInfo,
+    name=texts,
+    requests_today=counts,
+    tokens_today=counts,
+    spent_today=st.floats(0, 1e9),
+)
 timings = st.builds(Timings, *[st.integers(0, 2**63 - 1)] * 4)
 item_errors = st.builds(ItemError, counts, texts, texts)
 
@@ -218,8 +226,14 @@ def test_codec_knows_every_finish_reason() -> None:
                 max_size=2,
             ).map(tuple),
             tiers=st.lists(
-                st.builds(TierInfo, texts, floats, *[st.integers(0, 2**63 - 1)] * 3), max_size=2
+                st.builds(
+                    TierInfo,
+                    *(texts, floats, *[st.integers(0, 2**63 - 1)] * 3),
+                    endpoint=st.none() | endpoints,
+                ),
+                max_size=2,
             ).map(tuple),
+            unconfigured=st.lists(texts, max_size=2).map(tuple),
         ),
         max_size=3,
     ).map(tuple)

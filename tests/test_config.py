@@ -129,8 +129,38 @@ def test_config_models_and_tasks_from_toml(tmp_path: Path) -> None:
         ("[tasks.t]\nbundle = 'b'\naccept_at = nan", "tasks.t.accept_at", "finite"),
         (
             "[tasks.t]\nbundle = 'b'\n[tasks.t.tiers.head]",
-            "tasks.t.tiers.head.accept_at",
+            "tasks.t.tiers.head",
+            "expected accept_at or endpoint",
+        ),
+        (
+            "[endpoints.big]\nmodel = 'm'",
+            "endpoints.big.url",
             "required",
+        ),
+        (
+            "[endpoints.'../big']\nurl = 'https://h/v1'\nmodel = 'm'",
+            "endpoints.../big.[key]",
+            "match pattern",
+        ),
+        (
+            "[endpoints.big]\nurl = 'https://h/v1'\nmodel = 'm'\nkey = 'k'",
+            "endpoints.big.key",
+            "Extra inputs",
+        ),
+        (
+            "endpoints.b = {url = 'h', model = 'm', key_file = 'f', key_variable = 'K'}",
+            "endpoints.b",
+            "key_file and key_variable say the same",
+        ),
+        (
+            "[endpoints.big]\nurl = 'https://h/v1'\nmodel = 'm'\ndaily_spend = 1.0",
+            "endpoints.big",
+            "needs input_price or output_price",
+        ),
+        (
+            "[endpoints.big]\nurl = 'https://h/v1'\nmodel = 'm'\nconcurrency = 0",
+            "endpoints.big.concurrency",
+            "greater than or equal to 1",
         ),
         (
             "[tasks.t]\nbundle = 'b'\ntiers = {head = {accept_at = 2}}",
@@ -139,8 +169,8 @@ def test_config_models_and_tasks_from_toml(tmp_path: Path) -> None:
         ),
         (
             "[tasks.t]\nbundle = 'b'\ntiers = {head = {at = 1}}",
-            "tasks.t.tiers.head.accept_at",
-            "required",
+            "tasks.t.tiers.head.at",
+            "Extra inputs",
         ),
         ("[tasks.t]\nbundle = 'b'\ntiers = {head = 0.9}", "tasks.t.tiers.head", "dictionary"),
         ("[tasks.t]\nbundle = 'b'\non_failure = 'go on'", "tasks.t.on_failure", "'answer'"),

@@ -73,7 +73,8 @@ def matches(module: str, patterns: Iterable[str]) -> bool:
 
 LEAVES = ("sprat.errors", "sprat.values")
 FOUNDATION = (
-    *("sprat.config", "sprat.task_config", "sprat.manifest", "sprat.bundle_manifest"),
+    *("sprat.config", "sprat.task_config", "sprat.endpoint_config"),
+    *("sprat.manifest", "sprat.bundle_manifest"),
     *("sprat.catalog", "sprat.store"),
 )
 BENCHMARKS = "sprat.benchmarks.*"  # measures every layer from outside

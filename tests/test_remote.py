@@ -68,6 +68,7 @@ async def test_remote_sends_the_chat_and_nothing_else(chat: ChatServer) -> None:
             "max_tokens": 9,
             "temperature": 0.0,
             "logprobs": True,
+            "top_logprobs": 1,
         }
     ]
     assert chat.paths == ["/v1/chat/completions"]

@@ -749,22 +749,38 @@ class ListTasksRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Endpoint(_message.Message):
+    __slots__ = ("name", "state", "requests_today", "tokens_today", "spent_today")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_TODAY_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_TODAY_FIELD_NUMBER: _ClassVar[int]
+    SPENT_TODAY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: str
+    requests_today: int
+    tokens_today: int
+    spent_today: float
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., requests_today: _Optional[int] = ..., tokens_today: _Optional[int] = ..., spent_today: _Optional[float] = ...) -> None: ...
+
 class Tier(_message.Message):
-    __slots__ = ("name", "accept_at", "asked", "answered", "missed")
+    __slots__ = ("name", "accept_at", "asked", "answered", "missed", "endpoint")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_AT_FIELD_NUMBER: _ClassVar[int]
     ASKED_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
     MISSED_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     name: str
     accept_at: float
     asked: int
     answered: int
     missed: int
-    def __init__(self, name: _Optional[str] = ..., accept_at: _Optional[float] = ..., asked: _Optional[int] = ..., answered: _Optional[int] = ..., missed: _Optional[int] = ...) -> None: ...
+    endpoint: Endpoint
+    def __init__(self, name: _Optional[str] = ..., accept_at: _Optional[float] = ..., asked: _Optional[int] = ..., answered: _Optional[int] = ..., missed: _Optional[int] = ..., endpoint: _Optional[_Union[Endpoint, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version", "thresholds", "tiers")
+    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version", "thresholds", "tiers", "unconfigured")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -774,6 +790,7 @@ class Task(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     TIERS_FIELD_NUMBER: _ClassVar[int]
+    UNCONFIGURED_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     labels: _containers.RepeatedScalarFieldContainer[str]
@@ -783,7 +800,8 @@ class Task(_message.Message):
     version: str
     thresholds: _containers.RepeatedCompositeFieldContainer[CategoryThresholds]
     tiers: _containers.RepeatedCompositeFieldContainer[Tier]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[CategoryThresholds, _Mapping]]] = ..., tiers: _Optional[_Iterable[_Union[Tier, _Mapping]]] = ...) -> None: ...
+    unconfigured: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[CategoryThresholds, _Mapping]]] = ..., tiers: _Optional[_Iterable[_Union[Tier, _Mapping]]] = ..., unconfigured: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CategoryThresholds(_message.Message):
     __slots__ = ("category", "flag_at", "block_at")

@@ -1,16 +1,18 @@
-"""``sprat add-tier``: a language model behind the last tier of a classifier or router."""
+"""``sprat add-tier``: a model behind the last tier of a classifier or router, here or remote."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sprat.cli.bundles import write
+from sprat.cli.endpoints import ConfigFile, EndpointName, endpoint_use
 from sprat.cli.labels_file import LabelsFile, read_labels_file
 from sprat.cli.output import Json, print_json, progress
 from sprat.cli.reports import show_report
+from sprat.errors import InvalidInput
 from sprat.values import Label
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ ASKS = "What the model is asked; absent: as the adapter was trained"
 
 def add_tier(
     bundle: Annotated[str, typer.Argument(help="A bundle by name, or by a path with /.")],
-    model: Annotated[str, typer.Option("--model", help="A generative model in the store.")],
     data: Annotated[
         Path,
         typer.Option(
@@ -31,6 +32,11 @@ def add_tier(
             "evaluates it. Never what the adapter or other tiers were trained on.",
         ),
     ],
+    model: Annotated[
+        str | None, typer.Option("--model", help="A generative model in the store.")
+    ] = None,
+    endpoint: EndpointName = None,
+    config: ConfigFile = None,
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="A LoRA adapter of the model, in the store.")
     ] = None,
@@ -66,6 +72,16 @@ def add_tier(
             rich_help_panel=ASKS,
         ),
     ] = None,
+    votes: Annotated[
+        int | None,
+        typer.Option(
+            "--votes",
+            min=1,
+            help="With --endpoint: answers for each text; their agreement is the confidence. "
+            "Absent: one, with the probability that the endpoint reports.",
+            rich_help_panel=ASKS,
+        ),
+    ] = None,
     held_out: Annotated[
         float, typer.Option("--held-out", help="Share of the rows to evaluate on.")
     ] = 0.5,
@@ -78,51 +94,90 @@ def add_tier(
 ) -> None:
     """Put a language model behind the last tier of a bundle, for texts that no other is sure of.
 
-    The model says how probable each label is as its answer; it generates nothing. Its
-    probabilities are calibrated on one part of the rows and judged on the other, so that the tier
-    has a confidence like any other. Then tune the thresholds of all tiers together: until then the
-    last tier answers alone.
+    A model of this machine says how probable each label is as its answer; it generates nothing. One
+    behind an endpoint writes a label, and says how probable that was; or it is a task of another
+    sprat server. Its probabilities are calibrated on one part of the rows and judged on the other,
+    so that the tier has a confidence like any other. Then tune the thresholds of all tiers
+    together: until then the last tier of this machine answers alone.
+
+    Only with --endpoint anything leaves this process: to that address go the texts, the labels with
+    their descriptions and the instructions, nothing else. A server asks it only where the
+    configuration of a task names it: `tiers.remote.endpoint`.
 
         sprat train tickets.jsonl --base smollm2-135m --kind classify -o tickets-lora
         sprat add-tier tickets --model smollm2-135m --adapter tickets-lora --data traffic.jsonl
         sprat tune tickets --data more-traffic.jsonl
+        sprat add-tier tickets --endpoint big --config sprat.toml --data traffic.jsonl
     """
     from sprat.bundle import Bundle
     from sprat.store import Store
     from sprat.train import add_tier as adding
     from sprat.train.asked import ask_opener
+    from sprat.train.asked_remote import remote_opener
     from sprat.train.data import read
+
+    if (model is None) == (endpoint is None):
+        raise InvalidInput("expected one of --model and --endpoint", field="model")
+    _check_options(
+        endpoint is not None,
+        {
+            "--adapter": adapter,
+            "--scoring": scoring,
+            "--normalize-length": normalize_length,
+            "--correct-prior": correct_prior,
+        },
+        votes,
+    )
 
     store = Store()
     opened = Bundle.open(store, bundle)
     record = adding.read_record(store.bundle(bundle)[1])
     entries = [] if labels_file is None else read_labels_file(labels_file)
-    base, language = adding.language(
-        store,
-        opened.manifest,
-        model=model,
-        adapter=adapter,
-        labels=[Label(each.name, each.description) for each in entries],
-        instructions=instructions,
-        scoring=scoring,
-        normalize_length=normalize_length,
-        correct_prior=correct_prior,
-    )
+    labels = [Label(each.name, each.description) for each in entries]
+    use = endpoint_use(endpoint, config, store)
+    asks: dict[str, Any]
+    if use is None:
+        assert model is not None
+        base, language = adding.language(
+            store,
+            opened.manifest,
+            model=model,
+            adapter=adapter,
+            labels=labels,
+            instructions=instructions,
+            scoring=scoring,
+            normalize_length=normalize_length,
+            correct_prior=correct_prior,
+        )
+        asks = {"base": base, "language": language, "open_ask": ask_opener(store)}
+    else:
+        task_version = use.task_version(opened.manifest.labels)
+        if task_version and (labels or instructions or votes):
+            raise InvalidInput(
+                "--labels-file, --instructions, --votes: expected none for a sprat server, whose "
+                "task knows what it asks",
+                field="endpoint",
+            )
+        remote = adding.remote(
+            opened.manifest,
+            model=use.model,
+            task_version=task_version,
+            labels=labels,
+            instructions=instructions or "",
+            votes=votes or 1,
+        )
+        asks = {"remote": remote, "open_remote": remote_opener(use.open)}
     rows = read(data)
     if adapter is not None:
         adding.check_unseen(store, adapter, rows)
-    with progress("add-tier") as bar:
-        added = adding.add_tier(
-            opened,
-            record,
-            rows,
-            base=base,
-            language=language,
-            open_ask=ask_opener(store),
-            held_out=held_out,
-            seed=seed,
-            progress=bar,
-        )
+    try:
+        with progress("add-tier") as bar:
+            added = adding.add_tier(
+                *(opened, record, rows), held_out=held_out, seed=seed, progress=bar, **asks
+            )
+    finally:
+        if use is not None:
+            use.show()
     report = added.record.model_dump_json(indent=2) + "\n"
     manifest = write(store, added.bundle, report, task=bundle, out=out)
     if as_json:
@@ -133,7 +188,17 @@ def add_tier(
     typer.echo(f"{manifest.name}: version {manifest.version}, tiers {names}")
     if opened.manifest.tuning is not None:
         typer.echo("Thresholds that were tuned for fewer tiers are gone.")
-    typer.echo(f"Until `sprat tune {manifest.name}` the last tier answers alone.")
+    who = "last tier" if use is None else "last tier that is not remote"
+    typer.echo(f"Until `sprat tune {manifest.name}` the {who} answers alone.")
+
+
+def _check_options(remote: bool, local: dict[str, object], votes: int | None) -> None:
+    """Refuse options that mean nothing where the model is."""
+    given = [option for option, value in local.items() if value is not None]
+    if remote and given:
+        raise InvalidInput(f"{given[0]}: expected --model beside it", field="endpoint")
+    if not remote and votes is not None:
+        raise InvalidInput("--votes: expected --endpoint beside it", field="votes")
 
 
 def _document(manifest: BundleManifest, added: Added) -> dict[str, object]:

@@ -136,7 +136,7 @@ def _store(verify: bool) -> Iterator[Finding]:
     known = {manifest.digest for manifest, _ in models}
     for bundle, _ in bundles:
         part = f"bundle {bundle.name}"
-        stale = [tier.base.name for tier in bundle.tiers if tier.base.digest not in known]
+        stale = [ref.name for ref in bundle.bases if ref.digest not in known]
         if stale:
             yield Finding(part, "problem", f"made with another {stale[0]}; train it again")
         else:
@@ -156,4 +156,4 @@ def _store(verify: bool) -> Iterator[Finding]:
 
 
 def _bases(bundle: BundleManifest) -> str:
-    return "on " + ", ".join(tier.base.name for tier in bundle.tiers)
+    return "on " + ", ".join(tier.model_name for tier in bundle.tiers)

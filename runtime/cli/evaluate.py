@@ -10,6 +10,7 @@ import typer
 
 from sprat.cli import comparisons
 from sprat.cli.embedding import embed_opener
+from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, endpoint_use
 from sprat.cli.evaluate_adapter import evaluate_adapter
 from sprat.cli.evaluate_moderator import evaluate_moderator
 from sprat.cli.evaluate_spans import evaluate_extract
@@ -50,6 +51,8 @@ def evaluate(
         ),
     ],
     tier: Tier = None,
+    endpoint: EndpointName = None,
+    config: ConfigFile = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -205,16 +208,21 @@ def evaluate(
     rows = read(data)
     loaded = [Bundle.open(store, name) for name in names]
     tiers = [_tier(loaded[0], tier), *(len(each.manifest.tiers) - 1 for each in loaded[1:])]
-    with progress("eval") as bar:
-        assessed = [
-            _assess(
-                *(store, each, rows, at, bar),
-                out_of_scope_label=out_of_scope_label,
-                threshold=threshold,
-                seed=seed,
-            )
-            for each, at in zip(loaded, tiers, strict=True)
-        ]
+    use = endpoint_use(endpoint, config, store)
+    try:
+        with progress("eval") as bar:
+            assessed = [
+                _assess(
+                    *(store, each, rows, at, use, bar),
+                    out_of_scope_label=out_of_scope_label,
+                    threshold=threshold,
+                    seed=seed,
+                )
+                for each, at in zip(loaded, tiers, strict=True)
+            ]
+    finally:
+        if use is not None:
+            use.show()
     report = assessed[0].report
     comparison = None if against is None else compare_assessments(*assessed, seed=seed)
     gates = check(report.summary(), limits)
@@ -275,15 +283,32 @@ def _tier(bundle: Bundle, name: str | None) -> int:
 
 
 def _assess(
-    store: Store, bundle: Bundle, rows: Dataset, place: int, bar: Bar, **options: Any
+    store: Store,
+    bundle: Bundle,
+    rows: Dataset,
+    place: int,
+    use: EndpointUse | None,
+    bar: Bar,
+    **options: Any,
 ) -> Assessment:
     from sprat.train.asked import ask_opener
+    from sprat.train.asked_remote import remote_opener
     from sprat.train.assess import assess
 
     tier = bundle.manifest.tiers[place]
-    if tier.language is None:
-        with embed_opener(store, bar)(tier.base.name) as embed:
+    if tier.weights:
+        with embed_opener(store, bar)(tier.model.name) as embed:
             return assess(bundle, rows, embed=embed, tier=place, **options)
-    with ask_opener(store)(tier.language.spec(tier.base.name)) as ask:
+    if tier.remote is None:
+        assert tier.language is not None
+        asking = ask_opener(store)(tier.language.spec(tier.model.name))
+    elif use is None:
+        raise InvalidInput(
+            f"{bundle.manifest.name}: expected --endpoint for tier remote, or another --tier",
+            field="endpoint",
+        )
+    else:
+        asking = remote_opener(use.open)(tier.remote)
+    with asking as ask:
         bar.phase(f"ask about {len(rows)} texts", total=len(rows))
         return assess(bundle, rows, ask=ask, tier=place, progress=bar, **options)

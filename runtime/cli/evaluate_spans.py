@@ -46,7 +46,7 @@ def evaluate_extract(
     manifests = [bundle.manifest for bundle in bundles]
     for manifest in manifests:
         rows.check_fields(manifest.labels)
-    models = [manifest.tiers[-1].base.name for manifest in manifests]
+    models = [manifest.tiers[-1].model.name for manifest in manifests]
     with Runtime(models=sorted(set(models)), store=store) as runtime, progress("eval") as bar:
         assessed = [
             assess_tagger(bundle, rows, states=state_reader(runtime, model, bar), seed=seed)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sprat.cli.costs import show_costs
 from sprat.cli.output import Json, megabytes, print_json, print_table
 
 SHOWN_LABELS = 12
@@ -22,7 +23,8 @@ def inspect(
 
     Of a bundle and of an adapter that was trained here it shows the sha256 of the files of rows and
     of the lines that were trained on and evaluated on, the seed and the versions: what it takes to
-    make it again.
+    make it again. Of a bundle it shows what its tiers cost on this machine, where
+    `sprat bench --tiers` has measured that.
 
     The sha256 of every file is checked on the way.
     """
@@ -75,6 +77,10 @@ def _show_bundle(card: dict[str, Any]) -> None:
     for place, tier in enumerate(card["tiers"], 1):
         _show_tier(card, tier, is_last=place == len(card["tiers"]))
     _show_tuning(card["tuning"])
+    if card["costs"] is not None:
+        show_costs(card["costs"])
+    elif card["costs_note"]:
+        typer.echo(f"Costs of `sprat bench --tiers` here are {card['costs_note']}.")
     _show_files(card)
 
 
@@ -141,11 +147,14 @@ def _show_provenance(card: dict[str, Any]) -> None:
 
 
 def _show_tier(card: dict[str, Any], tier: dict[str, Any], *, is_last: bool) -> None:
-    model = card["models"][tier["base"]["name"]]
     evaluation = tier["evaluation"]
     title = f"Tier {tier['name']}, on {evaluation['n']} held-out rows"
     _show_metrics(evaluation["metrics"], title)
     typer.echo(f"Confidence: {_calibration(tier, is_last=is_last)}")
+    if (asked := tier["remote"]) is not None:
+        _show_remote(asked)
+        return
+    model = card["models"][tier["base"]["name"]]
     _show_ref("Model", tier["base"], model)
     asks = tier["language"]
     if asks is not None:
@@ -154,6 +163,16 @@ def _show_tier(card: dict[str, Any], tier: dict[str, Any], *, is_last: bool) -> 
         typer.echo(f"Asked, with {asks['scoring']} scoring: {asks['instructions'] or '(general)'}")
     if model["card"]:
         _show_gate(model["card"])
+
+
+def _show_remote(asked: dict[str, Any]) -> None:
+    """What is sent to the endpoint that the configuration of a task names."""
+    version = asked["task_version"]
+    what = f"task {asked['model']}, version {version}" if version else f"model {asked['model']}"
+    typer.echo(f"Remote: {what}, if the configuration names an endpoint")
+    if not version:
+        votes = "once" if asked["votes"] == 1 else f"{asked['votes']} times"
+        typer.echo(f"Asked {votes}: {asked['instructions'] or '(general)'}")
 
 
 def _show_ref(what: str, ref: dict[str, str], found: dict[str, Any]) -> None:
@@ -188,6 +207,8 @@ def _show_tuning(tuning: dict[str, Any] | None) -> None:
     )
     shares = ", ".join(f"{name} {share:.1%}" for name, share in tuning["shares"].items())
     typer.echo(f"Answers by tier: {shares}. Data: sha256 {tuning['data_sha256'] or 'unknown'}.")
+    if tuning["cost_date"] is not None:
+        typer.echo(f"CPU times: of `sprat bench --tiers`, {tuning['cost_date'][:10]}.")
 
 
 def _calibration(tier: dict[str, Any], *, is_last: bool) -> str:

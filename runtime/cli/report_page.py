@@ -67,10 +67,11 @@ def write_report(
         }
     else:
         evaluated = manifest.tiers[tier]
+        version = "" if evaluated.base is None else f" {evaluated.base.digest[:12]}"
         facts = {
             "Bundle": f"{manifest.name}, version {manifest.version}, {manifest.kind}",
             "Trained": f"{manifest.created} by {manifest.made_by} on {manifest.train_rows:,} rows",
-            "Tier": f"{evaluated.name} on {evaluated.base.name} {evaluated.base.digest[:12]}",
+            "Tier": f"{evaluated.name} on {evaluated.model_name}{version}",
         }
     facts["Data"] = f"{Path(rows.path).name}, {len(rows):,} rows, sha256 {rows.sha256[:12]}"
     write_file(path, page(report, title=manifest.name, facts=facts, learning=learning))

@@ -12,7 +12,7 @@ from sprat.cli.output import Json, Server, TlsCa, Token, print_json, print_table
 from sprat.cli.tiers import AcceptAt, BudgetMs, MaxTier, refuse, with_tiers
 from sprat.cli.use import Texts, Truncate
 from sprat.errors import InvalidInput
-from sprat.values import Destination, Effort, RouteResult, RouteSet
+from sprat.values import Destination, Effort, LabelScore, RouteResult, RouteSet
 
 
 def route(
@@ -89,7 +89,7 @@ def _report(result: RouteResult) -> None:
             continue
         found = item.classification
         others = ", ".join(f"{s.label} {s.score:.3f}" for s in found.scores[1:])
-        best = found.scores[0]
+        best = found.scores[0] if found.scores else LabelScore("no label", 0.0)
         label = f"({best.label}, not sure)" if found.abstained else best.label
         rows.append((index, item.target or "(nowhere)", label, best.score, others))
     columns = ["text", "target", "label", "confidence" if result.calibrated else "score", "next"]

@@ -101,16 +101,28 @@ def bench(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A generative model to measure.")
     ] = None,
+    tiers: Annotated[
+        str | None,
+        typer.Option("--tiers", help="A bundle whose tiers to measure, each by itself; see above."),
+    ] = None,
     texts: Annotated[
         Path | None,
         typer.Option("--texts", help="One text a line, like your traffic. Absent: demo tickets."),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="With --tiers: JSONL or CSV with `text`, like your traffic. Absent: demo tickets.",
+        ),
+    ] = None,
     concurrency: Annotated[
-        str, typer.Option("--concurrency", help="Calls in flight, separated by commas.")
-    ] = "1,4,8",
+        str | None,
+        typer.Option("--concurrency", help="Calls in flight, separated by commas. Absent: 1,4,8."),
+    ] = None,
     texts_per_call: Annotated[
-        int, typer.Option("--texts-per-call", min=1, help="Texts in one call.")
-    ] = 1,
+        int | None, typer.Option("--texts-per-call", min=1, help="Texts in one call. Absent: 1.")
+    ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.5, help="How long each row is measured.")
     ] = 5.0,
@@ -119,14 +131,32 @@ def bench(
     """Size this machine: requests/s, latency, CPU and memory of a real server under load.
 
     Starts a server of its own and a client in another process on the same cores.
+
+    With --tiers it measures what each tier of a bundle costs: CPU time of a text in calls of many,
+    against the last tier; the latency of a single text; texts/s. That depends on how long texts
+    are: give it rows like your traffic. The costs are kept on this machine, where `sprat tune` uses
+    them and `sprat inspect` shows them, until models, versions or the machine change.
+
+        sprat bench --task tickets
+        sprat bench --tiers tickets --data traffic.jsonl
     """
     from sprat.benchmarks import sizing
+    from sprat.cli.costs import bench_tiers
     from sprat.store import Store
 
-    if (task is None) == (model is None):
-        raise typer.BadParameter("name one --task or one --model")
+    if sum(each is not None for each in (task, model, tiers)) != 1:
+        raise typer.BadParameter("name one --task, one --model or one --tiers")
+    if tiers is not None:
+        if any(each is not None for each in (texts, concurrency, texts_per_call)):
+            raise typer.BadParameter(
+                "--texts, --concurrency, --texts-per-call: expected none beside --tiers"
+            )
+        bench_tiers(tiers, data, seconds, as_json=as_json)
+        return
+    if data is not None:
+        raise typer.BadParameter("--data: expected --tiers beside it; texts are --texts")
     try:
-        levels = [int(part) for part in concurrency.split(",")]
+        levels = [int(part) for part in (concurrency or "1,4,8").split(",")]
     except ValueError:
         raise typer.BadParameter(
             f"expected numbers separated by commas, got {concurrency}", param_hint="--concurrency"
@@ -141,7 +171,7 @@ def bench(
             store=Store(),
             texts=lines,
             concurrency=levels,
-            texts_per_call=texts_per_call,
+            texts_per_call=1 if texts_per_call is None else texts_per_call,
             seconds=seconds,
             progress=lambda: bar.advance(1),
         )

@@ -128,7 +128,7 @@ def models(
                     b.name,
                     b.kind,
                     len(b.labels),
-                    ", ".join(tier.base.name for tier in b.tiers),
+                    ", ".join(tier.model_name for tier in b.tiers),
                     _held_out(b),
                     b.version,
                 )

@@ -263,7 +263,7 @@ def _show(trained: Trained, notes: Sequence[str]) -> None:
         print_table(
             ["tier", "model", "accuracy", "macro_f1", "ece"],
             [
-                (tier.name, tier.base.name, report.accuracy, report.macro_f1, report.ece)
+                (tier.name, tier.model.name, report.accuracy, report.macro_f1, report.ece)
                 for tier in manifest.tiers
                 for report in [record.tiers[tier.name].evaluation]
             ],

@@ -109,7 +109,7 @@ def _show(manifest: BundleManifest, record: ExtractRecord) -> None:
         print_table(
             ["tier", "model", "micro_f1", "whole_rows", "ece"],
             [
-                (tier.name, tier.base.name, report.micro_f1, report.whole_rows, report.ece)
+                (tier.name, tier.model.name, report.micro_f1, report.whole_rows, report.ece)
                 for tier in manifest.tiers
                 for report in [record.tiers[tier.name].evaluation]
             ],

@@ -10,6 +10,7 @@ import typer
 from sprat.bundle_manifest import REPORT
 from sprat.cli.bundles import write
 from sprat.cli.embedding import embed_opener
+from sprat.cli.endpoints import ConfigFile, EndpointName, endpoint_use
 from sprat.cli.output import Json, print_json, print_table, progress, write_file
 from sprat.cli.report_page import check_folder
 from sprat.errors import InvalidInput
@@ -67,6 +68,17 @@ def tune(
             rich_help_panel=AIMS,
         ),
     ] = None,
+    endpoint: EndpointName = None,
+    config: ConfigFile = None,
+    remote_cost_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--remote-cost-ms",
+            min=0.001,
+            help="With --endpoint: what an answer of it costs in CPU milliseconds, as its price "
+            "by that of this CPU. Absent: the CPU time that asking takes here.",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", help="Write to this bundle instead: a name, or a path with /."),
@@ -89,14 +101,17 @@ def tune(
     Texts of which a tier is sure enough are answered by it; the others go on to the next one, which
     is better and costs more. All thresholds are chosen together on one half of the rows and
     verified on the other one, whose figures are shown. Tiers that do not pay are left out. Where
-    there are too few rows, or the aim cannot be reached, it says so and writes nothing.
+    there are too few rows, or the aim cannot be reached, it says so and writes nothing. What tiers
+    cost was measured by `sprat bench --tiers`, or is measured here.
 
         sprat train train.jsonl --tiers static,head -o tickets
         sprat tune tickets --data traffic.jsonl --max-loss 0.5
     """
+    from sprat import costs
     from sprat.bundle import Bundle
     from sprat.store import Store
     from sprat.train.asked import ask_opener
+    from sprat.train.asked_remote import remote_opener
     from sprat.train.data import read
     from sprat.train.tune import tune as tune_bundle
 
@@ -105,16 +120,31 @@ def tune(
     store = Store()
     bundle = Bundle.open(store, task)
     rows = read(data)
-    with progress("tune") as bar:
-        tuned = tune_bundle(
-            bundle,
-            rows,
-            aim,
-            open_embed=embed_opener(store, bar),
-            open_ask=ask_opener(store),
-            seed=seed,
-            progress=bar,
-        )
+    known, why_not = costs.find(store, bundle.manifest, texts=rows.texts)
+    use = endpoint_use(endpoint, config, store)
+    is_remote = any(tier.remote is not None for tier in bundle.manifest.tiers)
+    if is_remote != (use is not None):
+        expected = "expected the endpoint of tier remote" if is_remote else "no tier is remote"
+        raise InvalidInput(f"--endpoint: {expected}", field="endpoint")
+    if remote_cost_ms is not None and use is None:
+        raise InvalidInput("--remote-cost-ms: no tier is remote", field="remote_cost_ms")
+    try:
+        with progress("tune") as bar:
+            tuned = tune_bundle(
+                bundle,
+                rows,
+                aim,
+                open_embed=embed_opener(store, bar),
+                open_ask=ask_opener(store),
+                open_remote=None if use is None else remote_opener(use.open),
+                remote_cost_ms=remote_cost_ms,
+                costs=known,
+                seed=seed,
+                progress=bar,
+            )
+    finally:
+        if use is not None:
+            use.show()
     if html is not None:
         from sprat.train.page_tuning import tuning_page
 
@@ -124,9 +154,10 @@ def tune(
         report = (store.bundle(task)[1] / REPORT).read_text("utf-8")
         manifest = write(store, tuned.bundle, report, task=task, out=out)
     if as_json:
-        print_json(_document(tuned, manifest))
+        print_json({**_document(tuned, manifest), "cost_note": why_not})
     else:
         _show(tuned)
+        typer.echo(_origin(tuned.tuning.cost_date, why_not))
         typer.echo(
             "Nothing was written."
             if manifest is None
@@ -196,6 +227,14 @@ def _show(tuned: Tuned) -> None:
         ],
         right="value",
     )
+
+
+def _origin(cost_date: str | None, why_not: str) -> str:
+    """Where costs come from."""
+    if cost_date is not None:
+        return f"CPU times: of `sprat bench --tiers`, {cost_date[:10]}."
+    others = f"; those of `sprat bench --tiers` are {why_not}" if why_not else ""
+    return f"CPU times: measured while the rows were scored{others}."
 
 
 def _interval(given: Interval) -> tuple[float, str]:

@@ -105,7 +105,9 @@ def _report(result: ClassifyResult, *, as_json: bool) -> None:
         if item is None:
             continue
         others = ", ".join(f"{s.label} {s.score:.3f}" for s in item.scores[1:])
-        confidence = item.scores[0].score if item.confidence is None else item.confidence
+        confidence = item.confidence
+        if confidence is None:
+            confidence = item.scores[0].score if item.scores else 0.0
         rows.append((index, "(abstained)" if item.abstained else item.label, confidence, others))
     columns = ["text", "label", "confidence" if result.calibrated else "score", "next"]
     found = [item for item in result.items if item is not None]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import get_args
 
 from sprat.codec.common import checked, checked_all, timings, timings_message
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.values import (
+    BreakerState,
     CategoryThresholds,
+    EndpointInfo,
     ModelInfo,
     PrefixUse,
     TaskInfo,
@@ -68,9 +72,11 @@ def list_tasks_response(tasks: Iterable[TaskInfo]) -> pb.ListTasksResponse:
                         asked=tier.asked,
                         answered=tier.answered,
                         missed=tier.missed,
+                        endpoint=_endpoint_message(tier.endpoint),
                     )
                     for tier in t.tiers
                 ],
+                unconfigured=t.unconfigured,
             )
             for t in tasks
         ]
@@ -97,9 +103,17 @@ def task_infos(response: pb.ListTasksResponse) -> tuple[TaskInfo, ...]:
                 for each in t.thresholds
             ),
             tiers=tuple(
-                TierInfo(tier.name, tier.accept_at, tier.asked, tier.answered, tier.missed)
+                TierInfo(
+                    tier.name,
+                    tier.accept_at,
+                    tier.asked,
+                    tier.answered,
+                    tier.missed,
+                    _endpoint(tier),
+                )
                 for tier in t.tiers
             ),
+            unconfigured=tuple(t.unconfigured),
         )
         for t in response.tasks
     )
@@ -147,6 +161,22 @@ def model_infos(response: pb.ListModelsResponse) -> tuple[ModelInfo, ...]:
         )
         for m in response.models
     )
+
+
+_STATES: tuple[BreakerState, ...] = get_args(BreakerState)
+
+
+def _endpoint_message(info: EndpointInfo | None) -> pb.Endpoint | None:
+    return None if info is None else pb.Endpoint(**asdict(info))
+
+
+def _endpoint(tier: pb.Tier) -> EndpointInfo | None:
+    if not tier.HasField("endpoint"):
+        return None
+    info = tier.endpoint
+    # Of a newer server there may be another.
+    state: BreakerState = next((each for each in _STATES if each == info.state), "open")
+    return EndpointInfo(info.name, state, info.requests_today, info.tokens_today, info.spent_today)
 
 
 def _prefix_use_message(use: PrefixUse | None) -> pb.PrefixUse | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import least_confidence
@@ -22,7 +23,7 @@ from sprat.errors import (
 from sprat.model.common import note
 from sprat.scheduler import Mailbox
 from sprat.tasks.pace import Pace
-from sprat.tasks.tier import Judged, Tier, check_request, version_of
+from sprat.tasks.tier import Judged, Part, check_request, version_of
 from sprat.values import (
     Classification,
     ClassifyResult,
@@ -40,31 +41,13 @@ from sprat.values import (
 REPLY_S = 0.005
 """Kept back of the time until a deadline, so that the answer still reaches the caller."""
 
+_Error = TypeVar("_Error", bound=SpratError)
+
 _REASONS: dict[type[SpratError], Degraded] = {
     DeadlineExceeded: "no_time",
     QueueFull: "overload",
     EngineError: "failure",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A tier that takes part in a cascade.
-
-    Attributes
-    ----------
-    place : int
-        Its place among the tiers of the bundle.
-    tier : Tier
-        What answers.
-    accept_at : float
-        Least confidence of an answer, in [0, 1]. Above 0 for all but the last: a tier that accepts
-        everything leaves nothing to those behind it. 0 of the last never abstains.
-    """
-
-    place: int
-    tier: Tier
-    accept_at: float
 
 
 class Cascade:
@@ -74,8 +57,8 @@ class Cascade:
     `sprat.calibration.least_confidence`. The others go to the next tier, together. What the last
     one is not sure enough of is abstained from; its threshold is taken as it is.
 
-    A tier may be missed: no time is left for it, its queue is full, its engine fails, or a text
-    gets no scores from it. Then ``on_failure`` decides on the texts that were meant for it, with
+    A tier may be missed: no time is left for it, its queue is full, its engine fails, or it fails
+    on a text. Then ``on_failure`` decides on the texts that were meant for it, with
     what the tier before said of them; tiers behind the missed one are not asked. Errors of the
     first tier are those of the call, since nothing is known yet.
 
@@ -86,10 +69,13 @@ class Cascade:
     manifest : BundleManifest
         Of a bundle of kind classify or route.
     parts : sequence of Part
-        Two or more, from the cheapest to the best; the last is the bundle's last tier.
+        Two or more, from the cheapest to the best; the last is the last one of the bundle that can
+        be asked.
     on_failure : {"abstain", "answer", "error"}
         Abstain, or answer all the same; both are marked as degraded. Or fail: the call, or with
         ``partial`` the texts.
+    unconfigured : tuple of str
+        See `sprat.values.TaskInfo`.
 
     Raises
     ------
@@ -105,11 +91,13 @@ class Cascade:
         parts: Sequence[Part],
         *,
         on_failure: OnFailure = "abstain",
+        unconfigured: tuple[str, ...] = (),
     ) -> None:
         self._tiers = [part.tier for part in parts]
         self._accept_at = [part.accept_at for part in parts]
         self._on_failure = on_failure
         self._paces = [Pace() for _ in parts]
+        self._engines = [part.tier.identity.engine for part in parts]
         for tier, accept_at in zip(self._tiers, self._accept_at, strict=True):
             if tier.labels != manifest.labels:
                 raise ConfigError(
@@ -123,8 +111,6 @@ class Cascade:
                     f"{accept_at:g} needs a confidence, but tier {tier.name} of bundle "
                     f"{manifest.name} is not calibrated",
                 )
-        thresholds = dict.fromkeys(range(len(manifest.tiers)), 0.0)
-        thresholds |= {part.place: part.accept_at for part in parts}
         self._info = TaskInfo(
             name=name,
             kind=manifest.kind,
@@ -132,7 +118,8 @@ class Cascade:
             models=tuple((tier.identity.name, tier.identity.version) for tier in self._tiers),
             calibrated=all(tier.calibrated for tier in self._tiers),
             accept_at=self._accept_at[-1],
-            version=version_of(manifest, thresholds.values()),
+            version=version_of(manifest, parts, unconfigured),
+            unconfigured=unconfigured,
         )
         self._asked, self._answered, self._missed = ([0] * len(parts) for _ in range(3))
 
@@ -145,7 +132,7 @@ class Cascade:
         return replace(
             self._info,
             tiers=tuple(
-                TierInfo(tier.name, accept_at, asked, answered, missed)
+                TierInfo(tier.name, accept_at, asked, answered, missed, tier.endpoint_info)
                 for tier, accept_at, asked, answered, missed in facts
             ),
         )
@@ -195,30 +182,30 @@ class Cascade:
             "mailbox": mailbox,
         }
         heard = await self._tiers[0].judge(texts, deadline=deadline, **options)
-        for index in heard.failed:
-            note(call.errors, index, self._tiers[0].no_scores(index), partial)
+        for index, failure in heard.failed.items():
+            note(call.errors, index, failure, partial)
         self._hear(call, heard, effort, place=0, last=last)
         for place in range(1, last + 1):
             if not call.open:
                 break
-            tier = self._tiers[place]
             try:
                 heard = await self._escalate(place, [texts[i] for i in call.open], until, options)
             except InvalidInput as error:
-                raise _moved(error, call.open) from None
+                row = error.field.removeprefix("texts[").removesuffix("]")
+                raise (_moved(error, int(row), call.open) if row.isdigit() else error) from None
             except (DeadlineExceeded, QueueFull, EngineError) as error:
                 self._miss(call, place, range(len(call.open)), error)
                 break
-            for at in heard.failed:
-                self._miss(call, place, (at,), tier.no_scores(call.open[at]))
+            for at, failure in heard.failed.items():
+                self._miss(call, place, (at,), _moved(failure, at, call.open))
             self._hear(call, heard, effort, place=place, last=last)
-        model = self._tiers[call.place].identity
+        model, model_version = self._info.models[call.place]
         tokenize_ns, queue_ns, infer_ns = call.times_ns
         return ClassifyResult(
             items=tuple(call.items),
             errors=tuple(sorted(call.errors, key=lambda error: error.index)),
-            model=model.name,
-            model_version=model.version,
+            model=model,
+            model_version=model_version,
             task_version=self._info.version,
             calibrated=self._info.calibrated,
             timings=Timings(tokenize_ns, queue_ns, infer_ns, time.perf_counter_ns() - started),
@@ -243,12 +230,16 @@ class Cascade:
             )
         answer = tier.judge(texts, deadline=until, **options)
         try:
-            judged = await (answer if left_s == math.inf else asyncio.wait_for(answer, left_s))
+            judged = await (answer if left_s == math.inf else _within(left_s, answer))
         except asyncio.TimeoutError:
             pace.learn_at_least(len(texts), left_s, time.monotonic())
             raise DeadlineExceeded(
                 f"task {self._info.name}: the time ran out before tier {tier.name} answered"
             ) from None
+        except DeadlineExceeded:
+            ended = time.monotonic()
+            pace.learn_at_least(len(texts), ended - began, ended)
+            raise
         ended = time.monotonic()
         pace.learn(len(texts), ended - began, ended)
         return judged
@@ -259,17 +250,17 @@ class Cascade:
         accept_at = self._accept_at[place] if effort.accept_at is None else effort.accept_at
         least = accept_at
         if place < last:
-            least = least_confidence(accept_at, self._tiers[place].identity.engine)
+            least = least_confidence(accept_at, self._engines[place])
         open_rows = []
-        for row, confidence in enumerate(judged.confidence):
-            if confidence is None or confidence >= least:
+        for row in range(len(judged.index)):
+            if judged.is_sure(row, least):
                 call.answer(row, abstained=False)
             elif place == last:
                 call.answer(row, abstained=True)
             else:
                 open_rows.append(row)
-        self._asked[place] += len(judged.confidence)
-        self._answered[place] += len(judged.confidence) - len(open_rows)
+        self._asked[place] += len(judged.index)
+        self._answered[place] += len(judged.index) - len(open_rows)
         call.keep(open_rows)
 
     def _miss(self, call: _Call, place: int, which: Sequence[int], error: SpratError) -> None:
@@ -348,17 +339,48 @@ class _Call:
         )
 
 
+async def _within(seconds: float, answer: Coroutine[Any, Any, Judged]) -> Judged:
+    """An answer before its time is over, as by `asyncio.timeout`, which Python 3.10 does not have.
+
+    `asyncio.wait_for` makes a task of it, which takes ten times as long.
+
+    Raises
+    ------
+    asyncio.TimeoutError
+        The time is over; the answer was cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task(loop)
+    assert task is not None
+    is_over = False
+
+    def give_up() -> None:
+        nonlocal is_over
+        is_over = True
+        task.cancel()
+
+    timer = loop.call_later(seconds, give_up)
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        # Who else has cancelled it meanwhile is obeyed; Python 3.10 does not tell.
+        if is_over and (sys.version_info < (3, 11) or task.uncancel() == 0):
+            raise asyncio.TimeoutError from None
+        raise
+    finally:
+        timer.cancel()
+
+
 def _renamed(message: str, at: int, index: int) -> str:
     """What was said of the text of a later tier, under its index in the call."""
     return message.replace(f"texts[{at}]", f"texts[{index}]", 1)
 
 
-def _moved(error: InvalidInput, indices: Sequence[int]) -> InvalidInput:
+def _moved(error: _Error, at: int, indices: Sequence[int]) -> _Error:
     """The error of a text of a later tier, under its index in the call."""
-    at = error.field.removeprefix("texts[").removesuffix("]")
-    if at.isdigit():
-        index = indices[int(at)]
-        error.message = _renamed(error.message, int(at), index)
+    index = indices[at]
+    error.message = _renamed(error.message, at, index)
+    if "field" in error.metadata:
         error.metadata["field"] = f"texts[{index}]"
-        error.args = (error.message,)
+    error.args = (error.message,)
     return error

@@ -10,7 +10,7 @@ from sprat.bundle_manifest import BundleManifest
 from sprat.errors import ConfigError
 from sprat.model.common import note
 from sprat.scheduler import Mailbox
-from sprat.tasks.tier import Tier, check_request, version_of
+from sprat.tasks.tier import Part, check_request, version_of
 from sprat.values import (
     Classification,
     ClassifyResult,
@@ -22,7 +22,7 @@ from sprat.values import (
 
 
 class ClassifyTask:
-    """A classifier: the last tier of a bundle, by itself.
+    """A classifier: a tier of a bundle by itself.
 
     Parameters
     ----------
@@ -30,10 +30,11 @@ class ClassifyTask:
         How requests call it.
     manifest : BundleManifest
         Of a bundle of kind classify or route.
-    tier : Tier
-        The bundle's last one.
-    accept_at : float, optional
-        Abstain below this confidence, in [0, 1]; absent: as in the bundle.
+    part : Part
+        The tier that answers, the last one of the bundle that can be asked. Below its threshold it
+        abstains.
+    unconfigured : tuple of str
+        See `sprat.values.TaskInfo`.
 
     Raises
     ------
@@ -42,11 +43,15 @@ class ClassifyTask:
     """
 
     def __init__(
-        self, name: str, manifest: BundleManifest, tier: Tier, *, accept_at: float | None = None
+        self,
+        name: str,
+        manifest: BundleManifest,
+        part: Part,
+        *,
+        unconfigured: tuple[str, ...] = (),
     ) -> None:
-        *earlier, last = manifest.tiers
+        tier, accept_at = part.tier, part.accept_at
         self._tier = tier
-        accept_at = last.accept_at if accept_at is None else accept_at
         if accept_at > 0 and not tier.calibrated:
             raise ConfigError(
                 f"tasks.{name}.accept_at",
@@ -59,7 +64,8 @@ class ClassifyTask:
             models=((tier.identity.name, tier.identity.version),),
             calibrated=tier.calibrated,
             accept_at=accept_at,
-            version=version_of(manifest, [*[0.0] * len(earlier), accept_at]),
+            version=version_of(manifest, [part], unconfigured),
+            unconfigured=unconfigured,
         )
 
     async def run(
@@ -101,15 +107,12 @@ class ClassifyTask:
             mailbox=mailbox,
         )
         items: list[Classification | None] = [None] * len(texts)
-        for row, (index, confidence) in enumerate(
-            zip(judged.index, judged.confidence, strict=True)
-        ):
-            abstained = confidence is not None and confidence < accept_at
-            items[index] = judged.answer(row, abstained=abstained)
+        for row, index in enumerate(judged.index):
+            items[index] = judged.answer(row, abstained=not judged.is_sure(row, accept_at))
         errors = list(judged.errors)
-        for index in judged.failed:
-            note(errors, index, self._tier.no_scores(index), partial)
-        errors.sort(key=lambda error: error.index)
+        for index, error in judged.failed.items():
+            note(errors, index, error, partial)
+        errors.sort(key=lambda each: each.index)
         model = self._tier.identity
         return ClassifyResult(
             items=tuple(items),

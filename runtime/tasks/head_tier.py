@@ -10,7 +10,7 @@ import numpy as np
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import Calibration
 from sprat.calibration import confidences
-from sprat.errors import EngineError
+from sprat.errors import EngineError, SpratError
 from sprat.head import Head
 from sprat.model import EmbeddingModel
 from sprat.scheduler import Mailbox
@@ -54,6 +54,11 @@ class HeadTier:
         info = self.model.info
         return Identity(info.name, info.version, info.engine)
 
+    @property
+    def endpoint_info(self) -> None:
+        """None: it runs here."""
+        return None
+
     async def judge(
         self,
         texts: Sequence[str],
@@ -75,12 +80,16 @@ class HeadTier:
             encoded.vectors, len(self.labels) if top_k is None else top_k
         )
         index = encoded.kept
-        failed: list[int] = []
+        failed: dict[int, SpratError] = {}
         is_number = np.isfinite(probabilities[:, 0])
         if not is_number.all():
             ranked, probabilities = ranked[is_number], probabilities[is_number]
             numbers = is_number.tolist()
-            failed = [text for text, good in zip(index, numbers, strict=True) if not good]
+            failed = {
+                text: EngineError(f"model {self.model.info.name} has no scores for texts[{text}]")
+                for text, good in zip(index, numbers, strict=True)
+                if not good
+            }
             index = [text for text, good in zip(index, numbers, strict=True) if good]
         confidence: list[float | None] = [None] * len(index)
         if self.calibration is not None:
@@ -102,7 +111,3 @@ class HeadTier:
             queue_ns=encoded.queue_ns,
             infer_ns=encoded.infer_ns,
         )
-
-    def no_scores(self, index: int) -> EngineError:
-        """What is to be said of a text whose scores are not numbers."""
-        return EngineError(f"model {self.model.info.name} has no scores for texts[{index}]")

@@ -9,7 +9,7 @@ import numpy as np
 
 from sprat.bundle_manifest import BundleManifest, Calibration
 from sprat.calibration import confidences, tempered
-from sprat.errors import EngineError
+from sprat.errors import EngineError, SpratError
 from sprat.model import GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tasks import choose
@@ -76,6 +76,11 @@ class LanguageTier:
         info = self.model.info
         return Identity(info.name, info.version, info.engine)
 
+    @property
+    def endpoint_info(self) -> None:
+        """None: it runs here."""
+        return None
+
     async def judge(
         self,
         texts: Sequence[str],
@@ -122,14 +127,14 @@ class LanguageTier:
             input_tokens[index], cached_tokens[index] = tokens, chosen.cached_tokens
             pruned[index], cpu_ns[index] = chosen.pruned, spent
         numbers = is_number.tolist()
+        failed: dict[int, SpratError] = {**choices.failed}
+        for index, good in zip(kept, numbers, strict=True):
+            if not good:
+                name = self.model.info.name
+                failed[index] = EngineError(f"model {name} has no scores for texts[{index}]")
         return Judged(
             index=[index for index, good in zip(kept, numbers, strict=True) if good],
-            failed=sorted(
-                [
-                    *choices.failed,
-                    *(index for index, good in zip(kept, numbers, strict=True) if not good),
-                ]
-            ),
+            failed=dict(sorted(failed.items())),
             ranked=ranked_mk.tolist(),
             probabilities=probabilities_mk.tolist(),
             confidence=confidence,
@@ -144,7 +149,3 @@ class LanguageTier:
             queue_ns=choices.queue_ns,
             infer_ns=choices.infer_ns,
         )
-
-    def no_scores(self, index: int) -> EngineError:
-        """What is to be said of a text whose scores are not numbers."""
-        return EngineError(f"model {self.model.info.name} has no scores for texts[{index}]")

@@ -5,8 +5,9 @@ from __future__ import annotations
 WEIGHT = 0.2
 """Of the latest call in the running mean."""
 
-RETRY_S = 10.0
-"""An estimate that says no is put to the test this often, or it would say no for ever."""
+TESTS = 0.01
+"""Share of the time that may go into calls which put an estimate that says no to the test, for each
+number of rows: without them it would say no for ever."""
 
 
 class Pace:
@@ -19,8 +20,8 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._heard_at: dict[int, float] = {}
         self._calls = 0
-        self._retry_at = 0.0
 
     def seconds(self, rows: int) -> float:
         """What a call of so many rows, from 1, would take; 0 as long as nothing is known."""
@@ -33,6 +34,9 @@ class Pace:
     def fits(self, rows: int, left_s: float, now: float) -> bool:
         """Whether to begin a call: it can be done in the time left, or it is time to see.
 
+        To see takes no more than the time left, then the call is given up. So it is done the more
+        often the less time is left, and recovers the sooner.
+
         Parameters
         ----------
         left_s : float
@@ -44,9 +48,10 @@ class Pace:
             return False
         if self.seconds(rows) <= left_s:
             return True
-        if now < self._retry_at:
+        size = rows.bit_length()
+        if now - self._heard_at.setdefault(size, now) < left_s / TESTS:
             return False
-        self._retry_at = now + RETRY_S
+        self._heard_at[size] = now
         return True
 
     def learn(self, rows: int, seconds: float, now: float) -> None:
@@ -57,10 +62,10 @@ class Pace:
             self._seconds.clear()
         known = self._seconds.get(size)
         self._seconds[size] = seconds if known is None else known + WEIGHT * (seconds - known)
-        self._retry_at = now + RETRY_S
+        self._heard_at[size] = now
 
     def learn_at_least(self, rows: int, seconds: float, now: float) -> None:
         """Count a call that was given up after a time."""
         size = rows.bit_length()
         self._seconds[size] = max(seconds, self._seconds.get(size, 0.0))
-        self._retry_at = now + RETRY_S
+        self._heard_at[size] = now

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sprat.bundle_manifest import BundleManifest
-from sprat.errors import EngineError, InvalidInput
+from sprat.errors import InvalidInput, SpratError
 from sprat.scheduler import Mailbox
 from sprat.values import (
     Classification,
     Degraded,
     Effort,
+    EndpointInfo,
     ItemError,
     LabelScore,
     TierAnswer,
@@ -49,11 +50,13 @@ class Judged:
     ----------
     index : list of int
         M texts that it has an answer for, in order.
-    failed : list of int
+    failed : dict of int to SpratError
         Texts that got no answer because the tier failed on them, such as scores that are no
-        numbers: see `Tier.no_scores`.
+        numbers, and why: an error as `Tier.judge` raises it where it fails as a whole. Messages may
+        name ``texts[INDEX]``.
     ranked : list of list of int
-        Labels of each answer, best first: M rows.
+        Labels of each answer, best first: M rows. One is empty where the tier named no label: it is
+        sure of nothing then.
     probabilities : list of list of float
         Theirs.
     confidence : list of float or None
@@ -73,7 +76,7 @@ class Judged:
     """
 
     index: list[int]
-    failed: list[int]
+    failed: dict[int, SpratError]
     ranked: list[list[int]]
     probabilities: list[list[float]]
     confidence: list[float | None]
@@ -89,8 +92,13 @@ class Judged:
     infer_ns: int
 
     def label(self, row: int) -> str:
-        """The best label of an answer."""
-        return self.labels[self.ranked[row][0]]
+        """The best label of an answer; empty where it names none."""
+        return self.labels[self.ranked[row][0]] if self.ranked[row] else ""
+
+    def is_sure(self, row: int, least: float) -> bool:
+        """Whether an answer names a label, with this confidence or without any calibration."""
+        confidence = self.confidence[row]
+        return bool(self.ranked[row]) and (confidence is None or confidence >= least)
 
     def cpu_ms(self, row: int) -> float:
         """CPU milliseconds of an answer."""
@@ -153,6 +161,11 @@ class Tier(Protocol):
         """What answers."""
         ...
 
+    @property
+    def endpoint_info(self) -> EndpointInfo | None:
+        """Of a tier that asks an endpoint, how that does."""
+        ...
+
     async def judge(
         self,
         texts: Sequence[str],
@@ -187,9 +200,25 @@ class Tier(Protocol):
         """
         ...
 
-    def no_scores(self, index: int) -> EngineError:
-        """What is to be said of one of `Judged.failed`."""
-        ...
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tier that takes part in a cascade.
+
+    Attributes
+    ----------
+    place : int
+        Its place among the tiers of the bundle.
+    tier : Tier
+        What answers.
+    accept_at : float
+        Least confidence of an answer, in [0, 1]. Above 0 for all but the last: a tier that accepts
+        everything leaves nothing to those behind it. 0 of the last never abstains.
+    """
+
+    place: int
+    tier: Tier
+    accept_at: float
 
 
 def check_request(top_k: int | None, effort: Effort, *, calibrated: bool) -> None:
@@ -216,15 +245,25 @@ def check_request(top_k: int | None, effort: Effort, *, calibrated: bool) -> Non
         )
 
 
-def version_of(manifest: BundleManifest, accept_at: Iterable[float]) -> str:
+def version_of(
+    manifest: BundleManifest, parts: Iterable[Part], unconfigured: Collection[str] = ()
+) -> str:
     """Version of a task: that of its bundle, or where thresholds differ, the digest over both.
 
     Parameters
     ----------
-    accept_at : iterable of float
-        The threshold of each tier of the bundle, as the task has it.
+    parts : iterable of Part
+        The tiers that take part.
+    unconfigured : collection of str
+        Names of the tiers that cannot; the others that do not are the same as if their threshold
+        was 0.
     """
     own = tuple(tier.accept_at for tier in manifest.tiers)
-    if own == (given := tuple(accept_at)):
+    thresholds = {part.place: part.accept_at for part in parts}
+    given = tuple(
+        None if tier.name in unconfigured else thresholds.get(place, 0.0)
+        for place, tier in enumerate(manifest.tiers)
+    )
+    if own == given:
         return manifest.version
     return hashlib.sha256(f"{manifest.version} {given}".encode()).hexdigest()[:12]

@@ -1,9 +1,10 @@
-"""Put a language model behind the last tier of a classifier or router: calibrated, and judged."""
+"""Put a tier that asks a model behind the last one of a classifier: calibrated, and judged."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,20 @@ from pydantic import ValidationError
 
 from sprat import adapter as adapters
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import REPORT, BundleManifest, Language, TierManifest, TierName
+from sprat.bundle_manifest import (
+    REPORT,
+    BundleManifest,
+    Language,
+    Remote,
+    TierManifest,
+    TierName,
+)
 from sprat.errors import CorruptFile, DataError, InvalidInput
 from sprat.manifest import ModelRef
 from sprat.progress import Progress
 from sprat.store import Store
-from sprat.train.asked import OpenAsk, log_probabilities
+from sprat.train.asked import Ask, OpenAsk, log_probabilities
+from sprat.train.asked_remote import OpenRemote
 from sprat.train.calibrate import fit_calibration
 from sprat.train.data import Dataset
 from sprat.train.evaluate import evaluate
@@ -27,8 +36,6 @@ from sprat.train.report import Report
 from sprat.train.split import same_texts, split
 from sprat.train.task_file import TASK, read_task
 from sprat.values import Label, LabelSet
-
-NAME: TierName = "language"
 
 LEAST_TEXTS = 50
 """Different texts that a calibration and an evaluation need together. From so few the intervals are
@@ -52,7 +59,7 @@ class Added:
     @property
     def report(self) -> Report:
         """How good the tier is by itself."""
-        return self.record.tiers[NAME].evaluation
+        return self.record.tiers[self.bundle.manifest.tiers[-1].name].evaluation
 
 
 def language(
@@ -111,8 +118,54 @@ def language(
                 )
             spec = trained
     spec = replace(spec, **{name: value for name, value in asks.items() if value is not None})
-    described = {label.name: label for label in (*spec.labels, *labels)}
-    if len({label.name for label in labels}) < len(labels):
+    return ModelRef(name=base.name, digest=base.digest), Language(
+        labels=_described(bundle, spec.labels, labels),
+        instructions=spec.instructions,
+        scoring=spec.scoring,
+        normalize_length=spec.normalize_length,
+        correct_prior=spec.correct_prior,
+        adapter=ref,
+    )
+
+
+def remote(
+    bundle: BundleManifest,
+    *,
+    model: str,
+    task_version: str = "",
+    labels: Sequence[Label] = (),
+    instructions: str = "",
+    votes: int = 1,
+) -> Remote:
+    """What a remote tier asks.
+
+    Parameters
+    ----------
+    bundle, labels
+        As in `language`.
+    model, task_version, instructions, votes
+        See `sprat.bundle_manifest.Remote`.
+
+    Raises
+    ------
+    InvalidInput
+        Labels are not those of the bundle.
+    """
+    return Remote(
+        model=model,
+        task_version=task_version,
+        labels=_described(bundle, (), labels),
+        instructions=instructions,
+        votes=votes,
+    )
+
+
+def _described(
+    bundle: BundleManifest, trained: Sequence[Label], given: Sequence[Label]
+) -> tuple[Label, ...]:
+    """The labels of a bundle: those that an adapter knows, then others, as they are described."""
+    described = {label.name: label for label in (*trained, *given)}
+    if len({label.name for label in given}) < len(given):
         raise InvalidInput("labels: expected no two of the same name", field="labels")
     unknown = sorted(described.keys() - set(bundle.labels))
     if unknown:
@@ -122,14 +175,7 @@ def language(
             field="labels",
         )
     others = (Label(name) for name in bundle.labels if name not in described)
-    return ModelRef(name=base.name, digest=base.digest), Language(
-        labels=(*described.values(), *others),
-        instructions=spec.instructions,
-        scoring=spec.scoring,
-        normalize_length=spec.normalize_length,
-        correct_prior=spec.correct_prior,
-        adapter=ref,
-    )
+    return (*described.values(), *others)
 
 
 def check_unseen(store: Store, adapter: str, data: Dataset) -> None:
@@ -160,14 +206,16 @@ def add_tier(
     record: TrainingRecord,
     data: Dataset,
     *,
-    base: ModelRef,
-    language: Language,
-    open_ask: OpenAsk,
+    base: ModelRef | None = None,
+    language: Language | None = None,
+    open_ask: OpenAsk | None = None,
+    remote: Remote | None = None,
+    open_remote: OpenRemote | None = None,
     held_out: float = 0.5,
     seed: int = 0,
     progress: Progress,
 ) -> Added:
-    """Append a language tier to a bundle.
+    """Append a language tier to a bundle, or a remote one.
 
     It is calibrated on one part of the rows and evaluated on the other; no text is in both.
     Thresholds that were tuned for fewer tiers are taken away, so that the new tier answers alone
@@ -181,10 +229,10 @@ def add_tier(
         What its ``report.json`` says.
     data : Dataset
         Rows that neither the adapter nor the other tiers were trained on.
-    base, language
-        See `language`.
-    open_ask : callable
-        See `sprat.train.asked.OpenAsk`.
+    base, language, open_ask
+        Of a language tier: see `language` and `sprat.train.asked.OpenAsk`.
+    remote, open_remote
+        Of a remote one: see `remote` and `sprat.train.asked_remote.OpenRemote`.
     held_out : float
         Share of the rows to evaluate on, above 0 and below 1.
     seed : int
@@ -198,7 +246,8 @@ def add_tier(
         Rows have labels that the bundle does not have, are too few, or cannot be answered.
     """
     manifest = bundle.manifest
-    _check(manifest, seed)
+    name: TierName = "language" if remote is None else "remote"
+    _check(manifest, name, seed)
     data.targets(manifest.labels)
     found = int(same_texts(data.texts).max()) + 1
     if found < LEAST_TEXTS:
@@ -206,7 +255,16 @@ def add_tier(
             data.path, 0, f"expected {LEAST_TEXTS} or more different texts, found {found}"
         )
     fitted, judged = split(data, held_out, seed=seed)
-    with open_ask(language.spec(base.name)) as ask:
+    asking: AbstractContextManager[Ask]
+    if remote is None:
+        assert base is not None
+        assert language is not None
+        assert open_ask is not None
+        asking = open_ask(language.spec(base.name))
+    else:
+        assert open_remote is not None
+        asking = open_remote(remote)
+    with asking as ask:
         progress.phase(f"ask about {len(data)} rows", total=len(data))
         fitted_nk, judged_mk = (
             log_probabilities(ask, manifest.labels, rows, progress) for rows in (fitted, judged)
@@ -222,9 +280,10 @@ def add_tier(
         seed=seed,
     )
     tier = TierManifest(
-        name=NAME,
+        name=name,
         base=base,
         language=language,
+        remote=remote,
         calibration=fit.calibration,
         evaluation=report.summary(),
     )
@@ -237,7 +296,7 @@ def add_tier(
     made = TierRecord(evaluation=report, without_leaked=None, training=training)
     return Added(
         replace(bundle, manifest=_appended(manifest, tier)),
-        record.model_copy(update={"tiers": {**record.tiers, NAME: made}}),
+        record.model_copy(update={"tiers": {**record.tiers, name: made}}),
     )
 
 
@@ -256,14 +315,14 @@ def read_record(folder: Path) -> TrainingRecord:
         raise CorruptFile(str(path), "not the report of a classifier") from None
 
 
-def _check(manifest: BundleManifest, seed: int) -> None:
+def _check(manifest: BundleManifest, name: TierName, seed: int) -> None:
     if manifest.kind not in ("classify", "route"):
         raise InvalidInput(
             f"{manifest.name}: expected a classify or route task, not {manifest.kind}",
             field="bundle",
         )
-    if any(tier.name == NAME for tier in manifest.tiers):
-        raise InvalidInput(f"{manifest.name}: has a tier {NAME} already", field="bundle")
+    if any(tier.name == name for tier in manifest.tiers):
+        raise InvalidInput(f"{manifest.name}: has a tier {name} already", field="bundle")
     if seed < 0:
         raise InvalidInput(f"seed: expected 0 or more, got {seed}", field="seed")
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
-from sprat.calibration import log_scores
+from sprat.calibration import log_scores, spread
 from sprat.config import Config, ModelConfig
 from sprat.errors import DataError
 from sprat.inprocess import Runtime
@@ -34,7 +34,8 @@ def log_probabilities(
     Parameters
     ----------
     ask : callable
-        Answers with the scores of all labels.
+        Answers with the scores of all labels, or of the one that it names: see `spread`. An answer
+        without any counts as a wrong label, no surer than chance.
 
     Returns
     -------
@@ -55,7 +56,15 @@ def log_probabilities(
         for at, item in enumerate(result.items):
             assert item is not None, "a text without an error has an answer"
             scores = {score.label: score.score for score in item.scores}
-            shares_nk[start + at] = [scores[label] for label in labels]
+            if not scores:
+                # No label is a wrong one, and no surer than chance.
+                wrong = labels[labels[0] == rows.labels[start + at]]
+                scores = {wrong: 0.0}
+            if len(scores) == 1:
+                ((label, sure),) = scores.items()
+                shares_nk[start + at] = spread(labels.index(label), sure, len(labels))
+            else:
+                shares_nk[start + at] = [scores[label] for label in labels]
         progress.advance(len(texts))
     return log_scores(shares_nk)
 

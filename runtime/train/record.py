@@ -101,7 +101,7 @@ def tuning_facts(
 
 
 class LanguageRecord(_Part):
-    """How a language tier was made; its model and its adapter were there before.
+    """How a tier was made that asks a model, here or remotely; what it asks was there before.
 
     Attributes
     ----------

@@ -7,16 +7,13 @@ model behind an endpoint.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from sprat.errors import EndpointError, InvalidInput
+from sprat.endpoints.labels import LabelQuestion
+from sprat.errors import InvalidInput
 from sprat.remote import ChatEndpoint, Completion
-from sprat.tasks import choose
-from sprat.tokenizer import check_text
 from sprat.values import (
     Classification,
     ItemError,
@@ -33,10 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine on the loop of an endpoint and returns its result."""
-
-MOST_VOTES = 25
-_AROUND = "\"'`*\u201c\u201d\u2018\u2019.,:; \t\n"
-"""What models put around a label: quotes, stars, a full stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +137,8 @@ class LocalLabeller:
 def _opinion(item: Classification | None, error: ItemError | None, calibrated: bool) -> Opinion:
     if item is None:
         return Opinion("", 0.0, error="no answer" if error is None else error.message)
+    if not item.scores:
+        return Opinion("", 0.0, calibrated)
     best = item.scores[0]
     return Opinion(best.label, best.score, calibrated)
 
@@ -151,21 +146,14 @@ def _opinion(item: Classification | None, error: ItemError | None, calibrated: b
 class RemoteLabeller:
     """A model behind an endpoint, asked for one of the labels about each text.
 
-    How sure it is: the probability of the tokens that it answered with (``votes`` = 1), or the
-    share of several answers at temperature 1 that agree (self-consistency, Wang et al., 2023).
-
     Parameters
     ----------
     endpoint : ChatEndpoint
         It lives on the loop that ``run`` runs coroutines on.
-    labels : sequence of Label
-        2 to 256.
-    instructions : str
-        What the texts are and what is asked of them; empty for a general sentence.
-    votes : int
-        Answers per text, from 1 to 25.
     run : callable
         See `Run`.
+
+    See `LabelQuestion` for the others.
 
     Raises
     ------
@@ -182,24 +170,9 @@ class RemoteLabeller:
         votes: int = 1,
         run: Run,
     ) -> None:
-        if not 1 <= votes <= MOST_VOTES:
-            raise InvalidInput(f"votes: expected 1 to {MOST_VOTES}, got {votes}", field="votes")
-        choose.check_options(labels, 2, choose.MOST_LABELS, "labels")
-        if instructions:
-            check_text(instructions, field="instructions")
         self.name = f"{endpoint.model} at {endpoint.name}"
-        self._endpoint = endpoint
-        self._votes = votes
+        self._question = LabelQuestion(endpoint, labels, instructions=instructions, votes=votes)
         self._run = run
-        self._prompt = choose.prompt(LabelSet(endpoint.model, tuple(labels), instructions))
-        self._names = {label.name: label.name for label in labels}
-        folded = Counter(_bare(label.name) for label in labels)
-        self._folded = {
-            _bare(label.name): label.name for label in labels if folded[_bare(label.name)] == 1
-        }
-        # A token is at least a byte.
-        longest = max(len(label.name.encode()) for label in labels)
-        self._sampling = Sampling(max_tokens=longest + 16, temperature=0.0 if votes == 1 else 1.0)
 
     def label(self, texts: Sequence[str]) -> Iterator[tuple[int, Opinion]]:
         """Label texts side by side; see `Labeller.label`.
@@ -253,34 +226,8 @@ class RemoteLabeller:
             yield index, Opinion("", 0.0, error=reason.message)
 
     async def _ask(self, text: str) -> Opinion:
-        chat = [Message("system", self._prompt), Message("user", text)]
-        # One after another: other texts are under way meanwhile.
-        completions = [
-            await self._endpoint.complete(chat, self._sampling, logprobs=self._votes == 1)
-            for _ in range(self._votes)
-        ]
-        votes = Counter(self._match(each.text) for each in completions if each.complete)
-        del votes[""]
-        if not votes:
-            return Opinion("", 0.0)
-        ((label, count),) = votes.most_common(1)
-        if self._votes > 1:
-            return Opinion(label, count / self._votes)
-        only = completions[0]
-        if only.logprob is None:
-            raise EndpointError(
-                f"{self._endpoint.name}: answers come without log-probabilities, so nobody knows "
-                "how sure they are; ask several times (--votes 5)"
-            )
-        return Opinion(label, math.exp(only.logprob))
-
-    def _match(self, answer: str) -> str:
-        """The label that an answer is, but for quotes, case and a full stop; else empty."""
-        return self._names.get(answer.strip()) or self._folded.get(_bare(answer), "")
-
-
-def _bare(text: str) -> str:
-    return " ".join(text.strip(_AROUND).casefold().split())
+        said = await self._question.ask(text)
+        return Opinion(said.label, said.confidence)
 
 
 async def _first_of(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import BundleManifest, Tuning
+from sprat.bundle_manifest import BundleManifest, TierManifest, Tuning
 from sprat.calibration import confidences
-from sprat.errors import InvalidInput
+from sprat.costs import Costs
+from sprat.errors import DataError, InvalidInput
 from sprat.progress import Progress, Silent
-from sprat.train.asked import OpenAsk, log_probabilities
+from sprat.train.asked import Ask, OpenAsk, log_probabilities
+from sprat.train.asked_remote import OpenRemote
 from sprat.train.calibrate import best_answers
 from sprat.train.data import Dataset
 from sprat.train.head import OpenEmbed
@@ -62,6 +65,9 @@ def tune(
     *,
     open_embed: OpenEmbed,
     open_ask: OpenAsk | None = None,
+    open_remote: OpenRemote | None = None,
+    remote_cost_ms: float | None = None,
+    costs: Costs | None = None,
     seed: int = 0,
     progress: Progress,
 ) -> Tuned:
@@ -80,6 +86,13 @@ def tune(
         See `OpenEmbed`; asked for the model of each tier with a head.
     open_ask : callable, optional
         See `sprat.train.asked.OpenAsk`; asked for the model of each language tier.
+    open_remote : callable, optional
+        See `sprat.train.asked_remote.OpenRemote`; asked for the endpoint of a remote tier.
+    remote_cost_ms : float, optional
+        What an answer of a remote tier costs, in CPU milliseconds of this machine; absent: the CPU
+        time that asking takes here.
+    costs : Costs, optional
+        Of the tiers that are not remote, on this machine; absent: measured while they score.
     seed : int
         Of halves and resampling, at least 0.
 
@@ -94,16 +107,34 @@ def tune(
         When scikit-learn, which brings scipy, is not installed.
     """
     _check(bundle, aim, seed)
-    scores = score_tiers(bundle, data, open_embed=open_embed, open_ask=open_ask, progress=progress)
+    scores = score_tiers(
+        bundle,
+        data,
+        open_embed=open_embed,
+        open_ask=open_ask,
+        open_remote=open_remote,
+        remote_cost_ms=remote_cost_ms,
+        progress=progress,
+    )
+    if costs is not None:
+        known = costs.cpu_ms
+        scores = tuple(replace(each, cost_ms=known.get(each.name, each.cost_ms)) for each in scores)
     progress.phase("choose thresholds")
     chosen = choose(scores, aim, groups=same_texts(data.texts), seed=seed, path=data.path)
     kept = [index for index, each in enumerate(chosen.thresholds) if each is not None]
     manifest = bundle.manifest
+    if manifest.tiers[kept[0]].remote is not None:
+        raise DataError(
+            data.path,
+            0,
+            f"every text would be sent to tier {manifest.tiers[kept[0]].name}: no tier before it "
+            "pays; allow a greater loss, or train a better tier",
+        )
     tiers = tuple(
         manifest.tiers[index].model_copy(update={"accept_at": chosen.thresholds[index]})
         for index in kept
     )
-    tuning = _evidence(scores, chosen, aim, data, seed=seed)
+    tuning = _evidence(scores, chosen, aim, data, costs, seed=seed)
     tuned = replace(
         bundle,
         manifest=manifest.model_copy(update={"tiers": tiers, "tuning": tuning}),
@@ -118,6 +149,8 @@ def score_tiers(
     *,
     open_embed: OpenEmbed,
     open_ask: OpenAsk | None = None,
+    open_remote: OpenRemote | None = None,
+    remote_cost_ms: float | None = None,
     progress: Progress,
 ) -> tuple[TierScores, ...]:
     """What each tier makes of labelled rows, and the CPU time that it takes.
@@ -126,7 +159,7 @@ def score_tiers(
     ----------
     bundle : Bundle
         Of kind classify or route; every tier is calibrated.
-    open_embed, open_ask
+    open_embed, open_ask, open_remote, remote_cost_ms
         See `tune`.
 
     Raises
@@ -134,7 +167,7 @@ def score_tiers(
     DataError
         Rows have labels that the bundle does not have, or cannot be answered.
     InvalidInput
-        There is a language tier, and no ``open_ask``.
+        There is a language tier, and no ``open_ask``, or a remote one, and no ``open_remote``.
     """
     targets_n = data.targets(bundle.manifest.labels)
     scores = []
@@ -143,12 +176,27 @@ def score_tiers(
         if index < len(bundle.heads):
             scores.append(_score_head(bundle, index, data, targets_n, open_embed))
             continue
-        if open_ask is None:
-            raise InvalidInput(
-                f"{bundle.manifest.name}: tier {tier.name} needs open_ask", field="open_ask"
+        with _asking(bundle.manifest, tier, open_ask, open_remote) as ask:
+            cost_ms = None if tier.remote is None else remote_cost_ms
+            scores.append(
+                _score_asked(bundle.manifest, index, data, targets_n, ask, cost_ms, progress)
             )
-        scores.append(_score_language(bundle.manifest, index, data, targets_n, open_ask, progress))
     return tuple(scores)
+
+
+def _asking(
+    manifest: BundleManifest,
+    tier: TierManifest,
+    open_ask: OpenAsk | None,
+    open_remote: OpenRemote | None,
+) -> AbstractContextManager[Ask]:
+    """What asks a tier without a head."""
+    if tier.remote is not None and open_remote is not None:
+        return open_remote(tier.remote)
+    if tier.language is not None and open_ask is not None:
+        return open_ask(tier.language.spec(tier.model.name))
+    needed = "open_ask" if tier.remote is None else "open_remote"
+    raise InvalidInput(f"{manifest.name}: tier {tier.name} needs {needed}", field=needed)
 
 
 def _check(bundle: Bundle, aim: Aim, seed: int) -> None:
@@ -186,7 +234,7 @@ def _score_head(
 ) -> TierScores:
     tier, head = bundle.manifest.tiers[index], bundle.heads[index]
     assert tier.calibration is not None
-    with open_embed(tier.base.name) as embed:
+    with open_embed(tier.model.name) as embed:
         embed(data.texts[:1])  # What is done once only is nobody's cost.
         started = time.process_time()
         ranked_nk, probabilities_nk = head.rank(embed(data.texts), 1)
@@ -199,23 +247,23 @@ def _score_head(
     )
 
 
-def _score_language(
+def _score_asked(
     manifest: BundleManifest,
     index: int,
     data: Dataset,
     targets_n: IntArray,
-    open_ask: OpenAsk,
+    ask: Ask,
+    given_cost_ms: float | None,
     progress: Progress,
 ) -> TierScores:
     tier = manifest.tiers[index]
     assert tier.calibration is not None
-    assert tier.language is not None
-    with open_ask(tier.language.spec(tier.base.name)) as ask:
+    if tier.remote is None:
         # The memory, the adapter and what all prompts begin with are nobody's cost.
         log_probabilities(ask, manifest.labels, data.take([0]), Silent())
-        started = time.process_time()
-        logs_nk = log_probabilities(ask, manifest.labels, data, progress)
-        cost_ms = _cost_ms(started, len(data))
+    started = time.process_time()
+    logs_nk = log_probabilities(ask, manifest.labels, data, progress)
+    cost_ms = _cost_ms(started, len(data)) if given_cost_ms is None else given_cost_ms
     best_n, is_right_n = best_answers(logs_nk, targets_n, tier.calibration.temperature)
     return TierScores(tier.name, confidences(best_n, tier.calibration), is_right_n, cost_ms)
 
@@ -226,7 +274,13 @@ def _cost_ms(started: float, count: int) -> float:
 
 
 def _evidence(
-    scores: tuple[TierScores, ...], chosen: Chosen, aim: Aim, data: Dataset, *, seed: int
+    scores: tuple[TierScores, ...],
+    chosen: Chosen,
+    aim: Aim,
+    data: Dataset,
+    costs: Costs | None,
+    *,
+    seed: int,
 ) -> Tuning:
     verified = [tier.take(chosen.verified) for tier in scores]
     answers = chosen.answers
@@ -248,6 +302,7 @@ def _evidence(
         chosen_on=chosen.chosen_on,
         verified_on=chosen.verified_on,
         cost_ms={tier.name: tier.cost_ms for tier in scores},
+        cost_date=None if costs is None else costs.measured,
         best_tier=scores[best].name,
         shares={
             tier.name: float((answers.tier_n == index).mean()) for index, tier in enumerate(scores)

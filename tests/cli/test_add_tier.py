@@ -152,3 +152,16 @@ def test_add_tier_refuses_what_makes_none(home: Path, store: Store, added: dict[
     assert "there already" in refused(store, *taken)
     assert store.bundle("head")[0].tiers[0].name == "head"
     assert len(store.bundle("head")[0].tiers) == 1
+
+
+def test_bench_measures_a_language_tier_as_it_is_asked(
+    home: Path, store: Store, added: dict[str, Any]
+) -> None:
+    rows = ("--data", str(home / "few.jsonl"), "--seconds", "0.5")
+    measured = json.loads(run(store, "bench", "--tiers", "both", *rows, "--json"))
+    head, language = measured["tiers"]
+    assert (head["name"], head["engine"], head["asked"]) == ("head", "ct2", "")
+    assert (language["name"], language["engine"]) == ("language", "llama")
+    assert len(language["asked"]) == 64
+    assert language["tokens"] > 0
+    assert json.loads(run(store, "inspect", "both", "--json"))["costs"] == measured

@@ -97,6 +97,69 @@ def test_tune_replaces_the_bundle_itself(home: Path, tmp_path: Path) -> None:
     assert (tuning.rule, tuning.limit, tuning.delta) == ("error", 0.3, 0.2)
 
 
+def test_tune_uses_costs_that_were_measured_here(home: Path) -> None:
+    store = Store(home / "home")
+    traffic = str(home / "traffic.jsonl")
+    done = sprat(store, "bench", "--tiers", "two", "--data", traffic, "--seconds", "0.5", "--json")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert [tier["name"] for tier in measured["tiers"]] == ["static", "head"]
+    assert measured["tiers"][-1]["cost_ratio"] == 1
+    assert measured["tiers"][0]["cost_ratio"] < 1
+    assert measured["texts"] == 700
+
+    arguments = ("tune", "two", "--data", traffic, "--max-loss", "3")
+    tuned = sprat(store, *arguments, "-o", "cheap", "--json")
+    assert tuned.returncode == 0, tuned.stderr
+    document = json.loads(tuned.stdout)
+    assert document["cost_ms"] == {
+        tier["name"]: tier["cpu_ms"]["value"] for tier in measured["tiers"]
+    }
+    assert (document["cost_date"], document["cost_note"]) == (measured["measured"], "")
+    manifest, _ = store.bundle("cheap")
+    assert manifest.tuning is not None
+    assert manifest.tuning.cost_date == measured["measured"]
+    shown = sprat(store, "inspect", "two").stdout
+    assert "Costs of a text on this machine" in shown
+    assert "tiny-static (static, " in shown
+    assert json.loads(sprat(store, "inspect", "two", "--json").stdout)["costs"] == measured
+    day = measured["measured"][:10]
+    assert f"CPU times: of `sprat bench --tiers`, {day}." in sprat(store, "inspect", "cheap").stdout
+
+    path = store.root / "costs" / "two.json"
+    path.write_text(path.read_text().replace('"numpy": "', '"numpy": "9'))
+    dry = sprat(store, *arguments, "--dry-run")
+    assert "those of `sprat bench --tiers` are of another version of numpy" in dry.stdout
+    stale = sprat(store, "inspect", "two").stdout
+    assert "Costs of `sprat bench --tiers` here are of another version of numpy" in stale
+    again = sprat(store, *arguments, "--dry-run", "--json")
+    document = json.loads(again.stdout)
+    assert document["cost_date"] is None
+    assert document["cost_note"].startswith("of another version of numpy")
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name one --task, one --model or one --tiers"),
+        (("--tiers", "two", "--task", "two"), "name one --task, one --model or one --tiers"),
+        (("--tiers", "two", "--texts", "x"), "expected none beside --tiers"),
+        (("--tiers", "two", "--concurrency", "1"), "expected none beside --tiers"),
+        (("--task", "two", "--data", "x"), "--data: expected --tiers beside it"),
+        (("--tiers", "three"), "no bundle named 'three'"),
+        (("--tiers", "two", "--data", "nothing.jsonl"), "nothing.jsonl: cannot be read"),
+    ],
+)
+def test_bench_of_tiers_says_what_is_wrong(
+    home: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = sprat(Store(home / "home"), "bench", *arguments)
+    assert done.returncode in (1, 2)
+    assert message in " ".join(done.stderr.replace("\u2502", " ").split())
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

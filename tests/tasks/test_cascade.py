@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,9 +32,10 @@ from sprat.head import Head
 from sprat.model import Encoded
 from sprat.model.common import note
 from sprat.scheduler import ComputePool, Mailbox
-from sprat.tasks.cascade import REPLY_S, Cascade, Part
+from sprat.tasks.cascade import REPLY_S, Cascade
 from sprat.tasks.head_tier import HeadTier
 from sprat.tasks.route import RouteTask
+from sprat.tasks.tier import Part
 from sprat.values import (
     Classification,
     ClassifyResult,
@@ -534,7 +536,7 @@ async def test_cascade_cancelled_leaves_nothing_queued(mailbox: Mailbox) -> None
     engine.gate.clear()
     busy = asyncio.ensure_future(better.encode(["x"], mailbox=mailbox))
     await eventually(lambda: engine.calls, "nothing runs")
-    for budget_ms in (None, 60_000.0):  # With a budget the tier runs in a task of its own.
+    for budget_ms in (None, 60_000.0):  # With a budget there is a timer too.
         effort = Effort(budget_ms=budget_ms)
         call = asyncio.ensure_future(task.run(["b 0.4 0.9"], effort=effort, mailbox=mailbox))
         await eventually(lambda: first.calls, "the first tier was not asked")
@@ -549,6 +551,35 @@ async def test_cascade_cancelled_leaves_nothing_queued(mailbox: Mailbox) -> None
     assert engine.rows == [ids("x"), ids("y")]
     await asyncio.to_thread(better.close)
     pool.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not count cancellations")
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_cascade_cancelled_when_the_time_is_over_is_cancelled(
+    mailbox: Mailbox, is_cancelled: bool
+) -> None:
+    task, models = cascade(0.8, 0.0)
+    models[1].takes_s = WAIT_S
+    left: list[int] = []
+
+    async def ask() -> Classification:
+        item = await one(task, "a 0.4 0.9", mailbox, effort=Effort(budget_ms=20))
+        current = asyncio.current_task()
+        assert current is not None
+        left.append(current.cancelling())
+        return item
+
+    call = asyncio.ensure_future(ask())
+    await eventually(lambda: models[1].calls, "the second tier was not asked")
+    if not is_cancelled:
+        assert (await call).degraded == "no_time"
+        assert left == [0], "who waits for the call must not take it for cancelled"
+        return
+    asyncio.get_running_loop().call_later(0.02, call.cancel)
+    time.sleep(0.1)  # Both are due now: the loop runs their callbacks one after the other.
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert models[1].cancelled == 1
 
 
 async def test_cascade_calls_side_by_side_do_not_mix(mailbox: Mailbox) -> None:

@@ -31,11 +31,11 @@ from sprat.errors import DeadlineExceeded, EngineError, InputTooLong, InvalidInp
 from sprat.model import EncoderModel, GenerativeModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tasks import choose
-from sprat.tasks.cascade import Cascade, Part
+from sprat.tasks.cascade import Cascade
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
 from sprat.tasks.language_tier import LanguageTier
-from sprat.tasks.tier import Judged
+from sprat.tasks.tier import Judged, Part
 from sprat.values import Classification, Effort, OnFailure
 
 TEXTS = ("third third first", "second", "no label")
@@ -123,7 +123,7 @@ async def test_language_tier_says_what_choose_does_at_its_temperature(
     plain = await choose.run(model, TEXTS, tier.spec, mailbox=mailbox)
     judged = await judge(tier, TEXTS, mailbox)
     assert judged.index == [0, 1, 2]
-    assert judged.failed == []
+    assert judged.failed == {}
     for row, (item, text) in enumerate(zip(plain.items, TEXTS, strict=True)):
         assert item is not None
         scores = {score.label: score.score for score in item.scores}
@@ -171,7 +171,7 @@ async def test_language_tier_alone_is_a_classifier(
 ) -> None:
     made = two_tiers(encoder, model)
     tier = LanguageTier.of(made.manifest, 1, model)
-    task = ClassifyTask("t", made.manifest, tier, accept_at=0.4)
+    task = ClassifyTask("t", made.manifest, Part(1, tier, 0.4))
     result = await task.run(TEXTS, mailbox=mailbox, truncation="truncate")
     assert [item and item.label for item in result.items] == ["third", "second", ""]
     assert (result.model, result.model_version) == (model.info.name, model.info.version)
@@ -248,7 +248,7 @@ async def test_language_tier_alone_names_the_text_without_scores(
     encoder: EncoderModel, model: GenerativeModel, generator: Generator, mailbox: Mailbox
 ) -> None:
     made = two_tiers(encoder, model)
-    task = ClassifyTask("t", made.manifest, LanguageTier.of(made.manifest, 1, model))
+    task = ClassifyTask("t", made.manifest, Part(1, LanguageTier.of(made.manifest, 1, model), 0.0))
     generator.choices.odd[1] = Chosen(1, np.full(3, np.nan, np.float32))
     result = await task.run(["first", "second"], partial=True, mailbox=mailbox)
     assert [item and item.label for item in result.items] == ["first", None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sprat.tasks.pace import RETRY_S, WEIGHT, Pace
+from sprat.tasks.pace import TESTS, WEIGHT, Pace
 
 
 def test_pace_that_knows_nothing_stands_in_nobodys_way() -> None:
@@ -60,12 +60,26 @@ def test_pace_without_time_nothing_fits(left_s: float) -> None:
     assert not Pace().fits(1, left_s, now=0.0)
 
 
-def test_pace_tries_again_after_a_while_once() -> None:
+@pytest.mark.parametrize("left_s", [0.001, 0.1, 0.4])
+def test_pace_tries_again_after_a_while_once(left_s: float) -> None:
     pace = Pace()
     pace.learn(1, 0.5, now=100.0)
-    assert not pace.fits(1, 0.1, now=99.9 + RETRY_S)
-    assert pace.fits(1, 0.1, now=100.0 + RETRY_S)
-    assert not pace.fits(1, 0.1, now=100.0 + RETRY_S)
+    pause_s = left_s / TESTS
+    assert not pace.fits(1, left_s, now=100.0 + 0.99 * pause_s)
+    assert pace.fits(1, left_s, now=100.0 + 1.01 * pause_s)
+    assert not pace.fits(1, left_s, now=100.0 + 1.02 * pause_s)
+
+
+def test_pace_of_other_sizes_does_not_keep_one_from_being_tried() -> None:
+    pace = Pace()
+    pace.learn(1, 0.1, now=0.0)
+    tried = 0
+    for second in range(100):
+        pace.learn(1, 0.1, now=float(second))
+        tried += pace.fits(64, 0.2, now=float(second))
+    assert tried == 4, "every 20 s"
+    pace.learn(64, 0.15, now=100.0)
+    assert pace.fits(64, 0.2, now=100.0)
 
 
 def test_pace_of_a_call_that_was_given_up_is_at_least_its_time() -> None:

@@ -1,0 +1,109 @@
+"""The endpoint that a command asks, as the configuration describes it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sprat.errors import ConfigError, InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sprat.endpoints.base import Endpoint
+    from sprat.store import Store
+
+EndpointName = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="NAME",
+        help="An endpoint of the configuration, `[endpoints.NAME]`. The texts of --data are sent "
+        "there.",
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="With --endpoint: TOML file that describes it."),
+]
+
+
+class EndpointUse:
+    """The endpoint that a command asks, and what that cost.
+
+    Parameters
+    ----------
+    name : str
+        In the configuration.
+    config : Path or None
+        The file; None: the environment only.
+
+    Raises
+    ------
+    ConfigError
+        There is no such endpoint.
+    """
+
+    def __init__(self, name: str, config: Path | None, store: Store) -> None:
+        from sprat.config import load
+        from sprat.train.asked_remote import ATTEMPTS
+
+        known = load(config).endpoints
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise ConfigError(f"endpoints.{name}", f"no such endpoint; known: {listed}")
+        given = known[name]
+        self.name = name
+        self.model = given.model
+        self._config = given.model_copy(update={"attempts": max(ATTEMPTS, given.attempts)})
+        self._folder = store.endpoints
+        self._opened: list[Endpoint] = []
+
+    def open(self) -> Endpoint:
+        """The endpoint; whoever asks for it closes it."""
+        from sprat.endpoints.opening import open_endpoint
+
+        self._opened.append(open_endpoint(self.name, self._config, self._folder))
+        return self._opened[-1]
+
+    def task_version(self, labels: Sequence[str]) -> str:
+        """See `sprat.endpoints.base.Endpoint.task_version`."""
+
+        async def ask() -> str:
+            endpoint = self.open()
+            try:
+                return await endpoint.task_version(labels)
+            finally:
+                await endpoint.aclose()
+
+        return asyncio.run(ask())
+
+    def show(self) -> None:
+        """Say what the endpoint was asked for today, if it was."""
+        if not self._opened:
+            return
+        spent = self._opened[-1].guard.spending.spent
+        money = f", {spent.money:.4f} spent" if spent.money else ""
+        typer.echo(
+            f"endpoint {self.name}, today (UTC): {spent.requests} requests, "
+            f"{spent.input_tokens} tokens read, {spent.output_tokens} written{money}",
+            err=True,
+        )
+
+
+def endpoint_use(name: str | None, config: Path | None, store: Store) -> EndpointUse | None:
+    """What the options name.
+
+    Raises
+    ------
+    InvalidInput
+        There is a configuration, but no endpoint.
+    """
+    if name is None:
+        if config is not None:
+            raise InvalidInput("--config: expected --endpoint beside it", field="config")
+        return None
+    return EndpointUse(name, config, store)

@@ -1,0 +1,115 @@
+"""What an endpoint is to a tier, whatever protocol it speaks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sprat.bundle_manifest import Remote
+from sprat.endpoints.guard import Guard
+from sprat.errors import DeadlineExceeded, EngineError, QueueFull, SpratError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an endpoint says of a text.
+
+    Attributes
+    ----------
+    label : str
+        One of the labels that it was asked for; empty where it named none of them.
+    confidence : float
+        How sure it is of it by its own lights, in [0, 1]; 0 without a label.
+    input_tokens : int
+        That it read, as far as it says so.
+    """
+
+    label: str
+    confidence: float
+    input_tokens: int
+
+
+class Question(Protocol):
+    """What a tier asks an endpoint about texts."""
+
+    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[Said | SpratError]:
+        """Ask about each text; to cancel it gives up what is under way.
+
+        Parameters
+        ----------
+        deadline : float
+            `time.monotonic` value; what is not answered then comes back as DeadlineExceeded.
+
+        Returns
+        -------
+        list of Said or SpratError
+            One for each text. An error is one of `missed`.
+
+        Raises
+        ------
+        QueueFull
+            There is no room for so many texts.
+        """
+        ...
+
+
+class Endpoint(Protocol):
+    """An endpoint of the configuration. Lives on one event loop, from its first question on."""
+
+    @property
+    def name(self) -> str:
+        """In the configuration."""
+        ...
+
+    @property
+    def guard(self) -> Guard:
+        """What stands before it."""
+        ...
+
+    def question(self, asked: Remote) -> Question:
+        """A question for it.
+
+        Raises
+        ------
+        ConfigError
+            The tier was calibrated with something else than what the configuration names.
+        """
+        ...
+
+    async def task_version(self, labels: Sequence[str]) -> str:
+        """Version of the task that it names; empty where it names a model, and nothing is sent.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            What the task is to answer.
+
+        Raises
+        ------
+        ConfigError
+            There is no such task, or it has other labels.
+        SpratError
+            The server cannot be asked.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def missed(name: str, error: SpratError) -> SpratError:
+    """What a failure is to a cascade: DeadlineExceeded, QueueFull or EngineError.
+
+    What the endpoint said goes to the log, since callers need not know who is asked and how.
+    """
+    if type(error) in (QueueFull, EngineError):
+        return error
+    log.warning("endpoint %s: %s", name, error.message)
+    if isinstance(error, DeadlineExceeded):
+        return DeadlineExceeded(f"endpoint {name}: no answer in time")
+    return EngineError(f"endpoint {name} failed ({error.reason})")

@@ -1,0 +1,128 @@
+"""An OpenAI-compatible chat endpoint that tiers ask for labels."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+
+from sprat.bundle_manifest import Remote
+from sprat.endpoint_config import EndpointConfig
+from sprat.endpoints.base import Said, missed
+from sprat.endpoints.guard import Guard
+from sprat.endpoints.labels import LabelQuestion
+from sprat.errors import ConfigError, DeadlineExceeded, SpratError
+from sprat.remote import ChatEndpoint
+
+REPLY_S = 0.005
+"""Kept back of the time until a deadline, so that what was answered is still of use."""
+
+
+class ChatService:
+    """See `Endpoint`.
+
+    Parameters
+    ----------
+    key : str or None
+        Its bearer token.
+
+    Raises
+    ------
+    ConfigError
+        The URL, the key or the authorities cannot be used.
+    """
+
+    def __init__(self, name: str, config: EndpointConfig, guard: Guard, key: str | None) -> None:
+        self.name = name
+        self.guard = guard
+        self._chat = ChatEndpoint(
+            config.url,
+            config.model,
+            key=key,
+            ca=config.ca,
+            timeout_s=config.timeout_s,
+            attempts=config.attempts,
+            concurrency=config.concurrency,
+            guard=guard,
+        )
+
+    def question(self, asked: Remote) -> ChatQuestion:
+        """See `Endpoint.question`."""
+        if asked.task_version:
+            raise ConfigError(
+                f"endpoints.{self.name}.url",
+                f"expected the sprat server with task {asked.model}, which the tier was "
+                "calibrated with",
+            )
+        check_model(self.name, self._chat.model, asked)
+        question = LabelQuestion(
+            self._chat, asked.labels, instructions=asked.instructions, votes=asked.votes
+        )
+        return ChatQuestion(self.name, question, self.guard)
+
+    async def task_version(self, labels: Sequence[str]) -> str:
+        """See `Endpoint.task_version`: none."""
+        return ""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._chat.aclose()
+
+
+class ChatQuestion:
+    """See `Question`. Texts are asked about side by side, as far as the endpoint's cap allows."""
+
+    def __init__(self, name: str, question: LabelQuestion, guard: Guard) -> None:
+        self._name = name
+        self._question = question
+        self._guard = guard
+        self._tasks: set[asyncio.Task[Said]] = set()
+
+    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[Said | SpratError]:
+        """See `Question.ask`."""
+        left_s = deadline - REPLY_S - time.monotonic()
+        with self._guard.room(len(texts)):
+            tasks = [self._start(text, deadline) for text in texts]
+            try:
+                await asyncio.wait(tasks, timeout=None if left_s == math.inf else max(0, left_s))
+            finally:
+                for task in tasks:
+                    task.cancel()
+        return [self._result(task) for task in tasks]
+
+    def _start(self, text: str, deadline: float) -> asyncio.Task[Said]:
+        task = asyncio.create_task(self._question.ask(text, deadline=deadline))
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Said]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Of a call that was given up nobody asks for it.
+            task.exception()
+
+    def _result(self, task: asyncio.Task[Said]) -> Said | SpratError:
+        if not task.done() or task.cancelled():
+            return DeadlineExceeded(f"endpoint {self._name}: no answer in time")
+        error = task.exception()
+        if isinstance(error, SpratError):
+            return missed(self._name, error)
+        return task.result()
+
+
+def check_model(name: str, model: str, asked: Remote) -> None:
+    """Check that an endpoint names what a tier was calibrated with.
+
+    Raises
+    ------
+    ConfigError
+        It names another one, whose confidences nobody measured.
+    """
+    if model != asked.model:
+        raise ConfigError(
+            f"endpoints.{name}.model",
+            f"expected {asked.model}, which the tier was calibrated with, got {model}; add the "
+            "tier again",
+        )
