@@ -167,6 +167,12 @@ class ComputePermits:
         self._last_seen: dict[str, float] = {}
         self._held: Counter[str] = Counter()
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether nobody waits, and more than half of the permits are free."""
+        with self._lock:
+            return not self._queue and 2 * self._free > self.permits
+
     @contextmanager
     def hold(self, owner: str, want: int = 1) -> Iterator[int]:
         """Hold permits for the duration of a block.

@@ -50,7 +50,9 @@ class Calibration(Manifest):
         Added to the log-odds of a span after that; 0 for labels.
     isotonic : tuple of (float, float)
         Knots of the curve from the probability of the best label to the confidence in it, both in
-        [0, 1] and ascending; linear between them, level outside. Empty: the two are the same.
+        [0, 1] and ascending; linear between them, level outside. Empty: the two are the same. Of a
+        moderate or extract task the curve is that of whole answers, and where it is empty they have
+        no confidence.
     ceiling : float
         No confidence is higher: (n + 1) / (n + 2) for a calibration on n rows.
     """
@@ -234,6 +236,11 @@ class TierManifest(Manifest):
     accept_at: float = Field(default=0.0, ge=0, le=1)
     evaluation: ReportSummary
     moderation: Moderation | None = None
+
+    @property
+    def whole(self) -> Calibration | None:
+        """The calibration of whole answers of a moderate or extract task, where there is one."""
+        return self.calibration if self.calibration and self.calibration.isotonic else None
 
     @model_validator(mode="after")
     def _has_what_its_name_says(self) -> TierManifest:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from sprat.bundle_manifest import Calibration
+from sprat.bundle_manifest import Calibration, Thresholds
 from sprat.values import FloatArray
 
 DEAD_BAND = 0.1
@@ -102,7 +103,9 @@ def confidences(
     Parameters
     ----------
     best_n : float[N]
-        Probability of each row's best label at the calibration's temperature, in [0, 1].
+        Probability of each row's answer by the tier's own lights, in [0, 1]: that of the best label
+        at the calibration's temperature; see `chance_of_actions` and `sprat.tagger.Reading` for
+        moderate and extract tasks.
     calibration : Calibration
         Without an isotonic curve these probabilities are the confidences, up to the ceiling.
 
@@ -122,6 +125,40 @@ def confidences(
         at, heights = zip(*calibration.isotonic, strict=True)
         confidence_n = np.interp(confidence_n, at, heights)
     return np.minimum(confidence_n, calibration.ceiling)
+
+
+def chance_of_actions(
+    probability_nk: npt.NDArray[np.float64], thresholds: Sequence[Thresholds]
+) -> npt.NDArray[np.float64]:
+    """Probability that a text is flagged for its own categories and for no other.
+
+    The product over the categories of ``p`` where the text is flagged, and of ``1 - p`` where it is
+    not: as if categories had nothing to do with each other. The curve of the calibration makes up
+    for that.
+
+    Parameters
+    ----------
+    probability_nk : float64[N, K]
+        Calibrated probability of each category, in [0, 1].
+    thresholds : sequence of Thresholds
+        K of them.
+
+    Returns
+    -------
+    float64[N]
+        In [0, 1]; NaN where a probability is.
+
+    Examples
+    --------
+    >>> limits = [Thresholds(flag_at=0.5), Thresholds(flag_at=0.2)]
+    >>> chance_of_actions(np.array([[0.9, 0.1], [0.1, 0.3]]), limits).round(2).tolist()
+    [0.81, 0.27]
+    """
+    flagged_nk = probability_nk >= [each.flag_at for each in thresholds]
+    chance_n: npt.NDArray[np.float64] = np.where(
+        flagged_nk, probability_nk, 1 - probability_nk
+    ).prod(axis=1)
+    return chance_n
 
 
 def least_confidence(accept_at: float, engine: str) -> float:

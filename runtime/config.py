@@ -104,6 +104,39 @@ class LimitsConfig(Section):
     )
 
 
+class LogConfig(Section):
+    """The decision log: what tasks answered, for feedback, tuning and watching for drift."""
+
+    path: Annotated[
+        str, Field(description="SQLite file of the decision log, made 0600; empty: none is kept")
+    ] = ""
+    store_text: Annotated[
+        bool, Field(description="store the texts too; else only a keyed hash of each")
+    ] = False
+    max_rows: Annotated[int, Field(ge=1, description="decisions kept; the oldest go first")] = (
+        1_000_000
+    )
+    max_days: Annotated[float, Field(gt=0, description="days that a decision is kept")] = 30.0
+    max_mb: Annotated[
+        int, Field(ge=1, description="size of the file in 10^6 bytes; the oldest go first")
+    ] = 1024
+    shadow_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="share of the texts that an earlier tier of a cascade answered of which "
+            "the last tier is asked too, to learn what it would have said",
+        ),
+    ] = 0.0
+
+    @model_validator(mode="after")
+    def _shadows_are_kept_somewhere(self) -> LogConfig:
+        if self.shadow_share > 0 and not self.path:
+            raise ValueError("shadow_share needs a path: what the last tier says is kept there")
+        return self
+
+
 class ModelConfig(Section):
     """A model to load, by its name in the store."""
 
@@ -162,6 +195,7 @@ class Config(Section):
     server: ServerConfig = ServerConfig()
     compute: ComputeConfig = ComputeConfig()
     limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
     models: dict[str, ModelConfig] = Field(default_factory=dict)
     endpoints: dict[Name, EndpointConfig] = Field(default_factory=dict)
     tasks: Mapping[str, AnyTaskConfig] = Field(default_factory=dict)
@@ -279,6 +313,7 @@ def reference() -> list[tuple[str, str, str]]:
         ("server", ServerConfig),
         ("compute", ComputeConfig),
         ("limits", LimitsConfig),
+        ("log", LogConfig),
         ("models.NAME", ModelConfig),
         ("endpoints.NAME", EndpointConfig),
         ("tasks.NAME", TaskConfig),

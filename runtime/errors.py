@@ -5,7 +5,7 @@ The tree, with the gRPC status that `server.status` answers for each branch::
     SpratError                      INTERNAL
     ├── InvalidInput                INVALID_ARGUMENT      a request field that cannot be used
     │   └── InputTooLong            INVALID_ARGUMENT      more tokens than are accepted
-    ├── NotFound                    NOT_FOUND             unknown task, model or version
+    ├── NotFound                    NOT_FOUND             unknown task, model or decision
     ├── TaskNotSupported            FAILED_PRECONDITION   this model cannot do what was asked
     ├── Retryable                   UNAVAILABLE           try the same call again later
     │   ├── NotReady                UNAVAILABLE           loading or draining
@@ -130,7 +130,7 @@ class NotFound(SpratError):
     Parameters
     ----------
     kind : str
-        ``task``, ``model``, ``bundle``, ``adapter`` or ``version``.
+        ``task``, ``model``, ``bundle``, ``adapter``, ``version`` or ``decision``.
     name : str
         The name that was asked for.
     known : sequence of str, optional

@@ -118,8 +118,9 @@ class Head:
 
 
 def sigmoid(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """1 / (1 + exp(-x)) of each value, without overflow."""
-    result: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+    """1 / (1 + exp(-x)) of each value, without overflow; NaN of NaN."""
+    with np.errstate(invalid="ignore"):
+        result: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
     return result
 
 

@@ -162,9 +162,22 @@ class Runtime:
             )
         )
 
-    def moderate(self, task: str, texts: Sequence[str], *, partial: bool = False) -> ModerateResult:
+    def moderate(
+        self,
+        task: str,
+        texts: Sequence[str],
+        *,
+        partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
+    ) -> ModerateResult:
         """See `sprat.client.Client.moderate`."""
-        return self._loop.run(self._service.moderate(task, texts, partial=partial))
+        return self._loop.run(
+            self._service.moderate(
+                task, texts, partial=partial, effort=Effort(max_tier, accept_at, budget_ms)
+            )
+        )
 
     def decide(
         self, questions: str | QuestionSet, texts: Sequence[str], *, partial: bool = False
@@ -180,11 +193,19 @@ class Runtime:
         requested: Sequence[str] = (),
         long_input: LongInput = "refuse",
         partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> ExtractResult:
         """See `sprat.client.Client.extract`."""
         return self._loop.run(
             self._service.extract(
-                spec, texts, requested=requested, long_input=long_input, partial=partial
+                spec,
+                texts,
+                requested=requested,
+                long_input=long_input,
+                partial=partial,
+                effort=Effort(max_tier, accept_at, budget_ms),
             )
         )
 
@@ -269,6 +290,10 @@ class Runtime:
             There is no such model, or it has no token states.
         """
         return self._loop.run(self._service.token_states(model, texts))
+
+    def feedback(self, request_id: str, label: str, *, item: int = 0) -> None:
+        """See `sprat.client.Client.feedback`."""
+        self._loop.run(self._service.feedback(request_id, label, item))
 
     def list_tasks(self) -> tuple[TaskInfo, ...]:
         """Every task, sorted by name."""

@@ -14,7 +14,7 @@ from sprat.config import Config, ModelConfig
 from sprat.endpoints.base import Endpoint
 from sprat.endpoints.opening import open_endpoint
 from sprat.errors import ConfigError, InvalidInput, NotFound
-from sprat.model import EmbeddingModel, GenerativeModel, Model
+from sprat.model import GenerativeModel, Model
 from sprat.scheduler import ComputePool
 from sprat.store import Store
 from sprat.task_config import ModelTaskConfig, TaskConfig
@@ -24,10 +24,11 @@ from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
 from sprat.tasks.language_tier import LanguageTier
 from sprat.tasks.moderate import ModerateTask
+from sprat.tasks.moderate_tier import ModerateTier
 from sprat.tasks.named import NamedTask
 from sprat.tasks.remote_tier import RemoteTier
 from sprat.tasks.route import RouteTask
-from sprat.tasks.tag import TagTask
+from sprat.tasks.tag import TagTask, TagTier
 from sprat.tasks.tier import Part, Tier
 
 log = logging.getLogger(__name__)
@@ -114,10 +115,8 @@ class Registry:
                 asked = _endpoints(name, manifest, task, config)
                 accept_at = _thresholds(name, manifest, task, asked)
                 if manifest.kind not in ("classify", "route"):
-                    encoder = models.require_encoder(
-                        load_model(manifest.tiers[-1].model.name), manifest.kind
-                    )
-                    return _single_task(name, bundle, encoder, task, pool)
+                    used = {at: load_model(manifest.tiers[at].model.name) for at in accept_at}
+                    return _whole_task(name, bundle, accept_at, used, task, pool)
                 parts = [
                     Part(at, tier(name, bundle, at, asked), least)
                     for at, least in accept_at.items()
@@ -226,7 +225,7 @@ def _thresholds(
     if task.thresholds and manifest.kind != "moderate":
         raise ConfigError(
             f"tasks.{name}.thresholds",
-            f"expected none: a bundle of kind {manifest.kind} has accept_at",
+            f"expected none: a bundle of kind {manifest.kind} has no categories",
         )
     names = [tier.name for tier in manifest.tiers]
     given = {
@@ -234,14 +233,6 @@ def _thresholds(
         for tier, settings in task.tiers.items()
         if settings.accept_at is not None
     }
-    if manifest.kind not in ("classify", "route"):
-        for field in ("tiers", "on_failure"):
-            if field in task.model_fields_set:
-                raise ConfigError(
-                    f"tasks.{name}.{field}",
-                    f"expected none: a bundle of kind {manifest.kind} has no cascade",
-                )
-        return {len(names) - 1: manifest.tiers[-1].accept_at}
     for tier in task.tiers:
         if tier not in names:
             raise ConfigError(
@@ -284,26 +275,43 @@ def _tier(name: str, bundle: Bundle, place: int, model: Model) -> Tier:
         raise ConfigError(f"tasks.{name}.tiers.{tier.name}", error.message) from None
 
 
-def _single_task(
-    name: str, bundle: Bundle, model: EmbeddingModel, task: TaskConfig, pool: ComputePool
+def _whole_task(
+    name: str,
+    bundle: Bundle,
+    accept_at: Mapping[int, float],
+    used: Mapping[int, Model],
+    task: TaskConfig,
+    pool: ComputePool,
 ) -> Task:
-    """The task of a bundle of a kind that has no cascade, on the model of its last tier."""
-    kind = bundle.manifest.kind
-    if kind == "extract":
-        states = models.require_states(model, kind)
-        return TagTask(name, bundle, states, pool, accept_at=task.accept_at)
-    if task.accept_at is not None:
-        raise ConfigError(
-            f"tasks.{name}.accept_at",
-            "expected none: a moderate bundle has thresholds for each category",
-        )
-    return ModerateTask(name, bundle, model, pool, thresholds=task.thresholds)
+    """The task of a bundle of kind moderate or extract on its tiers that take part.
+
+    Parameters
+    ----------
+    accept_at, used
+        Their thresholds and models, by their places.
+    """
+    manifest = bundle.manifest
+    if manifest.kind == "extract":
+        taggers = [
+            Part(at, TagTier.of(bundle, at, states, pool), least)
+            for at, least in accept_at.items()
+            for states in [models.require_states(used[at], manifest.kind)]
+        ]
+        return TagTask(name, manifest, taggers, on_failure=task.on_failure)
+    moderators = [
+        Part(at, ModerateTier.of(bundle, at, encoder, pool), least)
+        for at, least in accept_at.items()
+        for encoder in [models.require_encoder(used[at], manifest.kind)]
+    ]
+    return ModerateTask(
+        name, manifest, moderators, on_failure=task.on_failure, thresholds=task.thresholds
+    )
 
 
 def _classifier(
     name: str,
     manifest: BundleManifest,
-    parts: list[Part],
+    parts: list[Part[Tier]],
     task: TaskConfig,
     unconfigured: tuple[str, ...],
 ) -> ClassifyTask | Cascade | RouteTask:

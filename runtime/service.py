@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import time
@@ -12,11 +13,13 @@ from dataclasses import asdict, replace
 from typing import TypeVar
 
 from sprat.budget import ComputePermits, CpuBudget, detect
-from sprat.config import Config, LimitsConfig
-from sprat.errors import InvalidInput, TaskNotSupported
+from sprat.config import Config, LimitsConfig, LogConfig
+from sprat.decision_log import LOGGED_KINDS, DecisionLog, Result
+from sprat.errors import ConfigError, InvalidInput, TaskNotSupported
 from sprat.model import GenerativeModel, require_encoder, require_generative, require_states
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, Mailbox
+from sprat.shadow import Ask, Shadows
 from sprat.store import Store
 from sprat.tasks import choose, decide, embed, extract, generate, route, transform
 from sprat.tasks.cascade import Cascade
@@ -53,6 +56,7 @@ from sprat.values import (
 log = logging.getLogger(__name__)
 
 _Spec = TypeVar("_Spec", bound=Spec)
+_Logged = TypeVar("_Logged", ClassifyResult, RouteResult, ModerateResult, ExtractResult)
 
 
 class Service:
@@ -73,6 +77,8 @@ class Service:
         self._pool = pool
         self._limits = limits
         self._mailbox = Mailbox(asyncio.get_running_loop())
+        self._decisions: DecisionLog | None = None
+        self._shadows: Shadows | None = None
 
     @classmethod
     async def open(cls, config: Config, store: Store) -> Service:
@@ -95,14 +101,45 @@ class Service:
         except BaseException:
             pool.close()
             raise
-        return cls(registry, pool, config.limits)
+        service = cls(registry, pool, config.limits)
+        try:
+            await service.keep_decisions(config.log, permits)
+        except BaseException:
+            await service.close()
+            raise
+        return service
+
+    async def keep_decisions(self, config: LogConfig, permits: ComputePermits) -> None:
+        """Begin to log what tasks answer, where the configuration names a file.
+
+        Parameters
+        ----------
+        permits : ComputePermits
+            They tell when there is time for shadows.
+
+        Raises
+        ------
+        ConfigError
+            See `sprat.decision_log.DecisionLog`.
+        """
+        if not config.path:
+            return
+        self._decisions = await asyncio.to_thread(
+            DecisionLog, config, self.list_tasks(), self._mailbox
+        )
+        if config.shadow_share > 0:
+            self._shadows = Shadows(config.shadow_share, lambda: permits.has_spare, self._decisions)
 
     async def close(self) -> None:
         """Finish what waits, then release models and threads."""
+        if self._shadows is not None:
+            await self._shadows.close()
         # The pool first: what runs in it may use a model.
         await asyncio.to_thread(self._pool.close)
         await self.registry.aclose()
         await asyncio.to_thread(self.registry.close)
+        if self._decisions is not None:
+            await asyncio.to_thread(self._decisions.close)
 
     async def classify(
         self,
@@ -123,7 +160,7 @@ class Service:
         found = self.registry.task(task)
         if isinstance(found, ClassifyTask | Cascade):
             self._check_texts(texts)
-            return await found.run(
+            answered = await found.run(
                 texts,
                 top_k=top_k,
                 truncation=truncation,
@@ -132,6 +169,7 @@ class Service:
                 deadline=deadline,
                 mailbox=self._mailbox,
             )
+            return self._logged(task, texts, answered, truncation=truncation, effort=effort)
         labels, version = self._spec(task, LabelSet)
         result = await self.choose(
             labels,
@@ -142,7 +180,7 @@ class Service:
             effort=effort,
             deadline=deadline,
         )
-        return replace(result, task_version=version)
+        return self._logged(task, texts, replace(result, task_version=version))
 
     async def choose(
         self,
@@ -192,7 +230,7 @@ class Service:
             task = self.registry.task(routes)
             if isinstance(task, RouteTask):
                 self._check_texts(texts)
-                return await task.run(
+                answered = await task.run(
                     texts,
                     top_k=top_k,
                     truncation=truncation,
@@ -201,6 +239,8 @@ class Service:
                     deadline=deadline,
                     mailbox=self._mailbox,
                 )
+                return self._logged(routes, texts, answered, truncation=truncation, effort=effort)
+        asked = routes
         routes, version = self._spec(routes, RouteSet)
         _check_no_effort(effort)
         found = require_generative(self.registry.model(routes.model), "route")
@@ -218,7 +258,7 @@ class Service:
             deadline=deadline,
             mailbox=self._mailbox,
         )
-        return replace(result, task_version=version)
+        return self._logged(asked, texts, replace(result, task_version=version))
 
     async def moderate(
         self,
@@ -226,6 +266,7 @@ class Service:
         texts: Sequence[str],
         *,
         partial: bool = False,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
     ) -> ModerateResult:
         """Moderate texts by a task. See `sprat.tasks.moderate.ModerateTask.run`."""
@@ -233,7 +274,10 @@ class Service:
         if not isinstance(found, ModerateTask):
             raise _cannot(found.info, "moderate")
         self._check_texts(texts)
-        return await found.run(texts, partial=partial, deadline=deadline, mailbox=self._mailbox)
+        result = await found.run(
+            texts, partial=partial, effort=effort, deadline=deadline, mailbox=self._mailbox
+        )
+        return self._logged(task, texts, result, effort=effort)
 
     async def extract(
         self,
@@ -243,29 +287,35 @@ class Service:
         requested: Sequence[str] = (),
         long_input: LongInput = "refuse",
         partial: bool = False,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
     ) -> ExtractResult:
         """Extract the fields of a task or a schema from texts.
 
-        See `sprat.tasks.tag.TagTask.run` for the task of a bundle, and `sprat.tasks.extract.run`.
+        See `sprat.tasks.tag.TagTask.run` for the task of a bundle, and `sprat.tasks.extract.run`,
+        which takes no effort.
         """
         if isinstance(spec, str):
             task = self.registry.task(spec)
             if isinstance(task, TagTask):
                 self._check_texts(texts)
-                return await task.run(
+                answered = await task.run(
                     texts,
                     requested=requested,
                     long_input=long_input,
                     partial=partial,
+                    effort=effort,
                     deadline=deadline,
                     mailbox=self._mailbox,
                 )
+                return self._logged(spec, texts, answered)
+        _check_no_effort(effort)
         if requested:
             raise InvalidInput(
                 "requested: only tasks of bundles take it; say it in the instructions",
                 field="requested",
             )
+        asked = spec
         spec, version = self._spec(spec, ExtractSpec)
         found = require_generative(self.registry.model(spec.model), "extract")
         self._check_texts(texts)
@@ -279,7 +329,7 @@ class Service:
             deadline=deadline,
             mailbox=self._mailbox,
         )
-        return replace(result, task_version=version)
+        return self._logged(asked, texts, replace(result, task_version=version))
 
     def transform(
         self,
@@ -423,9 +473,75 @@ class Service:
             timings=Timings(tokenize_ns=elapsed, total_ns=elapsed),
         )
 
+    async def feedback(self, request_id: str, label: str, item: int) -> None:
+        """Say what is right for a text that a task answered.
+
+        See `sprat.decision_log.DecisionLog.feedback`.
+
+        Raises
+        ------
+        ConfigError
+            There is no decision log.
+        """
+        if self._decisions is None:
+            raise ConfigError("log.path", "empty: no decision log is kept, and no feedback")
+        await self._decisions.feedback(request_id, label, item)
+
+    def _logged(
+        self,
+        task: str | Spec,
+        texts: Sequence[str],
+        result: _Logged,
+        *,
+        truncation: Truncation = "refuse",
+        effort: Effort = Effort(),
+    ) -> _Logged:
+        """Hand the answers of a task to the decision log; returns them with the id of the call."""
+        if self._decisions is None or not isinstance(task, str):
+            return result
+        request_id = self._decisions.put(task, texts, result)
+        # A threshold of the request's own says nothing of those of the task.
+        if self._shadows is not None and effort.accept_at is None:
+            self._offer(self._shadows, task, request_id, texts, result, truncation)
+        return replace(result, request_id=request_id)
+
+    def _offer(
+        self,
+        shadows: Shadows,
+        task: str,
+        request_id: str,
+        texts: Sequence[str],
+        result: Result,
+        truncation: Truncation,
+    ) -> None:
+        """Have the last tier of a cascade asked too, of a share of texts that it did not answer."""
+        found = self.registry.task(task)
+        ask: Ask
+        if isinstance(found, RouteTask):
+            found = found.classifier
+        if isinstance(found, Cascade):
+            asking = found.asking(
+                top_k=1, truncation=truncation, partial=True, mailbox=self._mailbox
+            )
+            ask = functools.partial(found.ask_last, asking)
+        elif isinstance(found, ModerateTask):
+            ask = functools.partial(
+                found.ask_last, found.asking(partial=True, mailbox=self._mailbox)
+            )
+        else:
+            # One tier; or an extraction, which is no label that could be compared.
+            return
+        shadows.offer(task, request_id, texts, result, last=found.last, ask=ask)
+
     def list_tasks(self) -> tuple[TaskInfo, ...]:
         """Every task, sorted by name."""
-        return tuple(task.info for task in self.registry.tasks.values())
+        infos = (task.info for task in self.registry.tasks.values())
+        if (decisions := self._decisions) is None:
+            return tuple(infos)
+        return tuple(
+            replace(info, log=decisions.use(info.name)) if info.kind in LOGGED_KINDS else info
+            for info in infos
+        )
 
     def list_models(self) -> tuple[ModelInfo, ...]:
         """Every loaded model, sorted by name."""

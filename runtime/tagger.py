@@ -58,6 +58,23 @@ class Span:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a tagger makes of a text.
+
+    Attributes
+    ----------
+    spans : list of Span
+        In the order of the text. Spans do not overlap.
+    chance : float
+        Probability in [0, 1] of all of its tags together, by the model's own lights: that these
+        spans are there and nothing else is. 1 of a text without tokens.
+    """
+
+    spans: list[Span]
+    chance: float
+
+
 def tags_of(fields: Sequence[str]) -> tuple[str, ...]:
     """The tags for fields, in the order of a tagger's scores: ``O``, then four for each field."""
     return (OUTSIDE, *(f"{prefix}-{field}" for field in fields for prefix in "BIES"))
@@ -257,6 +274,26 @@ class Tagger:
         tokens: Sequence[TokenStates],
         requested: Sequence[Collection[str]],
     ) -> list[list[Span]]:
+        """The spans of texts: see `read`.
+
+        Returns
+        -------
+        list of list of Span
+            Per text.
+
+        Raises
+        ------
+        EngineError
+            The states of a text are not all finite.
+        """
+        return [each.spans for each in all_read(self.read(texts, tokens, requested))]
+
+    def read(
+        self,
+        texts: Sequence[str],
+        tokens: Sequence[TokenStates],
+        requested: Sequence[Collection[str]],
+    ) -> list[Reading | None]:
         """Find the spans of texts.
 
         Parameters
@@ -269,16 +306,20 @@ class Tagger:
 
         Returns
         -------
-        list of list of Span
-            Per text, in the order of the text. Spans do not overlap.
+        list of Reading or None
+            Per text; None where not all states are finite.
         """
-        found: list[list[Span]] = [[] for _ in texts]
-        full = [index for index, each in enumerate(tokens) if len(each.ids)]
+        found: list[Reading | None] = [Reading([], 1.0) for _ in texts]
+        full, scores = [], []
+        for index, given in enumerate(tokens):
+            if len(given.ids):
+                found[index] = None
+                emissions = self.emissions(texts[index], given, requested[index])
+                if np.isfinite(emissions).all():
+                    full.append(index)
+                    scores.append(emissions)
         if not full:
             return found
-        scores = [self.emissions(texts[i], tokens[i], requested[i]) for i in full]
-        if not all(np.isfinite(each).all() for each in scores):
-            raise EngineError("tagger: not all states are finite")
         lengths = [len(each) for each in scores]
         padded = np.zeros((len(full), max(lengths), len(self.bias)), np.float32)
         for row, each in zip(padded, scores, strict=True):
@@ -287,16 +328,16 @@ class Tagger:
         lattice = Lattice(np.concatenate(scores), Sequences(lengths), *self._chain)
         first = 0
         for index, path, length in zip(full, best.tolist(), lengths, strict=True):
-            for begin, end in _whole_spans(path[:length]):
-                found[index].append(
-                    Span(
-                        self.fields[(path[begin] - 1) // 4],
-                        int(tokens[index].spans[begin, 0]),
-                        with_marks(texts[index], int(tokens[index].spans[end - 1, 1])),
-                        lattice.path(first + begin, path[begin:end]),
-                    )
+            spans = [
+                Span(
+                    self.fields[(path[begin] - 1) // 4],
+                    int(tokens[index].spans[begin, 0]),
+                    with_marks(texts[index], int(tokens[index].spans[end - 1, 1])),
+                    lattice.path(first + begin, path[begin:end]),
                 )
-            found[index] = self._choose(found[index])
+                for begin, end in _whole_spans(path[:length])
+            ]
+            found[index] = Reading(self._choose(spans), lattice.path(first, path[:length]))
             first += length
         return found
 
@@ -360,6 +401,20 @@ _SHAPES = {
     "end": "K",
 }
 """The tensors of a tagger's file; all but the vocabulary are of float32."""
+
+
+def all_read(readings: Sequence[Reading | None]) -> list[Reading]:
+    """The same, if there is one of every text.
+
+    Raises
+    ------
+    EngineError
+        The states of a text are not all finite.
+    """
+    found = [each for each in readings if each is not None]
+    if len(found) < len(readings):
+        raise EngineError("tagger: not all states are finite")
+    return found
 
 
 def log_odds(probability: float) -> float:

@@ -156,7 +156,7 @@ class TaskConfig(Section):
         Mapping[str, ThresholdsConfig],
         Field(
             description="of a moderate bundle: by category a table with `flag_at` and `block_at`; "
-            "absent: as in the bundle"
+            "absent: as in the bundle; not beside a least confidence, which holds for those"
         ),
     ] = {}
     tiers: Annotated[

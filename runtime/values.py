@@ -138,9 +138,10 @@ class TierAnswer:
     tier : int
         Which one, from 0.
     label : str
-        Its most probable label, whether it was accepted or not.
+        Its most probable label, whether it was accepted or not; of a moderate task the
+        category that it would flag, or ``allow``; empty of an extract task.
     confidence : float or None
-        Calibrated probability, in [0, 1], that ``label`` is right; None without calibration.
+        Calibrated probability, in [0, 1], that its answer is right; None without calibration.
     cpu_ms : float or None
         CPU milliseconds that it took here; None where the server does not say. No part of
         comparisons.
@@ -225,7 +226,10 @@ class ItemError:
 
 @dataclass(frozen=True, slots=True)
 class ClassifyResult:
-    """Answers in input order; ``None`` where ``errors`` names the index."""
+    """Answers in input order; ``None`` where ``errors`` names the index.
+
+    ``request_id`` is what feedback names the call by; empty where the server logs none.
+    """
 
     items: tuple[Classification | None, ...]
     errors: tuple[ItemError, ...]
@@ -234,6 +238,7 @@ class ClassifyResult:
     task_version: str
     calibrated: bool
     timings: Timings
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +284,10 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class RouteResult:
-    """Targets in input order; ``None`` where ``errors`` names the index."""
+    """Targets in input order; ``None`` where ``errors`` names the index.
+
+    ``request_id`` is what feedback names the call by; empty where the server logs none.
+    """
 
     items: tuple[Routing | None, ...]
     errors: tuple[ItemError, ...]
@@ -288,6 +296,7 @@ class RouteResult:
     task_version: str
     calibrated: bool
     timings: Timings
+    request_id: str = ""
 
 
 Action = Literal["allow", "flag", "block"]
@@ -323,16 +332,21 @@ class Moderation:
     Attributes
     ----------
     action : {"allow", "flag", "block"}
-        The strictest one of all categories.
+        The strictest one of all categories; ``flag`` when abstained.
     category : str
         The category that it is due to, the most probable one among those that ask for it; empty
-        when allowed.
+        when allowed or abstained.
     categories : tuple of CategoryScore
         All of them, in the order of the task.
     chunks : int
         Windows that the text was scanned in; 1 when it was not cut.
     input_tokens : int
         Tokens that the model read: what windows share counts for each of them.
+    confidence : float or None
+        Calibrated probability, in [0, 1], that the text is flagged for the right categories and no
+        other; None without calibration.
+    abstained, tier, escalated, degraded, tiers, cpu_ms
+        As in `Classification`.
     """
 
     action: Action
@@ -340,11 +354,21 @@ class Moderation:
     categories: tuple[CategoryScore, ...]
     chunks: int = 1
     input_tokens: int = 0
+    confidence: float | None = None
+    abstained: bool = False
+    tier: int = 0
+    escalated: bool = False
+    degraded: Degraded | None = None
+    tiers: tuple[TierAnswer, ...] = ()
+    cpu_ms: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ModerateResult:
-    """Answers in input order; ``None`` where ``errors`` names the index."""
+    """Answers in input order; ``None`` where ``errors`` names the index.
+
+    ``request_id`` is what feedback names the call by; empty where the server logs none.
+    """
 
     items: tuple[Moderation | None, ...]
     errors: tuple[ItemError, ...]
@@ -353,6 +377,7 @@ class ModerateResult:
     task_version: str
     calibrated: bool
     timings: Timings
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -650,13 +675,18 @@ class Extraction:
         False when the value did not end within ``max_tokens``, is nested more than 30 deep, or has
         a number beyond the range of float64.
     abstained : bool
-        A string did not stand in the text, and ``require_grounding`` asked for it; or a field has
-        less confidence than the task accepts.
+        A string did not stand in the text, and ``require_grounding`` asked for it; or the
+        confidence did not reach the task's threshold.
     input_tokens, cached_tokens, output_tokens, forced_tokens : int
         Read; of these, read before for another text; generated; of these, those that the schema
         left no choice about.
     chunks : int
         Parts that the text was cut into; 1 when it was not.
+    confidence : float or None
+        Calibrated probability, in [0, 1], that every field is right and none is missing; None
+        without calibration.
+    tier, escalated, degraded, tiers, cpu_ms
+        As in `Classification`.
     """
 
     value: dict[str, Any] | None
@@ -669,11 +699,20 @@ class Extraction:
     output_tokens: int = 0
     forced_tokens: int = 0
     chunks: int = 1
+    confidence: float | None = None
+    tier: int = 0
+    escalated: bool = False
+    degraded: Degraded | None = None
+    tiers: tuple[TierAnswer, ...] = ()
+    cpu_ms: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractResult:
-    """Values in input order; ``None`` where ``errors`` names the index."""
+    """Values in input order; ``None`` where ``errors`` names the index.
+
+    ``request_id`` is what feedback names the call by; empty where the server logs none.
+    """
 
     items: tuple[Extraction | None, ...]
     errors: tuple[ItemError, ...]
@@ -681,6 +720,8 @@ class ExtractResult:
     model_version: str
     task_version: str
     timings: Timings
+    calibrated: bool = False
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -912,6 +953,21 @@ class TierInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LogUse:
+    """What became of a task's rows of the decision log since the server started.
+
+    Attributes
+    ----------
+    written, lost : int
+        Texts whose answers are in the file; and are not, because it could not be written, or more
+        came than it takes.
+    """
+
+    written: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TaskInfo:
     """A task as callers see it.
 
@@ -934,6 +990,8 @@ class TaskInfo:
     unconfigured : tuple of str
         Remote tiers of its bundle that are not asked, since the configuration names no endpoint for
         them.
+    log : LogUse or None
+        None where the server keeps no decision log, or not of tasks of this kind.
     """
 
     name: str
@@ -946,3 +1004,4 @@ class TaskInfo:
     thresholds: tuple[CategoryThresholds, ...] = ()
     tiers: tuple[TierInfo, ...] = ()
     unconfigured: tuple[str, ...] = ()
+    log: LogUse | None = None

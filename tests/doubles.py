@@ -34,6 +34,8 @@ from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
 from sprat.service import Service
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
+from sprat.tasks.moderate import ModerateTask
+from sprat.tasks.moderate_tier import ModerateTier
 from sprat.tasks.tier import Part
 from sprat.text.ngrams import ngram_features
 from sprat.tokenizer import Tokenizer
@@ -474,7 +476,7 @@ def moderator(
                     "name": "head",
                     "base": {"name": base.name, "digest": base.digest},
                     "weights": "head.safetensors",
-                    "calibration": {"temperature": 1.0},
+                    "calibration": {"temperature": 1.0, "isotonic": ((0.0, 0.0), (1.0, 1.0))},
                     "evaluation": {"n": 9, "metrics": {"micro_f1": figure}},
                     "moderation": {
                         "window": 120,
@@ -494,6 +496,20 @@ def moderator(
     for row, letter in enumerate("zq"):
         weight[row, base.dimension + _bucket(letter, buckets)] = 60
     return Bundle(made, (Head(weight, np.array([-5, -5], np.float32)),))
+
+
+def moderate_task(
+    name: str,
+    made: Bundle,
+    model: EncoderModel,
+    pool: ComputePool,
+    *,
+    accept_at: float = 0.0,
+    **options: Any,
+) -> ModerateTask:
+    """The task of a moderator of one tier."""
+    part = Part(0, ModerateTier.of(made, 0, model, pool), accept_at)
+    return ModerateTask(name, made.manifest, [part], **options)
 
 
 def _bucket(letter: str, buckets: int) -> int:

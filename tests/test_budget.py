@@ -330,6 +330,26 @@ def test_budget_permits_a_want_of_one_does_not_overtake_a_want_of_many() -> None
         assert late.has.wait(WAIT_S)
 
 
+def test_budget_permits_are_spare_while_most_are_free_and_nobody_waits() -> None:
+    permits = ComputePermits(3)
+    assert permits.has_spare
+    with holders(permits) as hold:
+        first = hold("a")
+        assert permits.has_spare
+        second = hold("b")
+        assert not permits.has_spare, "a third is less than half"
+        hold("c")
+        waiting = hold("d")
+        for each in (first, second, waiting):
+            assert not permits.has_spare
+            each.release()
+        assert permits.has_spare
+    one = ComputePermits(1)
+    assert one.has_spare
+    with one.hold("a"):
+        assert not one.has_spare
+
+
 def test_budget_permits_come_back_after_an_exception() -> None:
     permits = ComputePermits(2)
     for _ in range(3):

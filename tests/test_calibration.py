@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from sprat.bundle_manifest import Calibration
+from sprat.bundle_manifest import Calibration, Thresholds
 from sprat.calibration import (
     DEAD_BAND,
+    chance_of_actions,
     confidences,
     least_confidence,
     log_scores,
@@ -110,3 +111,12 @@ def test_calibration_threshold_of_an_earlier_tier_keeps_the_dead_band_clear(
 def test_calibration_threshold_at_the_ends_and_of_a_static_model_is_exact() -> None:
     assert [least_confidence(at, "ct2") for at in (0.0, 1.0)] == [0.0, 1.0]
     assert least_confidence(0.7, "static") == 0.7
+
+
+def test_calibration_chance_of_actions_is_that_all_categories_are_on_their_side() -> None:
+    limits = [Thresholds(flag_at=0.5), Thresholds(flag_at=0.2), Thresholds(flag_at=1.0)]
+    probability = np.array([[0.9, 0.1, 0.3], [0.4, 0.2, 1.0], [0.5, 0.9, 0.0]])
+    expected = [0.9 * 0.9 * 0.7, 0.6 * 0.2 * 1.0, 0.5 * 0.9 * 1.0]
+    np.testing.assert_allclose(chance_of_actions(probability, limits), expected)
+    assert np.isnan(chance_of_actions(np.array([[0.9, np.nan, 0.3]]), limits)).all()
+    assert chance_of_actions(np.zeros((0, 3)), limits).shape == (0,)

@@ -31,6 +31,7 @@ from sprat.values import (
     Label,
     LabelScore,
     LabelSet,
+    LogUse,
     Message,
     ModelInfo,
     PrefixUse,
@@ -96,6 +97,7 @@ def classify_results(draw: st.DrawFn) -> ClassifyResult:
         task_version=draw(texts),
         calibrated=draw(st.booleans()),
         timings=draw(timings),
+        request_id=draw(texts),
     )
 
 
@@ -105,6 +107,16 @@ def test_codec_classify_result_round_trips(result: ClassifyResult) -> None:
     assert there == result
     # What comparisons leave out is there too.
     assert asdict(there) == asdict(result)
+
+
+def test_codec_feedback_request() -> None:
+    request = travel(codec.feedback_request("5f0c", "refund", 3))
+    assert (request.request_id, request.label, request.item) == ("5f0c", "refund", 3)
+    for item in (2**31, -(2**31) - 1, 10**30):
+        with pytest.raises(InvalidInput, match=r"item: .* is out of range"):
+            codec.feedback_request("5f0c", "refund", item)
+    with pytest.raises(InvalidInput, match="label: lone surrogate at character 0"):
+        codec.feedback_request("5f0c", "\ud800", 0)
 
 
 def test_codec_classify_confidence_zero_is_not_absent() -> None:
@@ -233,6 +245,7 @@ def test_codec_knows_every_finish_reason() -> None:
                 ),
                 max_size=2,
             ).map(tuple),
+            log=st.none() | st.builds(LogUse, *[st.integers(0, 2**63 - 1)] * 2),
             unconfigured=st.lists(texts, max_size=2).map(tuple),
         ),
         max_size=3,

@@ -99,7 +99,7 @@ def test_codec_decide_result_round_trips(items: list[Any], text: str, flag: bool
 
 @given(st.lists(st.none() | routings, max_size=4), texts, st.booleans())
 def test_codec_route_result_round_trips(items: list[Any], text: str, flag: bool) -> None:
-    result = RouteResult(**about(items, text, flag))
+    result = RouteResult(**about(items, text, flag), request_id=text)
     assert codec.route_result(travel(codec.route_response(result))) == result
 
 

@@ -21,6 +21,7 @@ from sprat.values import (
     Grammar,
     ItemError,
     Sampling,
+    TierAnswer,
     Timings,
     TransformSpec,
 )
@@ -39,9 +40,18 @@ def result(value: Any) -> ExtractResult:
         output_tokens=7,
         forced_tokens=3,
         chunks=2,
+        confidence=0.5,
+        abstained=value is None,
+        tier=1,
+        escalated=True,
+        degraded="overload",
+        tiers=(TierAnswer(0, "", 0.25, 1.5), TierAnswer(1, "", None)),
+        cpu_ms=2.5,
     )
     errors = (ItemError(1, "INVALID_INPUT", "texts[1]: is empty"),)
-    return ExtractResult((extraction, None), errors, "m", "v", "", Timings(1, 2, 3, 4))
+    return ExtractResult(
+        (extraction, None), errors, "m", "v", "", Timings(1, 2, 3, 4), True, "5f0c"
+    )
 
 
 def travel(message: Any) -> Any:

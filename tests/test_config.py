@@ -323,6 +323,22 @@ def test_config_error_shows_the_value(tmp_path: Path) -> None:
     assert error.message.endswith("(got -2)")
 
 
+def test_config_log_is_off_and_has_bounds() -> None:
+    log = Config().log
+    assert (log.path, log.store_text, log.shadow_share) == ("", False, 0.0)
+    assert (log.max_rows, log.max_days, log.max_mb) == (1_000_000, 30.0, 1024)
+    given = {"SPRAT_LOG__PATH": "/x/log.db", "SPRAT_LOG__SHADOW_SHARE": "0.01"}
+    loaded = config.load(environment=given).log
+    assert (loaded.path, loaded.shadow_share) == ("/x/log.db", 0.01)
+    for name, value in (
+        *(("max_rows", 0), ("max_days", 0), ("max_mb", 0), ("max_days", float("inf"))),
+        *(("shadow_share", -0.1), ("shadow_share", 1.1), ("store_text", "perhaps")),
+    ):
+        assert refused(flags={"log.path": "x", f"log.{name}": value}).path == f"log.{name}"
+    error = refused(flags={"log.shadow_share": 0.5})
+    assert error.message.startswith("log: shadow_share needs a path")
+
+
 def test_config_error_in_environment_and_flags_names_the_path() -> None:
     assert refused(environment={"SPRAT_COMPUTE__THREADS": "many"}).path == "compute.threads"
     assert refused(environment={"SPRAT_COMPUTE__THREADS": ""}).path == "compute.threads"

@@ -195,14 +195,18 @@ def test_registry_moderate_task_has_thresholds_of_its_own(
     made = moderator(base, thresholds=[{"flag_at": 0.5}] * 2)
     store.add_bundle("moderator", lambda path: made.save(path, report="{}"))
     task = TaskConfig(bundle="moderator")
-    registry = load(Config(tasks={"m": task}), store, permits, pool)
+    strict = task.model_copy(update={"accept_at": 0.5})
+    registry = load(Config(tasks={"m": task, "strict": strict}), store, permits, pool)
     assert registry.task("m").info.kind == "moderate"
+    assert [registry.task(name).info.accept_at for name in ("m", "strict")] == [0.0, 0.5]
+    assert registry.task("m").info.version != registry.task("strict").info.version
     registry.close()
+    both = strict.model_copy(update={"thresholds": {"zed": ThresholdsConfig(flag_at=0.7)}})
     with (
         no_leaked_threads(),
-        pytest.raises(ConfigError, match=r"tasks\.m\.accept_at: expected none"),
+        pytest.raises(ConfigError, match=r"tasks\.m\.thresholds: expected none beside accept_at"),
     ):
-        load(Config(tasks={"m": task.model_copy(update={"accept_at": 0.5})}), store, permits, pool)
+        load(Config(tasks={"m": both}), store, permits, pool)
 
 
 def test_registry_thresholds_of_the_configuration_count(
@@ -243,7 +247,11 @@ def test_registry_thresholds_of_the_configuration_count(
         ("moderator", {"zedd": {"flag_at": 0.5}}, r"thresholds\.zedd: .* has no such .* 'zed', "),
         ("moderator", {"zed": {"flag_at": 0.95}}, r"thresholds\.zed: block_at 0.9 is below"),
         ("moderator", {"zed": {"block_at": 0.1}}, r"thresholds\.zed: block_at 0.1 is below"),
-        (TASK, {"a": {"flag_at": 0.5}}, "thresholds: expected none: a bundle of kind classify has"),
+        (
+            TASK,
+            {"a": {"flag_at": 0.5}},
+            "thresholds: expected none: a bundle of kind classify has no categories",
+        ),
     ],
 )
 def test_registry_refuses_thresholds_that_cannot_be(
@@ -421,15 +429,38 @@ def test_registry_tier_without_calibration_cannot_pass_on(
     assert caught.value.path == "tasks.t.tiers.static.accept_at"
 
 
-@pytest.mark.parametrize(
-    "settings", [{"tiers": {"head": {"accept_at": 0.5}}}, {"on_failure": "answer"}]
-)
-def test_registry_moderate_task_has_no_cascade(
-    tmp_path: Path, permits: ComputePermits, pool: ComputePool, settings: dict[str, Any]
+def add_moderator(store: Store, folder: Path) -> None:
+    """A moderator of two tiers, each on a model of its own."""
+    pull(str(write_files(folder / SMALLER, encoder_files(rows=16))), store)
+    small, large = (
+        moderator(store.model(name)[0], thresholds=[{"flag_at": 0.5}] * 2)
+        for name in (SMALLER, ENCODER)
+    )
+    (first,), (last,) = small.manifest.tiers, large.manifest.tiers
+    first = first.model_copy(update={"name": "static", "weights": "static.safetensors"})
+    manifest = large.manifest.model_copy(update={"name": "tiers", "tiers": (first, last)})
+    made = Bundle(manifest, small.heads + large.heads)
+    store.add_bundle("tiers", lambda path: made.save(path, report="{}"))
+
+
+def test_registry_moderator_with_thresholds_is_a_cascade(
+    tmp_path: Path, permits: ComputePermits, pool: ComputePool
 ) -> None:
     store = build_store(tmp_path)
-    made = moderator(store.model(ENCODER)[0], thresholds=[{"flag_at": 0.5}] * 2)
-    store.add_bundle("moderator", lambda path: made.save(path, report="{}"))
-    with no_leaked_threads(), pytest.raises(ConfigError, match="has no cascade") as caught:
-        load(tiered(bundle="moderator", **settings), store, permits, pool)
-    assert caught.value.path == f"tasks.t.{next(iter(settings))}"
+    add_moderator(store, tmp_path)
+    alone = load(tiered(), store, permits, pool)
+    assert (alone.task("t").info.tiers, list(alone.models)) == ((), [ENCODER])
+    alone.close()
+    settings = {"tiers": {"static": {"accept_at": 0.9}}, "accept_at": 0.6, "on_failure": "error"}
+    registry = load(tiered(**settings), store, permits, pool)
+    info = registry.task("t").info
+    assert [(tier.name, tier.accept_at) for tier in info.tiers] == [("static", 0.9), ("head", 0.6)]
+    assert [name for name, _ in info.models] == [SMALLER, ENCODER]
+    assert info.version != alone.task("t").info.version
+    registry.close()
+    limits = {"zed": {"flag_at": 0.7}}
+    with no_leaked_threads(), pytest.raises(ConfigError, match="beside accept_at") as caught:
+        load(tiered(**settings, thresholds=limits), store, permits, pool)
+    assert caught.value.path == "tasks.t.thresholds"
+    with no_leaked_threads(), pytest.raises(ConfigError, match="tiers: static, head"):
+        load(tiered(tiers={"finetune": {"accept_at": 0.5}}), store, permits, pool)

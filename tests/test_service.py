@@ -8,10 +8,21 @@ import threading
 from pathlib import Path
 
 import pytest
-from doubles import ENCODER, GENERATOR, WAIT_S, Encoder, Generator, make_service, no_leaked_threads
+from doubles import (
+    ENCODER,
+    GENERATOR,
+    TASK,
+    WAIT_S,
+    Encoder,
+    Generator,
+    make_service,
+    no_leaked_threads,
+)
 
-from sprat.config import ComputeConfig, Config, ModelConfig
-from sprat.errors import NotFound, NotReady
+from sprat.budget import ComputePermits
+from sprat.config import ComputeConfig, Config, LogConfig, ModelConfig
+from sprat.decisions import read_decisions
+from sprat.errors import ConfigError, NotFound, NotReady
 from sprat.service import Service
 from sprat.store import Store
 from sprat.values import IntArray
@@ -70,6 +81,22 @@ async def test_service_open_of_an_empty_store(tmp_path: Path) -> None:
 async def test_service_open_that_fails_leaves_no_threads(tmp_path: Path) -> None:
     with no_leaked_threads(), pytest.raises(NotFound):
         await Service.open(Config(models={"nothing": ModelConfig()}), Store(tmp_path))
+
+
+async def test_service_open_with_a_log_that_cannot_be_leaves_no_threads(tmp_path: Path) -> None:
+    config = Config(log=LogConfig(path=str(tmp_path)))
+    with no_leaked_threads(), pytest.raises(ConfigError, match=r"log\.path: .* Is a directory"):
+        await Service.open(config, Store(tmp_path / "home"))
+
+
+async def test_service_close_writes_what_waits(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.db"
+    with no_leaked_threads():
+        service = make_service(Encoder(), Generator())
+        await service.keep_decisions(LogConfig(path=str(path)), ComputePermits(2))
+        await service.classify(TASK, ["a", "b"])
+        await service.close()
+    assert len(list(read_decisions(path, task=TASK))) == 2
 
 
 async def test_service_warns_of_more_threads_than_cores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sprat.tagger import (
     SHAPES,
     Indicators,
     Tagger,
+    all_read,
     log_odds,
     shapes,
     tags_of,
@@ -169,6 +171,40 @@ def test_tagger_refuses_states_that_are_not_finite() -> None:
     broken = TokenStates(tokens.ids, tokens.spans, tokens.states * np.nan)
     with pytest.raises(EngineError, match="not all states are finite"):
         word_tagger(SEVEN).tag(["Ada"], [broken], [()])
+
+
+def test_tagger_chance_is_that_of_all_tags_together() -> None:
+    tagger = word_tagger(SEVEN)
+    texts = ["seven pm", "seven", "ada at seven", "hello", ""]
+    tokens = read_words(texts)
+    found = all_read(tagger.read(texts, tokens, [()] * len(texts)))
+    tags = range(len(TAGS))
+    for text, given, reading in zip(texts, tokens, found, strict=True):
+        if not len(given.ids):
+            assert (reading.spans, reading.chance) == ([], 1.0)
+            continue
+        scores = tagger.emissions(text, given, ()).astype(np.float64)
+        transitions, start, end = tagger._chain
+        weights = []
+        for path in itertools.product(tags, repeat=len(given.ids)):
+            total = start[path[0]] + end[path[-1]]
+            total += sum(scores[at, tag] for at, tag in enumerate(path))
+            total += sum(transitions[one, other] for one, other in itertools.pairwise(path))
+            weights.append(np.exp(total))
+        assert reading.chance == pytest.approx(max(weights) / sum(weights), rel=1e-5)
+        assert all(reading.chance <= span.score for span in reading.spans)
+
+
+def test_tagger_text_without_finite_states_does_not_disturb_the_others() -> None:
+    tagger = word_tagger(SEVEN)
+    texts = ["seven pm", "ada", "seven pm"]
+    tokens = read_words(texts)
+    tokens[1] = replace(tokens[1], states=tokens[1].states * np.nan)
+    first, broken, last = tagger.read(texts, tokens, [()] * 3)
+    assert broken is None
+    assert first == last
+    assert first is not None
+    assert [span.field for span in first.spans] == ["time"]
 
 
 def test_tagger_comes_back_from_its_file(tmp_path: Path) -> None:

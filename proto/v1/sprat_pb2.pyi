@@ -217,20 +217,22 @@ class Classification(_message.Message):
     def __init__(self, label: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., abstained: _Optional[bool] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., dropped_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., pruned: _Optional[float] = ..., degraded: _Optional[_Union[Degraded, str]] = ..., tiers: _Optional[_Iterable[_Union[TierAnswer, _Mapping]]] = ..., cpu_ms: _Optional[float] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")
+    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings", "request_id")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
     CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[Classification]
     errors: _containers.RepeatedCompositeFieldContainer[ItemError]
     model: ModelVersion
     task_version: str
     calibrated: bool
     timings: Timings
-    def __init__(self, results: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, results: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Destination(_message.Message):
     __slots__ = ("name", "description", "target")
@@ -291,30 +293,38 @@ class Routing(_message.Message):
     def __init__(self, target: _Optional[str] = ..., classification: _Optional[_Union[Classification, _Mapping]] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
-    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")
+    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings", "request_id")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
     CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[Routing]
     errors: _containers.RepeatedCompositeFieldContainer[ItemError]
     model: ModelVersion
     task_version: str
     calibrated: bool
     timings: Timings
-    def __init__(self, results: _Optional[_Iterable[_Union[Routing, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, results: _Optional[_Iterable[_Union[Routing, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ModerateRequest(_message.Message):
-    __slots__ = ("task", "texts", "partial_results")
+    __slots__ = ("task", "texts", "partial_results", "max_tier", "accept_at", "budget_ms")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TIER_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_AT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     task: str
     texts: _containers.RepeatedScalarFieldContainer[str]
     partial_results: bool
-    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., partial_results: _Optional[bool] = ...) -> None: ...
+    max_tier: int
+    accept_at: float
+    budget_ms: float
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., partial_results: _Optional[bool] = ..., max_tier: _Optional[int] = ..., accept_at: _Optional[float] = ..., budget_ms: _Optional[float] = ...) -> None: ...
 
 class CategoryScore(_message.Message):
     __slots__ = ("category", "probability", "action", "start", "end")
@@ -331,34 +341,50 @@ class CategoryScore(_message.Message):
     def __init__(self, category: _Optional[str] = ..., probability: _Optional[float] = ..., action: _Optional[_Union[Action, str]] = ..., start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class Moderation(_message.Message):
-    __slots__ = ("action", "category", "categories", "chunks", "input_tokens")
+    __slots__ = ("action", "category", "categories", "chunks", "input_tokens", "confidence", "abstained", "tier", "escalated", "degraded", "tiers", "cpu_ms")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    ABSTAINED_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    ESCALATED_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    TIERS_FIELD_NUMBER: _ClassVar[int]
+    CPU_MS_FIELD_NUMBER: _ClassVar[int]
     action: Action
     category: str
     categories: _containers.RepeatedCompositeFieldContainer[CategoryScore]
     chunks: int
     input_tokens: int
-    def __init__(self, action: _Optional[_Union[Action, str]] = ..., category: _Optional[str] = ..., categories: _Optional[_Iterable[_Union[CategoryScore, _Mapping]]] = ..., chunks: _Optional[int] = ..., input_tokens: _Optional[int] = ...) -> None: ...
+    confidence: float
+    abstained: bool
+    tier: int
+    escalated: bool
+    degraded: Degraded
+    tiers: _containers.RepeatedCompositeFieldContainer[TierAnswer]
+    cpu_ms: float
+    def __init__(self, action: _Optional[_Union[Action, str]] = ..., category: _Optional[str] = ..., categories: _Optional[_Iterable[_Union[CategoryScore, _Mapping]]] = ..., chunks: _Optional[int] = ..., input_tokens: _Optional[int] = ..., confidence: _Optional[float] = ..., abstained: _Optional[bool] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., degraded: _Optional[_Union[Degraded, str]] = ..., tiers: _Optional[_Iterable[_Union[TierAnswer, _Mapping]]] = ..., cpu_ms: _Optional[float] = ...) -> None: ...
 
 class ModerateResponse(_message.Message):
-    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")
+    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings", "request_id")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
     CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[Moderation]
     errors: _containers.RepeatedCompositeFieldContainer[ItemError]
     model: ModelVersion
     task_version: str
     calibrated: bool
     timings: Timings
-    def __init__(self, results: _Optional[_Iterable[_Union[Moderation, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, results: _Optional[_Iterable[_Union[Moderation, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Question(_message.Message):
     __slots__ = ("name", "text", "kind", "options")
@@ -455,20 +481,26 @@ class ExtractSpec(_message.Message):
     def __init__(self, model: _Optional[str] = ..., schema: _Optional[str] = ..., instructions: _Optional[str] = ..., require_grounding: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class ExtractRequest(_message.Message):
-    __slots__ = ("task", "texts", "long_input", "partial_results", "spec", "requested")
+    __slots__ = ("task", "texts", "long_input", "partial_results", "spec", "requested", "max_tier", "accept_at", "budget_ms")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     LONG_INPUT_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_RESULTS_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_FIELD_NUMBER: _ClassVar[int]
+    MAX_TIER_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_AT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     task: str
     texts: _containers.RepeatedScalarFieldContainer[str]
     long_input: LongInput
     partial_results: bool
     spec: ExtractSpec
     requested: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., long_input: _Optional[_Union[LongInput, str]] = ..., partial_results: _Optional[bool] = ..., spec: _Optional[_Union[ExtractSpec, _Mapping]] = ..., requested: _Optional[_Iterable[str]] = ...) -> None: ...
+    max_tier: int
+    accept_at: float
+    budget_ms: float
+    def __init__(self, task: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., long_input: _Optional[_Union[LongInput, str]] = ..., partial_results: _Optional[bool] = ..., spec: _Optional[_Union[ExtractSpec, _Mapping]] = ..., requested: _Optional[_Iterable[str]] = ..., max_tier: _Optional[int] = ..., accept_at: _Optional[float] = ..., budget_ms: _Optional[float] = ...) -> None: ...
 
 class Field(_message.Message):
     __slots__ = ("path", "score", "start", "end", "grounded", "confidence")
@@ -487,7 +519,7 @@ class Field(_message.Message):
     def __init__(self, path: _Optional[str] = ..., score: _Optional[float] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., grounded: _Optional[bool] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Extraction(_message.Message):
-    __slots__ = ("value", "json", "fields", "complete", "abstained", "input_tokens", "cached_tokens", "output_tokens", "forced_tokens", "chunks")
+    __slots__ = ("value", "json", "fields", "complete", "abstained", "input_tokens", "cached_tokens", "output_tokens", "forced_tokens", "chunks", "confidence", "tier", "escalated", "degraded", "tiers", "cpu_ms")
     VALUE_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
@@ -498,6 +530,12 @@ class Extraction(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FORCED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    ESCALATED_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    TIERS_FIELD_NUMBER: _ClassVar[int]
+    CPU_MS_FIELD_NUMBER: _ClassVar[int]
     value: _struct_pb2.Struct
     json: str
     fields: _containers.RepeatedCompositeFieldContainer[Field]
@@ -508,21 +546,31 @@ class Extraction(_message.Message):
     output_tokens: int
     forced_tokens: int
     chunks: int
-    def __init__(self, value: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., json: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[Field, _Mapping]]] = ..., complete: _Optional[bool] = ..., abstained: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., forced_tokens: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...
+    confidence: float
+    tier: int
+    escalated: bool
+    degraded: Degraded
+    tiers: _containers.RepeatedCompositeFieldContainer[TierAnswer]
+    cpu_ms: float
+    def __init__(self, value: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., json: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[Field, _Mapping]]] = ..., complete: _Optional[bool] = ..., abstained: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., forced_tokens: _Optional[int] = ..., chunks: _Optional[int] = ..., confidence: _Optional[float] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., degraded: _Optional[_Union[Degraded, str]] = ..., tiers: _Optional[_Iterable[_Union[TierAnswer, _Mapping]]] = ..., cpu_ms: _Optional[float] = ...) -> None: ...
 
 class ExtractResponse(_message.Message):
-    __slots__ = ("results", "errors", "model", "task_version", "timings")
+    __slots__ = ("results", "errors", "model", "task_version", "timings", "calibrated", "request_id")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[Extraction]
     errors: _containers.RepeatedCompositeFieldContainer[ItemError]
     model: ModelVersion
     task_version: str
     timings: Timings
-    def __init__(self, results: _Optional[_Iterable[_Union[Extraction, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    calibrated: bool
+    request_id: str
+    def __init__(self, results: _Optional[_Iterable[_Union[Extraction, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., calibrated: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Grammar(_message.Message):
     __slots__ = ("json_schema", "regex", "lark")
@@ -745,9 +793,31 @@ class TokenizeResponse(_message.Message):
     timings: Timings
     def __init__(self, results: _Optional[_Iterable[_Union[Tokens, _Mapping]]] = ..., max_tokens: _Optional[int] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
+class FeedbackRequest(_message.Message):
+    __slots__ = ("request_id", "item", "label")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    item: int
+    label: str
+    def __init__(self, request_id: _Optional[str] = ..., item: _Optional[int] = ..., label: _Optional[str] = ...) -> None: ...
+
+class FeedbackResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ListTasksRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class LogUse(_message.Message):
+    __slots__ = ("written", "lost")
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    written: int
+    lost: int
+    def __init__(self, written: _Optional[int] = ..., lost: _Optional[int] = ...) -> None: ...
 
 class Endpoint(_message.Message):
     __slots__ = ("name", "state", "requests_today", "tokens_today", "spent_today")
@@ -780,7 +850,7 @@ class Tier(_message.Message):
     def __init__(self, name: _Optional[str] = ..., accept_at: _Optional[float] = ..., asked: _Optional[int] = ..., answered: _Optional[int] = ..., missed: _Optional[int] = ..., endpoint: _Optional[_Union[Endpoint, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version", "thresholds", "tiers", "unconfigured")
+    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version", "thresholds", "tiers", "unconfigured", "log")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -791,6 +861,7 @@ class Task(_message.Message):
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     TIERS_FIELD_NUMBER: _ClassVar[int]
     UNCONFIGURED_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     labels: _containers.RepeatedScalarFieldContainer[str]
@@ -801,7 +872,8 @@ class Task(_message.Message):
     thresholds: _containers.RepeatedCompositeFieldContainer[CategoryThresholds]
     tiers: _containers.RepeatedCompositeFieldContainer[Tier]
     unconfigured: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[CategoryThresholds, _Mapping]]] = ..., tiers: _Optional[_Iterable[_Union[Tier, _Mapping]]] = ..., unconfigured: _Optional[_Iterable[str]] = ...) -> None: ...
+    log: LogUse
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[CategoryThresholds, _Mapping]]] = ..., tiers: _Optional[_Iterable[_Union[Tier, _Mapping]]] = ..., unconfigured: _Optional[_Iterable[str]] = ..., log: _Optional[_Union[LogUse, _Mapping]] = ...) -> None: ...
 
 class CategoryThresholds(_message.Message):
     __slots__ = ("category", "flag_at", "block_at")

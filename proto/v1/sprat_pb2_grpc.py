@@ -79,6 +79,11 @@ class SpratStub:
                 request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.TokenizeRequest.SerializeToString,
                 response_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.TokenizeResponse.FromString,
                 _registered_method=True)
+        self.Feedback = channel.unary_unary(
+                '/sprat.v1.Sprat/Feedback',
+                request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.FeedbackRequest.SerializeToString,
+                response_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.FeedbackResponse.FromString,
+                _registered_method=True)
         self.ListTasks = channel.unary_unary(
                 '/sprat.v1.Sprat/ListTasks',
                 request_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.ListTasksRequest.SerializeToString,
@@ -158,6 +163,14 @@ class SpratServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Feedback(self, request, context):
+        """Says what would have been the right answer for a text that a task answered. Returns when that is committed to the
+        decision log; said again, the last word counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTasks(self, request, context):
         """Lists the tasks that this server answers.
         """
@@ -219,6 +232,11 @@ def add_SpratServicer_to_server(servicer, server):
                     servicer.Tokenize,
                     request_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.TokenizeRequest.FromString,
                     response_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.TokenizeResponse.SerializeToString,
+            ),
+            'Feedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Feedback,
+                    request_deserializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.FeedbackRequest.FromString,
+                    response_serializer=sprat_dot_proto_dot_v1_dot_sprat__pb2.FeedbackResponse.SerializeToString,
             ),
             'ListTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTasks,
@@ -474,6 +492,33 @@ class Sprat:
             '/sprat.v1.Sprat/Tokenize',
             sprat_dot_proto_dot_v1_dot_sprat__pb2.TokenizeRequest.SerializeToString,
             sprat_dot_proto_dot_v1_dot_sprat__pb2.TokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Feedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprat.v1.Sprat/Feedback',
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.FeedbackRequest.SerializeToString,
+            sprat_dot_proto_dot_v1_dot_sprat__pb2.FeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,7 +20,9 @@ from sprat.cli import (
     evaluate_transform,
     explain,
     extract,
+    feedback,
     inspect,
+    log,
     moderate,
     quantize,
     route,
@@ -96,6 +98,7 @@ app.command(rich_help_panel="Training")(distil.label)
 app.command(rich_help_panel="Training")(distil.synthesize)
 app.command(rich_help_panel="Serving")(serving.serve)
 app.command(rich_help_panel="Serving")(serving.token)
+app.add_typer(log.app, name="log", rich_help_panel="Serving")
 app.command(rich_help_panel="Serving")(serving.bench)
 app.command(rich_help_panel="Use")(use.classify)
 app.command(rich_help_panel="Use")(moderate.moderate)
@@ -107,6 +110,7 @@ app.command(rich_help_panel="Use")(transform.transform)
 app.command(rich_help_panel="Use")(use.embed)
 app.command(rich_help_panel="Use")(use.generate)
 app.command("run", rich_help_panel="Use")(bulk.run)
+app.command(rich_help_panel="Use")(feedback.feedback)
 app.command(rich_help_panel="This machine")(doctor.doctor)
 
 

@@ -12,6 +12,7 @@ import typer
 
 from sprat.cli.connect import connect, task_name
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, progress
+from sprat.cli.tiers import AcceptAt, Answer, BudgetMs, MaxTier
 from sprat.errors import DataError
 from sprat.values import (
     Classification,
@@ -42,6 +43,9 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew instead of going on where OUT ends.")
     ] = False,
+    max_tier: MaxTier = None,
+    accept_at: AcceptAt = None,
+    budget_ms: BudgetMs = None,
     server: Server = None,
     token: Token = None,
     tls_ca: TlsCa = None,
@@ -52,9 +56,10 @@ def run(
     Each answer line has `line`, `label`, `confidence`, `scores`, and the `id` of its input line if
     it has one; those of a route task have a `target` too, those of an extract task `value` and
     `fields`, those of a moderate task `action`, `category` and `categories` instead; those of a
-    cascade also have `tier` and `degraded`. An input that cannot be answered gets `error` instead
-    and the run goes on. Run the same command again after an interruption: it continues after the
-    last whole answer.
+    cascade also have `tier` and `degraded`; where the server keeps a decision log, all have
+    `request_id` and `item` for `sprat feedback`. An input that cannot be answered gets `error`
+    instead and the run goes on. Run the same command again after an interruption: it continues
+    after the last whole answer.
     """
     lines = _count_lines(source)
     done = 0 if restart else _resume(out)
@@ -69,19 +74,25 @@ def run(
         name = task_name(task, server)
         kinds = {known.name: known.kind for known in verbs.list_tasks()}
         truncation: Truncation = "truncate" if truncate else "refuse"
+        options: dict[str, Any] = {
+            "partial": True,
+            "max_tier": max_tier,
+            "accept_at": accept_at,
+            "budget_ms": budget_ms,
+        }
         bar.advance(done)
         for batch in _batches(source, done):
             texts = [row.get("text") for _, row in batch]
             usable = [text for text in texts if isinstance(text, str)]
             result: Result | None = None
             if usable and kinds.get(name) == "route":
-                result = verbs.route(name, usable, partial=True, truncation=truncation)
+                result = verbs.route(name, usable, truncation=truncation, **options)
             elif usable and kinds.get(name) == "moderate":
-                result = verbs.moderate(name, usable, partial=True)
+                result = verbs.moderate(name, usable, **options)
             elif usable and kinds.get(name) == "extract":
-                result = verbs.extract(name, usable, partial=True)
+                result = verbs.extract(name, usable, **options)
             elif usable:
-                result = verbs.classify(name, usable, partial=True, truncation=truncation)
+                result = verbs.classify(name, usable, truncation=truncation, **options)
             failed += _write(answers, batch, result)
             bar.advance(len(batch))
     if as_json:
@@ -154,6 +165,8 @@ def _write(answers: IO[str], batch: list[tuple[int, dict[str, Any]]], result: Re
             answer["id"] = row["id"]
         if isinstance(row.get("text"), str):
             item = next(items)
+            if result and result.request_id:
+                answer |= {"request_id": result.request_id, "item": position}
             if item is None:
                 answer["error"] = reasons[position]
             else:
@@ -174,19 +187,29 @@ def _answer(item: Classification | Routing | Extraction | Moderation) -> dict[st
         return {
             "action": item.action,
             "category": item.category,
+            "confidence": item.confidence,
+            "abstained": item.abstained,
             "categories": [asdict(each) for each in item.categories],
+            **_tiers(item),
         }
     if isinstance(item, Extraction):
         return {
             "value": item.value,
             "complete": item.complete,
+            "confidence": item.confidence,
             "abstained": item.abstained,
             "fields": [asdict(field) for field in item.fields],
+            **_tiers(item),
         }
     return {
         "label": item.label,
         "confidence": item.confidence,
         "abstained": item.abstained,
         "scores": {s.label: round(s.score, 6) for s in item.scores},
-        **({"tier": item.tier, "degraded": item.degraded} if item.tiers else {}),
+        **_tiers(item),
     }
+
+
+def _tiers(item: Answer) -> dict[str, Any]:
+    """Which tier of a cascade answered."""
+    return {"tier": item.tier, "degraded": item.degraded} if item.tiers else {}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sprat.store import Store
     from sprat.train.features import EmbeddingCache
     from sprat.train.head import Embed, OpenEmbed
+    from sprat.train.tagger import OpenStates, States
 
 EMBED_BATCH = 256
 
@@ -60,6 +61,18 @@ def embed_opener(store: Store, bar: Bar) -> OpenEmbed:
             yield embedder(runtime, model, bar)
 
     return open_embed
+
+
+def state_opener(store: Store, bar: Bar) -> OpenStates:
+    """What loads a model of a store for as long as a `state_reader` of it is used."""
+    from sprat.inprocess import Runtime
+
+    @contextmanager
+    def open_states(model: str) -> Iterator[States]:
+        with Runtime(models=[model], store=store) as runtime:
+            yield state_reader(runtime, model, bar)
+
+    return open_states
 
 
 def state_reader(

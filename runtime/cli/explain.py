@@ -9,9 +9,9 @@ import typer
 
 from sprat.cli.connect import connect, task_name
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, print_table
-from sprat.cli.tiers import AcceptAt, BudgetMs, MaxTier
+from sprat.cli.tiers import AcceptAt, Answer, BudgetMs, MaxTier
 from sprat.errors import InvalidInput, NotFound
-from sprat.values import Classification, TaskInfo, TierInfo
+from sprat.values import Classification, Moderation, Routing, TaskInfo, TierInfo
 
 if TYPE_CHECKING:
     from sprat.client import Client
@@ -28,7 +28,8 @@ def explain(
     task: Annotated[
         str,
         typer.Argument(
-            help="A classify or route task of the server; without one, a bundle by name or path."
+            help="A task of the server that a bundle answers; without one, a bundle by name or "
+            "path."
         ),
     ],
     text: Annotated[str, typer.Argument(help="The text.")],
@@ -73,7 +74,7 @@ def explain(
                 "version": version,
                 "accept_at": least,
                 "confidence": said.confidence if is_its_own else None,
-                "scores": [asdict(score) for score in said.scores] if is_its_own else [],
+                "scores": _scores(said) if is_its_own else [],
                 "cpu_ms": _cpu_ms(said, at) if is_its_own else None,
                 "decision": _decision(at, said, answer, least),
             }
@@ -95,25 +96,36 @@ def _info(verbs: Client | Runtime, name: str) -> TaskInfo:
     return known[name]
 
 
-def _ask(
-    verbs: Client | Runtime, info: TaskInfo, text: str, top_k: int, **effort: Any
-) -> Classification:
+def _ask(verbs: Client | Runtime, info: TaskInfo, text: str, top_k: int, **effort: Any) -> Answer:
+    item: Answer | Routing | None
     if info.kind == "route":
-        (routing,) = verbs.route(info.name, [text], top_k=top_k, **effort).items
-        assert routing is not None
-        return routing.classification
-    if info.kind != "classify":
+        (item,) = verbs.route(info.name, [text], top_k=top_k, **effort).items
+    elif info.kind == "classify":
+        (item,) = verbs.classify(info.name, [text], top_k=top_k, **effort).items
+    elif info.kind == "moderate":
+        (item,) = verbs.moderate(info.name, [text], **effort).items
+    elif info.kind == "extract":
+        (item,) = verbs.extract(info.name, [text], long_input="chunk", **effort).items
+    else:
         raise InvalidInput(
-            f"task {info.name} is a task of kind {info.kind}: only those of classify and route "
-            "are explained",
+            f"task {info.name} is a task of kind {info.kind}: only those of classify, route, "
+            "moderate and extract are explained",
             field="task",
         )
-    (item,) = verbs.classify(info.name, [text], top_k=top_k, **effort).items
     assert item is not None
-    return item
+    return item.classification if isinstance(item, Routing) else item
 
 
-def _decision(at: int, said: Classification, answer: Classification, accept_at: float) -> str:
+def _scores(said: Answer) -> list[dict[str, Any]]:
+    """What a tier thinks of labels or categories; of an extract task, of the fields it found."""
+    if isinstance(said, Classification):
+        return [asdict(score) for score in said.scores]
+    if isinstance(said, Moderation):
+        return [{"label": each.category, "score": each.probability} for each in said.categories]
+    return [{"label": field.path, "score": field.score} for field in said.fields]
+
+
+def _decision(at: int, said: Answer, answer: Answer, accept_at: float) -> str:
     """What a tier did with the text, and why."""
     if at > answer.tier:
         return "not asked"
@@ -124,7 +136,7 @@ def _decision(at: int, said: Classification, answer: Classification, accept_at: 
     return f"{verb}: {DEGRADED[answer.degraded]}" if answer.degraded else verb
 
 
-def _cpu_ms(said: Classification, at: int) -> float | None:
+def _cpu_ms(said: Answer, at: int) -> float | None:
     """What the text took in one tier."""
     return next((each.cpu_ms for each in said.tiers if each.tier == at), said.cpu_ms)
 

@@ -16,13 +16,15 @@ from sprat.cli.output import (
     TlsCa,
     Token,
     print_json,
+    print_request,
     print_table,
     read_file,
     read_texts,
 )
+from sprat.cli.tiers import AcceptAt, BudgetMs, MaxTier, refuse, with_confidence
 from sprat.errors import InvalidInput
 from sprat.text.leaves import leaves, pointer, read
-from sprat.values import ExtractResult, ExtractSpec, Field, LongInput
+from sprat.values import Effort, ExtractResult, ExtractSpec, Field, LongInput
 
 
 def extract(
@@ -61,6 +63,9 @@ def extract(
         bool, typer.Option("--chunk", help="Cut texts that are too long instead of refusing them.")
     ] = False,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Most of a value.")] = 512,
+    max_tier: MaxTier = None,
+    accept_at: AcceptAt = None,
+    budget_ms: BudgetMs = None,
     server: Server = None,
     token: Token = None,
     tls_ca: TlsCa = None,
@@ -68,14 +73,16 @@ def extract(
 ) -> None:
     """Find fields in each text and show where they stand: by a trained task, or a JSON Schema.
 
-    A trained task finds spans of the text, each with a calibrated confidence. With --schema, a
-    generative model fills the schema; its scores are its own.
+    A trained task finds spans of the text, each with a calibrated confidence; `confidence` is the
+    one that all of them are right and none is missing. With --schema, a generative model fills the
+    schema; its scores are its own.
     """
     given = read_texts(texts)
     long_input: LongInput = "chunk" if chunk else "refuse"
     if schema is not None:
         if requested:
             raise InvalidInput("--requested: of no use with --schema", field="requested")
+        refuse(Effort(max_tier, accept_at, budget_ms), "--schema")
         spec = ExtractSpec(
             task,
             read_file(schema, "--schema"),
@@ -94,7 +101,13 @@ def extract(
                 raise InvalidInput(f"--{option}: expected --schema beside it", field=option)
         with connect(server, tasks=[task], token=token, tls_ca=tls_ca) as verbs:
             result = verbs.extract(
-                task_name(task, server), given, requested=requested or (), long_input=long_input
+                task_name(task, server),
+                given,
+                requested=requested or (),
+                long_input=long_input,
+                max_tier=max_tier,
+                accept_at=accept_at,
+                budget_ms=budget_ms,
             )
     if as_json:
         print_json(asdict(result))
@@ -104,17 +117,22 @@ def extract(
 
 def _report(result: ExtractResult) -> None:
     rows: list[tuple[object, ...]] = []
+    items = []
     for index, item in enumerate(result.items):
         if item is None:
             continue
         if item.value is None:
             rows.append((index, "", "(abstained)" if item.abstained else "(incomplete)", "", ""))
+            items.append(item)
             continue
         values = {pointer(path): leaf.value for path, leaf in leaves(read(item.json))}
         rows += [
             (index, f.path, _shown(values[f.path]), _sureness(f), _span(f)) for f in item.fields
         ]
-    print_table(["text", "path", "value", "score", "span"], rows, right="text score span")
+        items += [item] * len(item.fields)
+    columns = ["text", "path", "value", "score", "span"]
+    print_table(*with_confidence(columns, rows, items), right="text score span confidence")
+    print_request(result.request_id)
 
 
 def _sureness(field: Field) -> float:

@@ -68,6 +68,12 @@ def print_table(
     Console(highlight=False, width=width).print(table)
 
 
+def print_request(request_id: str) -> None:
+    """What `sprat feedback` calls a call, below its table; nothing where none is logged."""
+    if request_id:
+        typer.echo(f"request {request_id}")
+
+
 def _cell(value: object) -> str:
     from rich.markup import escape
 

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from sprat.cli.connect import connect, task_name
-from sprat.cli.output import Json, Server, TlsCa, Token, print_json, print_table, read_texts
+from sprat.cli.output import (
+    Json,
+    Server,
+    TlsCa,
+    Token,
+    print_json,
+    print_request,
+    print_table,
+    read_texts,
+)
 from sprat.cli.tiers import AcceptAt, BudgetMs, MaxTier, refuse, with_tiers
 from sprat.cli.use import Texts, Truncate
 from sprat.errors import InvalidInput
@@ -95,3 +104,4 @@ def _report(result: RouteResult) -> None:
     columns = ["text", "target", "label", "confidence" if result.calibrated else "score", "next"]
     items = [item.classification for item in result.items if item is not None]
     print_table(*with_tiers(columns, rows, items), right="text confidence score")
+    print_request(result.request_id)

@@ -41,6 +41,10 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow TCP beyond loopback without TLS and token.")
     ] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", help="Keep a decision log in this file; see `sprat log`."),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Compute threads. Absent: measured.")
     ] = None,
@@ -62,6 +66,7 @@ def serve(
         "server.tls_client_ca": tls_client_ca,
         "server.token_file": token_file,
         "server.insecure": insecure or None,
+        "log.path": None if log is None else str(log),
         "compute.threads": threads,
     }
     loaded = load(config, flags=flags)

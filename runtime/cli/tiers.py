@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from sprat.errors import InvalidInput
-from sprat.values import Classification, Effort
+from sprat.values import Classification, Effort, Extraction, Moderation
+
+Answer = Classification | Moderation | Extraction
 
 MaxTier = Annotated[
     int | None,
@@ -52,10 +54,27 @@ def refuse(effort: Effort, option: str) -> None:
 
 
 def with_tiers(
-    columns: list[str], rows: list[tuple[object, ...]], items: Sequence[Classification]
+    columns: list[str], rows: list[tuple[object, ...]], items: Sequence[Answer]
 ) -> tuple[list[str], list[tuple[object, ...]]]:
-    """The same table, with a column that says which tier answered where there is a cascade."""
+    """The same table, with a column that says which tier answered where there is a cascade.
+
+    Parameters
+    ----------
+    items : sequence of Classification, Moderation or Extraction
+        What each row is about.
+    """
     if not any(item.tiers for item in items):
         return columns, rows
     cells = [f"{item.tier}{f' ({item.degraded})' if item.degraded else ''}" for item in items]
     return [*columns, "tier"], [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
+
+
+def with_confidence(
+    columns: list[str], rows: list[tuple[object, ...]], items: Sequence[Answer]
+) -> tuple[list[str], list[tuple[object, ...]]]:
+    """The same table, with the confidence in whole answers where there is one, and `with_tiers`."""
+    if any(item.confidence is not None for item in items):
+        sure = ["" if item.confidence is None else item.confidence for item in items]
+        columns = [*columns, "confidence"]
+        rows = [(*row, cell) for row, cell in zip(rows, sure, strict=True)]
+    return with_tiers(columns, rows, items)

@@ -66,6 +66,7 @@ def train_moderate(request: TrainRequest) -> None:
                     embed=tier.embed,
                     policy=policy,
                     class_weights=request.class_weights,
+                    accept_at=request.accept_at,
                 )
             )
 
@@ -148,7 +149,6 @@ def _show(manifest: BundleManifest, record: ModerationRecord, notes: Sequence[st
 def _check(request: TrainRequest) -> None:
     """Refuse options that say nothing to a moderate task, before anything is computed."""
     for option, value in (
-        ("accept-at", request.accept_at or None),
         ("targets", request.targets),
         ("default", request.default),
         *request.tuning(),

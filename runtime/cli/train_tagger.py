@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from sprat.cli.embedding import state_reader
+from sprat.cli.embedding import state_opener, state_reader
 from sprat.cli.evaluate_spans import show_span_report
 from sprat.cli.output import Bar, print_json, print_table, progress
 from sprat.cli.train_heads import check_tiers, check_tuning, tuning_arguments, write_out
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from sprat.bundle_manifest import BundleManifest
     from sprat.inprocess import Runtime
     from sprat.store import Store
-    from sprat.train.tagger import ExtractRecord, States, TrainTaggerTier
+    from sprat.train.tagger import ExtractRecord, TrainTaggerTier
 
 
 def train_tagger(request: TrainRequest) -> None:
@@ -87,17 +85,13 @@ def _head(request: TrainRequest, store: Store, runtime: Runtime, bar: Bar) -> Tr
 
 def _finetune(request: TrainRequest, store: Store, bar: Bar) -> TrainTaggerTier:
     """The tier of an encoder that is tuned for this task."""
-    from sprat.inprocess import Runtime
     from sprat.train.finetune_tagger import finetune_tagger_tier
     from sprat.train.finetune_tags import EPOCHS
 
-    @contextmanager
-    def open_states(model: str) -> Iterator[States]:
-        with Runtime(models=[model], store=store) as runtime:
-            yield state_reader(runtime, model, bar)
-
     arguments = tuning_arguments(request, store, epochs=EPOCHS)
-    return functools.partial(finetune_tagger_tier, open_states=open_states, **arguments)
+    return functools.partial(
+        finetune_tagger_tier, open_states=state_opener(store, bar), **arguments
+    )
 
 
 def _show(manifest: BundleManifest, record: ExtractRecord) -> None:

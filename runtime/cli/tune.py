@@ -9,14 +9,19 @@ import typer
 
 from sprat.bundle_manifest import REPORT
 from sprat.cli.bundles import write
-from sprat.cli.embedding import embed_opener
+from sprat.cli.embedding import embed_opener, state_opener
 from sprat.cli.endpoints import ConfigFile, EndpointName, endpoint_use
-from sprat.cli.output import Json, print_json, print_table, progress, write_file
+from sprat.cli.output import Bar, Json, print_json, print_table, progress, write_file
 from sprat.cli.report_page import check_folder
 from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from sprat.bundle import Bundle
     from sprat.bundle_manifest import BundleManifest, Interval
+    from sprat.store import Store
+    from sprat.train.head import OpenEmbed
+    from sprat.train.rate import Rows
+    from sprat.train.tagger import OpenStates
     from sprat.train.thresholds import Aim
     from sprat.train.tune import Tuned
 
@@ -30,8 +35,9 @@ def tune(
         Path,
         typer.Option(
             "--data",
-            help="JSONL or CSV with `text` and `label`, best of real traffic; never what the tiers "
-            "were trained on.",
+            help="Rows like those of the training, best of real traffic; never what the tiers were "
+            "trained on: JSONL or CSV with `text` and `label`, or `labels` of a moderate task; "
+            "JSONL with `text` and `spans` of an extract task.",
         ),
     ],
     max_loss: Annotated[
@@ -93,6 +99,10 @@ def tune(
             help="Write a page with the curve of cost and quality to this file; it opens offline.",
         ),
     ] = None,
+    clean_label: Annotated[
+        str | None,
+        typer.Option("--clean-label", help="Of a moderate task: the label of clean texts."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of halves and resampling.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -106,20 +116,22 @@ def tune(
 
         sprat train train.jsonl --tiers static,head -o tickets
         sprat tune tickets --data traffic.jsonl --max-loss 0.5
+
+    An answer of a moderate task is right where all categories of the row are flagged and no other,
+    one of an extract task where all of its spans are found and no other.
     """
     from sprat import costs
     from sprat.bundle import Bundle
     from sprat.store import Store
     from sprat.train.asked import ask_opener
     from sprat.train.asked_remote import remote_opener
-    from sprat.train.data import read
     from sprat.train.tune import tune as tune_bundle
 
     aim = _aim(max_loss, max_error, max_cost, delta)
     check_folder(html)
     store = Store()
     bundle = Bundle.open(store, task)
-    rows = read(data)
+    rows = _read(data, bundle.manifest.kind, clean_label)
     known, why_not = costs.find(store, bundle.manifest, texts=rows.texts)
     use = endpoint_use(endpoint, config, store)
     is_remote = any(tier.remote is not None for tier in bundle.manifest.tiers)
@@ -134,7 +146,7 @@ def tune(
                 bundle,
                 rows,
                 aim,
-                open_embed=embed_opener(store, bar),
+                open_embed=_opener(store, bar, bundle),
                 open_ask=ask_opener(store),
                 open_remote=None if use is None else remote_opener(use.open),
                 remote_cost_ms=remote_cost_ms,
@@ -163,6 +175,26 @@ def tune(
             if manifest is None
             else f"{manifest.name}: version {manifest.version}"
         )
+
+
+def _read(data: Path, kind: str, clean_label: str | None) -> Rows:
+    """The rows of a file, as the kind of the task has them."""
+    from sprat.train.categories import read_categories
+    from sprat.train.data import read
+    from sprat.train.spans import read_spans
+
+    if kind == "moderate":
+        return read_categories(data, clean_label=clean_label)
+    if clean_label is not None:
+        raise InvalidInput("--clean-label: expected a moderate task", field="clean-label")
+    return read_spans(data) if kind == "extract" else read(data)
+
+
+def _opener(store: Store, bar: Bar, bundle: Bundle) -> OpenEmbed | OpenStates:
+    """What loads the models of a bundle's tiers."""
+    if bundle.manifest.kind == "extract":
+        return state_opener(store, bar)
+    return embed_opener(store, bar)
 
 
 def _aim(

@@ -17,6 +17,7 @@ from sprat.cli.output import (
     TlsCa,
     Token,
     print_json,
+    print_request,
     print_table,
     read_texts,
 )
@@ -112,6 +113,7 @@ def _report(result: ClassifyResult, *, as_json: bool) -> None:
     columns = ["text", "label", "confidence" if result.calibrated else "score", "next"]
     found = [item for item in result.items if item is not None]
     print_table(*with_tiers(columns, rows, found), right="text confidence score")
+    print_request(result.request_id)
 
 
 def embed(

@@ -152,10 +152,18 @@ class AsyncClient:
         return codec.route_result(await self._call(self._stub.Route, request))
 
     async def moderate(
-        self, task: str, texts: Sequence[str], *, partial: bool = False
+        self,
+        task: str,
+        texts: Sequence[str],
+        *,
+        partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> ModerateResult:
         """See `Client.moderate`."""
-        request = codec.moderate_request(task, texts, partial)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.moderate_request(task, texts, partial, effort)
         return codec.moderate_result(await self._call(self._stub.Moderate, request))
 
     async def decide(
@@ -173,9 +181,13 @@ class AsyncClient:
         requested: Sequence[str] = (),
         long_input: LongInput = "refuse",
         partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> ExtractResult:
         """See `Client.extract`."""
-        request = codec.extract_request(spec, texts, requested, long_input, partial)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.extract_request(spec, texts, requested, long_input, partial, effort)
         return codec.extract_result(await self._call(self._stub.Extract, request))
 
     async def transform(
@@ -235,6 +247,11 @@ class AsyncClient:
         """See `Client.tokenize`."""
         request = codec.tokenize_request(model, texts)
         return codec.tokenize_result(await self._call(self._stub.Tokenize, request))
+
+    async def feedback(self, request_id: str, label: str, *, item: int = 0) -> None:
+        """See `Client.feedback`."""
+        request = codec.feedback_request(request_id, label, item)
+        await self._call(self._stub.Feedback, request)
 
     async def list_tasks(self) -> tuple[TaskInfo, ...]:
         """See `Client.list_tasks`."""

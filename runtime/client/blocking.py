@@ -208,7 +208,16 @@ class Client:
         request = codec.route_request(routes, texts, top_k, truncation, partial, effort)
         return codec.route_result(self._call(self._stub.Route, request))
 
-    def moderate(self, task: str, texts: Sequence[str], *, partial: bool = False) -> ModerateResult:
+    def moderate(
+        self,
+        task: str,
+        texts: Sequence[str],
+        *,
+        partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
+    ) -> ModerateResult:
         """Say which categories each text falls into, what to do about it, and where the reason is.
 
         Texts may be of any length: long ones are scanned in windows. Errors as in `classify`.
@@ -221,8 +230,11 @@ class Client:
             From 1 to the server's limit.
         partial : bool
             Answer the good texts when some are bad, and list those in ``errors``.
+        max_tier, accept_at, budget_ms
+            As in `classify`.
         """
-        request = codec.moderate_request(task, texts, partial)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.moderate_request(task, texts, partial, effort)
         return codec.moderate_result(self._call(self._stub.Moderate, request))
 
     def decide(
@@ -245,11 +257,14 @@ class Client:
         requested: Sequence[str] = (),
         long_input: LongInput = "refuse",
         partial: bool = False,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
     ) -> ExtractResult:
         """Find the fields of a task or a JSON Schema in each text, and say where they stand.
 
-        Fields of a trained task carry a calibrated confidence. The scores of a generative model are
-        its own. Errors as in `classify`.
+        Values of a trained task and their fields carry calibrated confidences. The scores of a
+        generative model are its own. Errors as in `classify`.
 
         Parameters
         ----------
@@ -265,8 +280,11 @@ class Client:
             with ``chunk``, overlapping parts are read, and what they give is merged.
         partial : bool
             Answer the good texts when some are bad, and list those in ``errors``.
+        max_tier, accept_at, budget_ms
+            As in `classify`.
         """
-        request = codec.extract_request(spec, texts, requested, long_input, partial)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.extract_request(spec, texts, requested, long_input, partial, effort)
         return codec.extract_result(self._call(self._stub.Extract, request))
 
     def transform(
@@ -355,6 +373,36 @@ class Client:
         """How a model cuts texts into tokens."""
         request = codec.tokenize_request(model, texts)
         return codec.tokenize_result(self._call(self._stub.Tokenize, request))
+
+    def feedback(self, request_id: str, label: str, *, item: int = 0) -> None:
+        """Say what would have been the right answer for a text that a task answered.
+
+        Returns when that is committed to the server's decision log. Said again, the last word
+        counts.
+
+        Parameters
+        ----------
+        request_id : str
+            As the result says (`ClassifyResult.request_id`).
+        label : str
+            A label of the task; of a route task the name of a destination; of a moderate task a
+            category, or ``allow``; of an extract task ``right`` or ``wrong``.
+        item : int
+            Which of the call's texts, from 0.
+
+        Raises
+        ------
+        NotFound
+            There is no such answer, or not any more.
+        InvalidInput
+            The label is none of the task's.
+        ConfigError
+            The server keeps no decision log.
+        NotReady, QueueFull
+            The log cannot be written now.
+        """
+        request = codec.feedback_request(request_id, label, item)
+        self._call(self._stub.Feedback, request)
 
     def list_tasks(self) -> tuple[TaskInfo, ...]:
         """Every task of the server, sorted by name."""

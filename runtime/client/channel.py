@@ -19,7 +19,7 @@ DEFAULT_TIMEOUT_S = 60.0
 
 _RETRIED = (
     *("Classify", "Route", "Moderate", "Decide", "Extract", "Embed"),
-    *("Tokenize", "ListTasks", "ListModels"),
+    *("Tokenize", "Feedback", "ListTasks", "ListModels"),
 )
 SERVICE_CONFIG = json.dumps(
     {
@@ -37,7 +37,8 @@ SERVICE_CONFIG = json.dumps(
         ]
     }
 )
-"""Unary calls change nothing on the server, so they are tried again while it is unavailable."""
+"""Unary calls are tried again while the server is unavailable: they change nothing on it, and what
+feedback says may be said twice."""
 
 OPTIONS = [
     ("grpc.service_config", SERVICE_CONFIG),

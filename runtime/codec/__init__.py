@@ -7,7 +7,7 @@ from sprat.codec.classify import (
     classify_result,
     label_set,
 )
-from sprat.codec.common import effort, truncation
+from sprat.codec.common import truncation
 from sprat.codec.decide import decide_request, decide_response, decide_result, question_set
 from sprat.codec.embed import embed_request, embed_response, embed_result
 from sprat.codec.extract import (
@@ -17,6 +17,7 @@ from sprat.codec.extract import (
     extract_spec,
     long_input,
 )
+from sprat.codec.feedback import feedback_request
 from sprat.codec.generate import chunk, generate_request, generate_response, prompt, sampling
 from sprat.codec.listing import (
     list_models_response,
@@ -29,6 +30,7 @@ from sprat.codec.listing import (
 )
 from sprat.codec.moderate import moderate_request, moderate_response, moderate_result
 from sprat.codec.route import route_request, route_response, route_result, route_set
+from sprat.codec.tiers import effort
 from sprat.codec.transform import (
     transform_chunk,
     transform_request,
@@ -53,6 +55,7 @@ __all__ = [
     "extract_response",
     "extract_result",
     "extract_spec",
+    "feedback_request",
     "generate_request",
     "generate_response",
     "label_set",

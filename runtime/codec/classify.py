@@ -9,24 +9,22 @@ from sprat.codec.common import (
     checked_all,
     item_error_messages,
     item_errors,
-    set_effort,
     set_number,
     timings,
     timings_message,
     truncation_number,
 )
+from sprat.codec.tiers import fill_tiers, set_effort, tier_facts
 from sprat.errors import InvalidInput
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.values import (
     Classification,
     ClassifyResult,
-    Degraded,
     Effort,
     Label,
     LabelScore,
     LabelSet,
     Scoring,
-    TierAnswer,
     Truncation,
 )
 
@@ -38,16 +36,6 @@ _SCORINGS: dict[int, Scoring] = {
 _SCORING_NUMBERS: dict[Scoring, pb.Scoring] = {
     "constrained": pb.SCORING_CONSTRAINED,
     "full": pb.SCORING_FULL,
-}
-_DEGRADED: dict[int, Degraded] = {
-    pb.DEGRADED_NO_TIME: "no_time",
-    pb.DEGRADED_OVERLOAD: "overload",
-    pb.DEGRADED_FAILURE: "failure",
-}
-_DEGRADED_NUMBERS: dict[Degraded, pb.Degraded] = {
-    "no_time": pb.DEGRADED_NO_TIME,
-    "overload": pb.DEGRADED_OVERLOAD,
-    "failure": pb.DEGRADED_FAILURE,
 }
 
 
@@ -95,6 +83,7 @@ def classify_response(result: ClassifyResult) -> pb.ClassifyResponse:
         task_version=result.task_version,
         calibrated=result.calibrated,
         timings=timings_message(result.timings),
+        request_id=result.request_id,
     )
     for item in result.items:
         made = message.results.add()
@@ -106,25 +95,13 @@ def classify_response(result: ClassifyResult) -> pb.ClassifyResponse:
 def fill_classification(made: pb.Classification, item: Classification) -> None:
     """Put an answer into an empty message."""
     made.label = item.label
-    if item.confidence is not None:
-        made.confidence = item.confidence
-    made.abstained = item.abstained
-    made.tier = item.tier
-    made.escalated = item.escalated
+    fill_tiers(made, item)
     made.input_tokens = item.input_tokens
     made.dropped_tokens = item.dropped_tokens
     made.cached_tokens = item.cached_tokens
     made.pruned = item.pruned
     for score in item.scores:
         made.scores.add(label=score.label, score=score.score)
-    if item.degraded is not None:
-        made.degraded = _DEGRADED_NUMBERS[item.degraded]
-    for said in item.tiers:
-        made.tiers.add(
-            tier=said.tier, label=said.label, confidence=said.confidence, cpu_ms=said.cpu_ms
-        )
-    if item.cpu_ms is not None:
-        made.cpu_ms = item.cpu_ms
 
 
 def classify_request(
@@ -185,6 +162,7 @@ def classify_result(response: pb.ClassifyResponse) -> ClassifyResult:
         task_version=response.task_version,
         calibrated=response.calibrated,
         timings=timings(response.timings),
+        request_id=response.request_id,
     )
 
 
@@ -192,25 +170,10 @@ def classification(message: pb.Classification) -> Classification:
     """A message as a `Classification`."""
     return Classification(
         label=message.label,
-        confidence=message.confidence if message.HasField("confidence") else None,
         scores=tuple(LabelScore(s.label, s.score) for s in message.scores),
-        abstained=message.abstained,
-        tier=message.tier,
-        escalated=message.escalated,
         input_tokens=message.input_tokens,
         dropped_tokens=message.dropped_tokens,
         cached_tokens=message.cached_tokens,
         pruned=message.pruned,
-        # A newer server may know more reasons; none of them is good news.
-        degraded=_DEGRADED.get(message.degraded, "failure") if message.degraded else None,
-        tiers=tuple(
-            TierAnswer(
-                said.tier,
-                said.label,
-                said.confidence if said.HasField("confidence") else None,
-                said.cpu_ms if said.HasField("cpu_ms") else None,
-            )
-            for said in message.tiers
-        ),
-        cpu_ms=message.cpu_ms if message.HasField("cpu_ms") else None,
+        **tier_facts(message),
     )

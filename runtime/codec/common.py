@@ -8,7 +8,7 @@ from google.protobuf.message import Message as Proto
 
 from sprat.errors import InvalidInput
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import Effort, ItemError, Timings, Truncation
+from sprat.values import ItemError, Timings, Truncation
 
 _TRUNCATIONS: dict[int, Truncation] = {
     pb.TRUNCATION_UNSPECIFIED: "refuse",
@@ -99,17 +99,3 @@ def set_number(message: Proto, name: str, value: float | None, field: str) -> No
     except (TypeError, ValueError):
         shown = value if isinstance(value, (int, float)) else type(value).__name__
         raise InvalidInput(f"{field}: {shown} is out of range", field=field) from None
-
-
-_EFFORT = ("max_tier", "accept_at", "budget_ms")
-
-
-def effort(message: pb.ClassifyRequest | pb.RouteRequest) -> Effort:
-    """How far a request may go through the tiers of its task."""
-    return Effort(**{name: getattr(message, name) for name in _EFFORT if message.HasField(name)})
-
-
-def set_effort(message: pb.ClassifyRequest | pb.RouteRequest, effort: Effort) -> None:
-    """Say in a request how far it may go."""
-    for name in _EFFORT:
-        set_number(message, name, getattr(effort, name), name)

@@ -14,10 +14,11 @@ from sprat.codec.common import (
     timings,
     timings_message,
 )
+from sprat.codec.tiers import fill_tiers, set_effort, tier_facts
 from sprat.errors import InvalidInput
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.text.leaves import plain, read
-from sprat.values import Extraction, ExtractResult, ExtractSpec, Field, LongInput
+from sprat.values import Effort, Extraction, ExtractResult, ExtractSpec, Field, LongInput
 
 _LONG_INPUTS: dict[int, LongInput] = {
     pb.LONG_INPUT_UNSPECIFIED: "refuse",
@@ -64,6 +65,7 @@ def extract_request(
     requested: Sequence[str],
     policy: LongInput,
     partial: bool,
+    effort: Effort = Effort(),
 ) -> pb.ExtractRequest:
     """An extract call as a message."""
     if policy not in _LONG_INPUT_NUMBERS:
@@ -80,6 +82,7 @@ def extract_request(
         request.task = checked(spec, "task")
     else:
         request.spec.CopyFrom(_spec_message(spec))
+    set_effort(request, effort)
     return request
 
 
@@ -102,6 +105,8 @@ def extract_response(result: ExtractResult) -> pb.ExtractResponse:
         model=pb.ModelVersion(name=result.model, version=result.model_version),
         task_version=result.task_version,
         timings=timings_message(result.timings),
+        calibrated=result.calibrated,
+        request_id=result.request_id,
     )
     for item in result.items:
         made = message.results.add()
@@ -111,8 +116,8 @@ def extract_response(result: ExtractResult) -> pb.ExtractResponse:
             made.value.SetInParent()  # an empty object is a value, too
             made.value.update(item.value)
         made.json = item.json
+        fill_tiers(made, item)
         made.complete = item.complete
-        made.abstained = item.abstained
         made.input_tokens = item.input_tokens
         made.cached_tokens = item.cached_tokens
         made.output_tokens = item.output_tokens
@@ -142,12 +147,12 @@ def extract_result(response: pb.ExtractResponse) -> ExtractResult:
                 json=item.json,
                 fields=tuple(map(_field, item.fields)),
                 complete=item.complete,
-                abstained=item.abstained,
                 input_tokens=item.input_tokens,
                 cached_tokens=item.cached_tokens,
                 output_tokens=item.output_tokens,
                 forced_tokens=item.forced_tokens,
                 chunks=item.chunks,
+                **tier_facts(item),
             )
             for index, item in enumerate(response.results)
         ),
@@ -156,6 +161,8 @@ def extract_result(response: pb.ExtractResponse) -> ExtractResult:
         model_version=response.model.version,
         task_version=response.task_version,
         timings=timings(response.timings),
+        calibrated=response.calibrated,
+        request_id=response.request_id,
     )
 
 

@@ -12,6 +12,7 @@ from sprat.values import (
     BreakerState,
     CategoryThresholds,
     EndpointInfo,
+    LogUse,
     ModelInfo,
     PrefixUse,
     TaskInfo,
@@ -77,6 +78,7 @@ def list_tasks_response(tasks: Iterable[TaskInfo]) -> pb.ListTasksResponse:
                     for tier in t.tiers
                 ],
                 unconfigured=t.unconfigured,
+                log=None if t.log is None else pb.LogUse(written=t.log.written, lost=t.log.lost),
             )
             for t in tasks
         ]
@@ -114,6 +116,7 @@ def task_infos(response: pb.ListTasksResponse) -> tuple[TaskInfo, ...]:
                 for tier in t.tiers
             ),
             unconfigured=tuple(t.unconfigured),
+            log=LogUse(t.log.written, t.log.lost) if t.HasField("log") else None,
         )
         for t in response.tasks
     )

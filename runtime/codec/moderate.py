@@ -12,8 +12,9 @@ from sprat.codec.common import (
     timings,
     timings_message,
 )
+from sprat.codec.tiers import fill_tiers, set_effort, tier_facts
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import Action, CategoryScore, ModerateResult, Moderation
+from sprat.values import Action, CategoryScore, Effort, ModerateResult, Moderation
 
 _NUMBERS: dict[Action, pb.Action] = {
     "allow": pb.ACTION_ALLOW,
@@ -31,11 +32,13 @@ def moderate_response(result: ModerateResult) -> pb.ModerateResponse:
         task_version=result.task_version,
         calibrated=result.calibrated,
         timings=timings_message(result.timings),
+        request_id=result.request_id,
     )
     for item in result.items:
         made = message.results.add()
         if item is None:
             continue
+        fill_tiers(made, item)
         made.action = _NUMBERS[item.action]
         made.category = item.category
         made.chunks = item.chunks
@@ -51,11 +54,15 @@ def moderate_response(result: ModerateResult) -> pb.ModerateResponse:
     return message
 
 
-def moderate_request(task: str, texts: Sequence[str], partial: bool) -> pb.ModerateRequest:
+def moderate_request(
+    task: str, texts: Sequence[str], partial: bool, effort: Effort = Effort()
+) -> pb.ModerateRequest:
     """A moderate call as a message."""
-    return pb.ModerateRequest(
+    request = pb.ModerateRequest(
         task=checked(task, "task"), texts=checked_all(texts, "texts"), partial_results=partial
     )
+    set_effort(request, effort)
+    return request
 
 
 def moderate_result(response: pb.ModerateResponse) -> ModerateResult:
@@ -72,6 +79,7 @@ def moderate_result(response: pb.ModerateResponse) -> ModerateResult:
         task_version=response.task_version,
         calibrated=response.calibrated,
         timings=timings(response.timings),
+        request_id=response.request_id,
     )
 
 
@@ -87,4 +95,5 @@ def _moderation(message: pb.Moderation) -> Moderation:
         ),
         chunks=message.chunks,
         input_tokens=message.input_tokens,
+        **tier_facts(message),
     )

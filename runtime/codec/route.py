@@ -10,12 +10,12 @@ from sprat.codec.common import (
     checked_all,
     item_error_messages,
     item_errors,
-    set_effort,
     set_number,
     timings,
     timings_message,
     truncation_number,
 )
+from sprat.codec.tiers import set_effort
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.values import Destination, Effort, RouteResult, RouteSet, Routing, Truncation
 
@@ -49,6 +49,7 @@ def route_response(result: RouteResult) -> pb.RouteResponse:
         task_version=result.task_version,
         calibrated=result.calibrated,
         timings=timings_message(result.timings),
+        request_id=result.request_id,
     )
     for item in result.items:
         made = message.results.add()
@@ -114,4 +115,5 @@ def route_result(response: pb.RouteResponse) -> RouteResult:
         task_version=response.task_version,
         calibrated=response.calibrated,
         timings=timings(response.timings),
+        request_id=response.request_id,
     )

@@ -75,10 +75,13 @@ class EncodedTokens:
         Per text; None where it failed.
     input_tokens : list of int
         Per text, special tokens included; 0 where it failed.
+    cpu_ns : list of int
+        As in `Encoded`.
     """
 
     items: tuple[TokenStates | None, ...]
     input_tokens: list[int]
+    cpu_ns: list[int]
     errors: tuple[ItemError, ...]
     tokenize_ns: int
     queue_ns: int
@@ -207,19 +210,21 @@ class EncoderModel:
         rows = [row for plan in plans.values() for row in plan.rows]
         states: list[FloatArray] = [np.empty((0, 0), np.float32)] * len(rows)
         queue_ns = infer_ns = 0
+        row_ns = [0] * len(rows)
         if rows:
             work = await self._run(rows, states, deadline, mailbox)
-            queue_ns, infer_ns = work.queue_ns, work.infer_ns
+            queue_ns, infer_ns, row_ns = work.queue_ns, work.infer_ns, work.cpu_ns
         items: list[TokenStates | None] = [None] * len(texts)
-        input_tokens = [0] * len(texts)
+        input_tokens, cpu_ns = [0] * len(texts), [0] * len(texts)
         at = 0
         for index, plan in plans.items():
             parts = len(plan.parts)
             items[index] = plan.join(states[at : at + parts])
             input_tokens[index] = sum(map(len, rows[at : at + parts]))
+            cpu_ns[index] = sum(row_ns[at : at + parts])
             at += parts
         return EncodedTokens(
-            tuple(items), input_tokens, tuple(errors), tokenize_ns, queue_ns, infer_ns
+            tuple(items), input_tokens, cpu_ns, tuple(errors), tokenize_ns, queue_ns, infer_ns
         )
 
     async def _run(

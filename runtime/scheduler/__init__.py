@@ -2,7 +2,7 @@
 
 One `EncodeScheduler` or `GenerateScheduler` per model; all hold permits of one
 `sprat.budget.ComputePermits` while they compute. Results go back to the event loop through a
-`Mailbox`.
+`Mailbox`. A `BatchWriter` writes what must not hold up requests.
 """
 
 from sprat.scheduler.choose import ChoiceWork
@@ -10,9 +10,11 @@ from sprat.scheduler.encode import EncodeScheduler
 from sprat.scheduler.generate import GenerateScheduler, GenerateWork
 from sprat.scheduler.loop import ComputePool, LoopThread, Mailbox
 from sprat.scheduler.slices import SLICE_TOKENS
+from sprat.scheduler.writer import BatchWriter
 
 __all__ = [
     "SLICE_TOKENS",
+    "BatchWriter",
     "ChoiceWork",
     "ComputePool",
     "EncodeScheduler",

@@ -80,6 +80,7 @@ async def _moderate(service: Service, request: pb.ModerateRequest, deadline: flo
             request.task,
             list(request.texts),
             partial=request.partial_results,
+            effort=codec.effort(request),
             deadline=deadline,
         )
     )
@@ -93,6 +94,7 @@ async def _extract(service: Service, request: pb.ExtractRequest, deadline: float
             requested=list(request.requested),
             long_input=codec.long_input(request.long_input),
             partial=request.partial_results,
+            effort=codec.effort(request),
             deadline=deadline,
         )
     )
@@ -167,6 +169,11 @@ async def _tokenize(service: Service, request: pb.TokenizeRequest, _: float) -> 
     return codec.tokenize_response(await service.tokenize(request.model, list(request.texts)))
 
 
+async def _feedback(service: Service, request: pb.FeedbackRequest, _: float) -> Message:
+    await service.feedback(request.request_id, request.label, request.item)
+    return pb.FeedbackResponse()
+
+
 async def _list_tasks(service: Service, _: pb.ListTasksRequest, __: float) -> Message:
     return codec.list_tasks_response(service.list_tasks())
 
@@ -183,6 +190,7 @@ UNARY: dict[str, tuple[type[Message], Unary]] = {
     "Extract": (pb.ExtractRequest, _extract),
     "Embed": (pb.EmbedRequest, _embed),
     "Tokenize": (pb.TokenizeRequest, _tokenize),
+    "Feedback": (pb.FeedbackRequest, _feedback),
     "ListTasks": (pb.ListTasksRequest, _list_tasks),
     "ListModels": (pb.ListModelsRequest, _list_models),
 }

@@ -6,9 +6,9 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import least_confidence
@@ -23,7 +23,17 @@ from sprat.errors import (
 from sprat.model.common import note
 from sprat.scheduler import Mailbox
 from sprat.tasks.pace import Pace
-from sprat.tasks.tier import Judged, Part, check_request, version_of
+from sprat.tasks.tier import (
+    AnyTierT,
+    Heard,
+    Item,
+    Judged,
+    Part,
+    Tier,
+    check_effort,
+    check_request,
+    version_of,
+)
 from sprat.values import (
     Classification,
     ClassifyResult,
@@ -42,6 +52,7 @@ REPLY_S = 0.005
 """Kept back of the time until a deadline, so that the answer still reaches the caller."""
 
 _Error = TypeVar("_Error", bound=SpratError)
+_Result = TypeVar("_Result")
 
 _REASONS: dict[type[SpratError], Degraded] = {
     DeadlineExceeded: "no_time",
@@ -50,8 +61,25 @@ _REASONS: dict[type[SpratError], Degraded] = {
 }
 
 
-class Cascade:
-    """A classifier of several tiers, with the interface of `sprat.tasks.classify.ClassifyTask`.
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[Item]):
+    """What the tiers of a task give for texts; attributes as in `sprat.values.ClassifyResult`."""
+
+    items: tuple[Item | None, ...]
+    errors: tuple[ItemError, ...]
+    model: str
+    model_version: str
+    task_version: str
+    calibrated: bool
+    timings: Timings
+
+    def as_fields(self) -> dict[str, Any]:
+        """Its attributes by name: those of every kind's result."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Escalation(Generic[AnyTierT, Item]):
+    """A task of one tier or more, whatever its kind of answer.
 
     A tier answers the texts whose confidence reaches its threshold, by the rule of
     `sprat.calibration.least_confidence`. The others go to the next tier, together. What the last
@@ -67,10 +95,9 @@ class Cascade:
     name : str
         How requests call it.
     manifest : BundleManifest
-        Of a bundle of kind classify or route.
+        Of the bundle.
     parts : sequence of Part
-        Two or more, from the cheapest to the best; the last is the last one of the bundle that can
-        be asked.
+        From the cheapest to the best; the last is the last one of the bundle that can be asked.
     on_failure : {"abstain", "answer", "error"}
         Abstain, or answer all the same; both are marked as degraded. Or fail: the call, or with
         ``partial`` the texts.
@@ -88,7 +115,7 @@ class Cascade:
         self,
         name: str,
         manifest: BundleManifest,
-        parts: Sequence[Part],
+        parts: Sequence[Part[AnyTierT]],
         *,
         on_failure: OnFailure = "abstain",
         unconfigured: tuple[str, ...] = (),
@@ -96,6 +123,7 @@ class Cascade:
         self._tiers = [part.tier for part in parts]
         self._accept_at = [part.accept_at for part in parts]
         self._on_failure = on_failure
+        self._has_confidence = all(tier.calibrated for tier in self._tiers)
         self._paces = [Pace() for _ in parts]
         self._engines = [part.tier.identity.engine for part in parts]
         for tier, accept_at in zip(self._tiers, self._accept_at, strict=True):
@@ -106,8 +134,9 @@ class Cascade:
                     f"bundle {manifest.name}, or stand in another order",
                 )
             if accept_at > 0 and not tier.calibrated:
+                where = f".tiers.{tier.name}" if len(parts) > 1 else ""
                 raise ConfigError(
-                    f"tasks.{name}.tiers.{tier.name}.accept_at",
+                    f"tasks.{name}{where}.accept_at",
                     f"{accept_at:g} needs a confidence, but tier {tier.name} of bundle "
                     f"{manifest.name} is not calibrated",
                 )
@@ -116,7 +145,7 @@ class Cascade:
             kind=manifest.kind,
             labels=manifest.labels,
             models=tuple((tier.identity.name, tier.identity.version) for tier in self._tiers),
-            calibrated=all(tier.calibrated for tier in self._tiers),
+            calibrated=self._has_confidence,
             accept_at=self._accept_at[-1],
             version=version_of(manifest, parts, unconfigured),
             unconfigured=unconfigured,
@@ -126,6 +155,8 @@ class Cascade:
     @property
     def info(self) -> TaskInfo:
         """The task, with what each tier has done so far."""
+        if len(self._tiers) == 1:
+            return self._info
         facts = zip(
             self._tiers, self._accept_at, self._asked, self._answered, self._missed, strict=True
         )
@@ -137,51 +168,52 @@ class Cascade:
             ),
         )
 
-    async def run(
+    async def answer(
         self,
         texts: Sequence[str],
+        ask: Callable[[AnyTierT, Sequence[str], float], Coroutine[Any, Any, Heard[Item]]],
         *,
-        top_k: int | None = None,
-        truncation: Truncation = "refuse",
-        partial: bool = False,
-        effort: Effort = Effort(),
-        deadline: float = math.inf,
-        mailbox: Mailbox,
-    ) -> ClassifyResult:
-        """Classify texts.
+        partial: bool,
+        effort: Effort,
+        deadline: float,
+    ) -> Answered[Item]:
+        """Answer texts.
 
         The result's ``model`` is that of the best tier that was heard, its times are sums over the
         tiers. A text that is too long for a tier that it reaches is refused, as by that tier alone.
 
         Parameters
         ----------
+        ask : callable
+            Asks a tier about texts, for an answer before a `time.monotonic` value.
+        partial : bool
+            List bad texts, instead of raising.
         effort : Effort
             How far to go.
-
-        See `sprat.tasks.classify.ClassifyTask.run` for the others and for what is raised.
+        deadline : float
+            `time.monotonic` value after which the answer is of no use.
 
         Raises
         ------
+        InvalidInput
+            For a number of ``effort`` out of its range, or a threshold where there are no
+            confidences; and for the first bad text, unless ``partial``.
         DeadlineExceeded, QueueFull, EngineError
             Of the first tier; of others where ``on_failure`` is ``error``. With ``partial``, those
             of others are listed for each text.
+        NotReady
+            A tier is being unloaded.
         """
         started = time.perf_counter_ns()
-        check_request(top_k, effort, calibrated=self._info.calibrated)
+        check_effort(effort, calibrated=self._has_confidence)
         until = deadline - REPLY_S
         if effort.budget_ms is not None:
             until = min(until, time.monotonic() + effort.budget_ms / 1e3)
         last = len(self._tiers) - 1
         if effort.max_tier is not None:
             last = min(last, effort.max_tier)
-        call = _Call(texts, partial)
-        options: dict[str, Any] = {
-            "top_k": top_k,
-            "truncation": truncation,
-            "partial": partial,
-            "mailbox": mailbox,
-        }
-        heard = await self._tiers[0].judge(texts, deadline=deadline, **options)
+        call: _Call[Item] = _Call(texts, partial, several=len(self._tiers) > 1)
+        heard = await ask(self._tiers[0], texts, deadline)
         for index, failure in heard.failed.items():
             note(call.errors, index, failure, partial)
         self._hear(call, heard, effort, place=0, last=last)
@@ -189,7 +221,7 @@ class Cascade:
             if not call.open:
                 break
             try:
-                heard = await self._escalate(place, [texts[i] for i in call.open], until, options)
+                heard = await self._escalate(place, [texts[i] for i in call.open], until, ask)
             except InvalidInput as error:
                 row = error.field.removeprefix("texts[").removesuffix("]")
                 raise (_moved(error, int(row), call.open) if row.isdigit() else error) from None
@@ -201,7 +233,7 @@ class Cascade:
             self._hear(call, heard, effort, place=place, last=last)
         model, model_version = self._info.models[call.place]
         tokenize_ns, queue_ns, infer_ns = call.times_ns
-        return ClassifyResult(
+        return Answered(
             items=tuple(call.items),
             errors=tuple(sorted(call.errors, key=lambda error: error.index)),
             model=model,
@@ -211,9 +243,33 @@ class Cascade:
             timings=Timings(tokenize_ns, queue_ns, infer_ns, time.perf_counter_ns() - started),
         )
 
+    @property
+    def last(self) -> int:
+        """The last tier."""
+        return len(self._tiers) - 1
+
+    async def ask_last(
+        self,
+        ask: Callable[[AnyTierT, Sequence[str], float], Coroutine[Any, Any, Heard[Item]]],
+        text: str,
+        deadline: float,
+    ) -> TierAnswer | None:
+        """What the last tier says of a text, only to know it: nothing is counted or learned.
+
+        None where it has no answer. See `answer` for the parameters and for what is raised.
+        """
+        heard = await ask(self._tiers[self.last], [text], deadline)
+        if not heard.index:
+            return None
+        return TierAnswer(self.last, heard.label(0), heard.confidence[0], heard.cpu_ms(0))
+
     async def _escalate(
-        self, place: int, texts: list[str], until: float, options: dict[str, Any]
-    ) -> Judged:
+        self,
+        place: int,
+        texts: list[str],
+        until: float,
+        ask: Callable[[AnyTierT, Sequence[str], float], Coroutine[Any, Any, Heard[Item]]],
+    ) -> Heard[Item]:
         """Ask a tier behind the first.
 
         Raises
@@ -228,9 +284,9 @@ class Cascade:
                 f"task {self._info.name}: tier {tier.name} takes about "
                 f"{pace.seconds(len(texts)) * 1e3:.0f} ms, which is more than the time left"
             )
-        answer = tier.judge(texts, deadline=until, **options)
+        answer = ask(tier, texts, until)
         try:
-            judged = await (answer if left_s == math.inf else _within(left_s, answer))
+            heard = await (answer if left_s == math.inf else _within(left_s, answer))
         except asyncio.TimeoutError:
             pace.learn_at_least(len(texts), left_s, time.monotonic())
             raise DeadlineExceeded(
@@ -242,28 +298,30 @@ class Cascade:
             raise
         ended = time.monotonic()
         pace.learn(len(texts), ended - began, ended)
-        return judged
+        return heard
 
-    def _hear(self, call: _Call, judged: Judged, effort: Effort, *, place: int, last: int) -> None:
+    def _hear(
+        self, call: _Call[Item], heard: Heard[Item], effort: Effort, *, place: int, last: int
+    ) -> None:
         """Take in what a tier says of the open texts, and answer those that it is sure of."""
-        call.hear(place, judged)
+        call.hear(place, heard)
         accept_at = self._accept_at[place] if effort.accept_at is None else effort.accept_at
         least = accept_at
         if place < last:
             least = least_confidence(accept_at, self._engines[place])
         open_rows = []
-        for row in range(len(judged.index)):
-            if judged.is_sure(row, least):
+        for row in range(len(heard.index)):
+            if heard.is_sure(row, least):
                 call.answer(row, abstained=False)
             elif place == last:
                 call.answer(row, abstained=True)
             else:
                 open_rows.append(row)
-        self._asked[place] += len(judged.index)
-        self._answered[place] += len(judged.index) - len(open_rows)
+        self._asked[place] += len(heard.index)
+        self._answered[place] += len(heard.index) - len(open_rows)
         call.keep(open_rows)
 
-    def _miss(self, call: _Call, place: int, which: Sequence[int], error: SpratError) -> None:
+    def _miss(self, call: _Call[Item], place: int, which: Sequence[int], error: SpratError) -> None:
         """Decide on open texts that a tier was not heard of; they stay listed as open."""
         self._missed[place] += len(which)
         if self._on_failure == "error":
@@ -279,7 +337,51 @@ class Cascade:
             )
 
 
-class _Call:
+class Cascade(Escalation[Tier, Classification]):
+    """A classifier of several tiers, with the interface of `sprat.tasks.classify.ClassifyTask`."""
+
+    async def run(
+        self,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        truncation: Truncation = "refuse",
+        partial: bool = False,
+        effort: Effort = Effort(),
+        deadline: float = math.inf,
+        mailbox: Mailbox,
+    ) -> ClassifyResult:
+        """Classify texts.
+
+        See `Escalation.answer` and `sprat.tasks.classify.ClassifyTask.run` for the parameters and
+        for what is raised.
+        """
+        check_request(top_k, effort, calibrated=self._has_confidence)
+
+        ask = self.asking(top_k=top_k, truncation=truncation, partial=partial, mailbox=mailbox)
+        answered = await self.answer(texts, ask, partial=partial, effort=effort, deadline=deadline)
+        return ClassifyResult(**answered.as_fields())
+
+    @staticmethod
+    def asking(
+        *, top_k: int | None, truncation: Truncation, partial: bool, mailbox: Mailbox
+    ) -> Callable[[Tier, Sequence[str], float], Coroutine[Any, Any, Judged]]:
+        """How a tier is asked; see `run`."""
+
+        def ask(tier: Tier, texts: Sequence[str], deadline: float) -> Coroutine[Any, Any, Judged]:
+            return tier.judge(
+                texts,
+                top_k=top_k,
+                truncation=truncation,
+                partial=partial,
+                deadline=deadline,
+                mailbox=mailbox,
+            )
+
+        return ask
+
+
+class _Call(Generic[Item]):
     """The texts of one call: which are answered, and what the last tier said of the others.
 
     Attributes
@@ -294,31 +396,33 @@ class _Call:
         Tokenizing, waiting, computing: so far, of all tiers.
     """
 
-    def __init__(self, texts: Sequence[str], partial: bool) -> None:
+    def __init__(self, texts: Sequence[str], partial: bool, *, several: bool) -> None:
         self.partial = partial
-        self.items: list[Classification | None] = [None] * len(texts)
+        self.items: list[Item | None] = [None] * len(texts)
         self.errors: list[ItemError] = []
         self.open = list(range(len(texts)))
         self.rows: list[int] = []
         self.place = 0
         self.times_ns = [0, 0, 0]
-        self._judged: Judged | None = None
+        self._several = several
+        self._said: Heard[Item] | None = None
         self._indices: list[int] = []
         self._heard: list[tuple[TierAnswer, ...]] = [()] * len(texts)
 
-    def hear(self, place: int, judged: Judged) -> None:
+    def hear(self, place: int, heard: Heard[Item]) -> None:
         """Take in what a tier says of the open texts; those that it cannot read are listed."""
-        for error in judged.errors:
+        for error in heard.errors:
             index = self.open[error.index]
             message = _renamed(error.message, error.index, index)
             self.errors.append(ItemError(index, error.reason, message))
-        self.place, self._judged = place, judged
-        self._indices = [self.open[at] for at in judged.index]
-        for row, index in enumerate(self._indices):
-            confidence, cpu_ms = judged.confidence[row], judged.cpu_ms(row)
-            said = TierAnswer(place, judged.label(row), confidence, cpu_ms)
-            self._heard[index] = (*self._heard[index], said)
-        for at, spent in enumerate((judged.tokenize_ns, judged.queue_ns, judged.infer_ns)):
+        self.place, self._said = place, heard
+        self._indices = [self.open[at] for at in heard.index]
+        if self._several:
+            for row, index in enumerate(self._indices):
+                confidence, cpu_ms = heard.confidence[row], heard.cpu_ms(row)
+                said = TierAnswer(place, heard.label(row), confidence, cpu_ms)
+                self._heard[index] = (*self._heard[index], said)
+        for at, spent in enumerate((heard.tokenize_ns, heard.queue_ns, heard.infer_ns)):
             self.times_ns[at] += spent
 
     def keep(self, rows: list[int]) -> None:
@@ -328,9 +432,9 @@ class _Call:
 
     def answer(self, row: int, *, abstained: bool, degraded: Degraded | None = None) -> None:
         """Settle a text with what the last tier says of it."""
-        assert self._judged is not None
+        assert self._said is not None
         index = self._indices[row]
-        self.items[index] = self._judged.answer(
+        self.items[index] = self._said.answer(
             row,
             abstained=abstained,
             tier=self.place,
@@ -339,7 +443,7 @@ class _Call:
         )
 
 
-async def _within(seconds: float, answer: Coroutine[Any, Any, Judged]) -> Judged:
+async def _within(seconds: float, answer: Coroutine[Any, Any, _Result]) -> _Result:
     """An answer before its time is over, as by `asyncio.timeout`, which Python 3.10 does not have.
 
     `asyncio.wait_for` makes a task of it, which takes ten times as long.

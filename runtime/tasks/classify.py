@@ -10,7 +10,7 @@ from sprat.bundle_manifest import BundleManifest
 from sprat.errors import ConfigError
 from sprat.model.common import note
 from sprat.scheduler import Mailbox
-from sprat.tasks.tier import Part, check_request, version_of
+from sprat.tasks.tier import Part, Tier, check_request, version_of
 from sprat.values import (
     Classification,
     ClassifyResult,
@@ -46,7 +46,7 @@ class ClassifyTask:
         self,
         name: str,
         manifest: BundleManifest,
-        part: Part,
+        part: Part[Tier],
         *,
         unconfigured: tuple[str, ...] = (),
     ) -> None:

@@ -1,138 +1,74 @@
-"""Moderate: which categories a text falls into, what to do about it, and where the reason stands.
-
-A text longer than the task's window is scanned in overlapping windows, and the highest probability
-among them counts: nothing is cut off, and nothing hides behind a long preface. Windows of more
-tokens than the model takes are halved until they fit. Then, for texts that are flagged, the window
-that is to blame is looked at more closely: where a sentence or a few words of it reach the
-threshold by themselves, these are the span that is reported.
-"""
+"""Moderate: what to do about texts, by a moderator of one tier or a cascade."""
 
 from __future__ import annotations
 
-import functools
 import math
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from sprat.bundle import Bundle
-from sprat.bundle_manifest import Moderation as ModerationSettings
-from sprat.bundle_manifest import Thresholds
+from sprat.bundle_manifest import BundleManifest, Thresholds
 from sprat.errors import ConfigError
-from sprat.head import Head
 from sprat.manifest import digest_of
-from sprat.model import EmbeddingModel, Encoded
-from sprat.model.common import readable
-from sprat.scheduler import ComputePool, Mailbox
+from sprat.scheduler import Mailbox
 from sprat.task_config import ThresholdsConfig
-from sprat.text.ngrams import with_ngrams
-from sprat.text.windows import windows
-from sprat.tokenizer import is_visible
-from sprat.values import (
-    Action,
-    CategoryScore,
-    CategoryThresholds,
-    FloatArray,
-    ItemError,
-    ModerateResult,
-    Moderation,
-    TaskInfo,
-    Timings,
-)
-
-INLINE_CHARACTERS = 2048
-"""Texts up to this long together are worked on on the event loop, longer ones in the pool."""
-
-WAVE = 64
-"""Windows that are scored together: enough for full batches, and few enough that a long text does
-not fill the model's queue, and that a cancelled call ends soon."""
-
-CLOSE_UP = 80
-"""Characters of the parts in which a flagged window is looked at more closely: a short sentence."""
-
-_SEVERITY: dict[Action, int] = {"allow": 0, "flag": 1, "block": 2}
-
-_Floats = npt.NDArray[np.float64]
-_Result = TypeVar("_Result")
+from sprat.tasks.cascade import Escalation
+from sprat.tasks.moderate_tier import Moderated, ModerateTier
+from sprat.tasks.tier import Part
+from sprat.values import CategoryThresholds, Effort, ModerateResult, Moderation, OnFailure
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Characters ``start`` to ``end`` of a text of the request."""
-
-    text: int
-    start: int
-    end: int
-
-    def cut(self, texts: Sequence[str], room: int, overlap: int) -> list[_Part]:
-        """Windows of it that hold anything visible."""
-        whole = texts[self.text][self.start : self.end]
-        return [
-            _Part(self.text, self.start + start, self.start + end)
-            for start, end in windows(whole, room, overlap)
-            if is_visible(whole[start:end])
-        ]
-
-
-_Scores = dict[int, list[tuple[_Part, _Floats]]]
-"""By text: its parts with the probability of each category, float64[K]."""
-
-
-class ModerateTask:
-    """A moderator: a bundle's heads, one a category, on a frozen model.
+class ModerateTask(Escalation[ModerateTier, Moderation]):
+    """A moderator: a bundle's heads, one a category, on one model or several.
 
     Parameters
     ----------
     name : str
         How requests call it.
-    bundle : Bundle
-        Its last tier answers.
-    model : EmbeddingModel
-        The model that this tier was made with.
-    pool : ComputePool
-        Where long texts are worked on.
+    manifest : BundleManifest
+        Of a bundle of kind moderate.
+    parts : sequence of Part
+        From the cheapest to the best; the last is the bundle's last tier.
+    on_failure : {"abstain", "answer", "error"}
+        See `sprat.tasks.cascade.Escalation`.
     thresholds : mapping of str to ThresholdsConfig
-        By category, what the configuration says in the place of the bundle.
+        By category, what the configuration says in the place of the bundle. Confidences were
+        calibrated for the thresholds of the bundle: with others there are none.
 
     Raises
     ------
     ConfigError
         A threshold is for a category that the bundle does not have, or would block what is not
-        flagged.
+        flagged; or there are thresholds beside a least confidence, for which see ``parts``.
     """
 
     def __init__(
         self,
         name: str,
-        bundle: Bundle,
-        model: EmbeddingModel,
-        pool: ComputePool,
+        manifest: BundleManifest,
+        parts: Sequence[Part[ModerateTier]],
         *,
+        on_failure: OnFailure = "abstain",
         thresholds: Mapping[str, ThresholdsConfig] = {},
     ) -> None:
-        manifest = bundle.manifest
-        tier = manifest.tiers[-1]
-        assert tier.moderation is not None  # the manifest of a moderate bundle has it
-        limits = _overridden(name, manifest.labels, tier.moderation.thresholds, thresholds)
-        version = manifest.version
-        if limits != tier.moderation.thresholds:
+        *earlier, last = parts
+        own = last.tier.settings.thresholds
+        limits = _overridden(name, manifest.labels, own, thresholds)
+        if limits != own:
+            if any(part.accept_at > 0 for part in parts):
+                raise ConfigError(
+                    f"tasks.{name}.thresholds",
+                    "expected none beside accept_at: confidences hold for the thresholds of the "
+                    "bundle",
+                )
+            parts = [*earlier, replace(last, tier=last.tier.acting_at(limits))]
+        super().__init__(name, manifest, parts, on_failure=on_failure)
+        version = self._info.version
+        if limits != own:
             version = digest_of((), extra=f"{version}\0{limits!r}")[:12]
-        self._settings = tier.moderation.model_copy(update={"thresholds": limits})
-        self._head = bundle.heads[-1]
-        self._model = model
-        self._pool = pool
-        self.info = TaskInfo(
-            name=name,
-            kind=manifest.kind,
-            labels=manifest.labels,
-            models=((model.info.name, model.info.version),),
-            calibrated=tier.calibration is not None,
-            accept_at=0.0,
+        self._info = replace(
+            self._info,
+            calibrated=all(manifest.tiers[part.place].calibration is not None for part in parts),
             version=version,
             thresholds=tuple(
                 CategoryThresholds(category, each.flag_at, each.block_at)
@@ -145,179 +81,30 @@ class ModerateTask:
         texts: Sequence[str],
         *,
         partial: bool = False,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
         mailbox: Mailbox,
     ) -> ModerateResult:
         """Moderate texts of any length.
 
-        Parameters
-        ----------
-        partial : bool
-            Answer the good texts when some are bad, instead of raising.
-        deadline : float
-            `time.monotonic` value after which the answer is of no use.
-
-        Raises
-        ------
-        InvalidInput
-            For the first bad text, unless ``partial``.
-        QueueFull, DeadlineExceeded, NotReady
-            When the model cannot take the work on.
+        See `sprat.tasks.cascade.Escalation.answer` for the parameters and for what is raised.
         """
-        started = time.perf_counter_ns()
-        errors: list[ItemError] = []
-        good = readable(texts, errors, partial)
-        scan = _Scan(self._model, self._head, self._settings, self._pool, texts, deadline, mailbox)
-        found = await scan.windows(good)
-        # Scoring a window more closely reads its tokens again; that is not counted.
-        input_tokens = list(scan.input_tokens)
-        best = {index: _best(scores) for index, scores in found.items()}
-        closer = await scan.closer(best)
-        items: list[Moderation | None] = [None] * len(texts)
-        for index, of_category in best.items():
-            items[index] = self._answer(
-                texts[index],
-                of_category,
-                closer.get(index, []),
-                len(found[index]),
-                input_tokens[index],
-            )
-        return ModerateResult(
-            items=tuple(items),
-            errors=tuple(errors),
-            model=self._model.info.name,
-            model_version=self._model.info.version,
-            task_version=self.info.version,
-            calibrated=self.info.calibrated,
-            timings=Timings(
-                scan.tokenize_ns, scan.queue_ns, scan.infer_ns, time.perf_counter_ns() - started
-            ),
-        )
+        ask = self.asking(partial=partial, mailbox=mailbox)
+        answered = await self.answer(texts, ask, partial=partial, effort=effort, deadline=deadline)
+        return ModerateResult(**answered.as_fields())
 
-    def _answer(
-        self,
-        text: str,
-        best: Sequence[tuple[_Part, float]],
-        closer: Sequence[tuple[_Part, _Floats]],
-        chunks: int,
-        input_tokens: int,
-    ) -> Moderation:
-        categories = []
-        for column, (name, limits, (part, probability)) in enumerate(
-            zip(self.info.labels, self._settings.thresholds, best, strict=True)
-        ):
-            action = _action(probability, limits)
-            if action != "allow":
-                inside = [
-                    (float(chances[column]), each)
-                    for each, chances in closer
-                    if part.start <= each.start and each.end <= part.end
-                ]
-                highest, narrow = max(inside, key=lambda found: found[0], default=(0.0, part))
-                part = narrow if highest >= limits.flag_at else part
-            start, end = _trimmed(text, part)
-            categories.append(CategoryScore(name, probability, action, start, end))
-        worst = max(categories, key=lambda each: (_SEVERITY[each.action], each.probability))
-        return Moderation(
-            action=worst.action,
-            category="" if worst.action == "allow" else worst.category,
-            categories=tuple(categories),
-            chunks=chunks,
-            input_tokens=input_tokens,
-        )
+    @staticmethod
+    def asking(
+        *, partial: bool, mailbox: Mailbox
+    ) -> Callable[[ModerateTier, Sequence[str], float], Coroutine[Any, Any, Moderated]]:
+        """How a tier is asked; see `run`."""
 
+        def ask(
+            tier: ModerateTier, texts: Sequence[str], deadline: float
+        ) -> Coroutine[Any, Any, Moderated]:
+            return tier.judge(texts, partial=partial, deadline=deadline, mailbox=mailbox)
 
-class _Scan:
-    """The scoring of one call's texts, with its counts and times."""
-
-    def __init__(
-        self,
-        model: EmbeddingModel,
-        head: Head,
-        settings: ModerationSettings,
-        pool: ComputePool,
-        texts: Sequence[str],
-        deadline: float,
-        mailbox: Mailbox,
-    ) -> None:
-        self._model = model
-        self._head = head
-        self._settings = settings
-        self._pool = pool
-        self._texts = texts
-        self._deadline = deadline
-        self._mailbox = mailbox
-        self.input_tokens = [0] * len(texts)
-        self.tokenize_ns = self.queue_ns = self.infer_ns = 0
-
-    async def windows(self, indices: Sequence[int]) -> _Scores:
-        """Scores of the windows of texts, at least one for each."""
-
-        def cut() -> list[_Part]:
-            room, overlap = self._settings.window, self._settings.overlap
-            whole = (_Part(index, 0, len(self._texts[index])) for index in indices)
-            return [part for each in whole for part in each.cut(self._texts, room, overlap)]
-
-        characters = sum(len(self._texts[index]) for index in indices)
-        return await self._score(await self._compute(characters, cut))
-
-    async def closer(self, best: Mapping[int, Sequence[tuple[_Part, float]]]) -> _Scores:
-        """Scores of parts of those windows that got a text flagged."""
-        flagged = dict.fromkeys(
-            part
-            for of_category in best.values()
-            for (part, probability), limits in zip(
-                of_category, self._settings.thresholds, strict=True
-            )
-            if probability >= limits.flag_at and part.end - part.start > CLOSE_UP
-        )
-        return await self._score(
-            [each for part in flagged for each in part.cut(self._texts, CLOSE_UP, 0)]
-        )
-
-    async def _score(self, parts: Sequence[_Part]) -> _Scores:
-        waiting = deque(parts)
-        scores: _Scores = {}
-        while waiting:
-            wave = [waiting.popleft() for _ in range(min(WAVE, len(waiting)))]
-            pieces = [self._texts[each.text][each.start : each.end] for each in wave]
-            encoded = await self._model.encode(
-                pieces, truncation="truncate", deadline=self._deadline, mailbox=self._mailbox
-            )
-            self._count(wave, encoded)
-            fitting = []
-            for number, part in enumerate(wave):
-                if encoded.dropped_tokens[number] and (length := part.end - part.start) > 1:
-                    half = (length + 1) // 2
-                    waiting.extend(part.cut(self._texts, half, half // 4))
-                else:
-                    fitting.append(number)
-            chances_wk = await self._compute(
-                sum(map(len, pieces)),
-                functools.partial(
-                    self._chances, encoded.vectors[fitting], [pieces[i] for i in fitting]
-                ),
-            )
-            for number, chances in zip(fitting, chances_wk, strict=True):
-                scores.setdefault(wave[number].text, []).append((wave[number], chances))
-        return scores
-
-    def _chances(self, vectors_wd: FloatArray, pieces: Sequence[str]) -> _Floats:
-        features = with_ngrams(vectors_wd, pieces, self._settings.ngram_buckets)
-        return self._head.probabilities(features)
-
-    def _count(self, wave: Sequence[_Part], encoded: Encoded) -> None:
-        for part, tokens in zip(wave, encoded.input_tokens, strict=True):
-            self.input_tokens[part.text] += tokens
-        self.tokenize_ns += encoded.tokenize_ns
-        self.queue_ns += encoded.queue_ns
-        self.infer_ns += encoded.infer_ns
-
-    async def _compute(self, characters: int, call: Callable[[], _Result]) -> _Result:
-        """Run ``call``, which reads so many characters, on the event loop or in the pool."""
-        if characters <= INLINE_CHARACTERS:
-            return call()
-        return await self._pool.run(self._model.info.name, call)
+        return ask
 
 
 def _overridden(
@@ -347,25 +134,3 @@ def _overridden(
             )
         made.append(Thresholds(flag_at=flag_at, block_at=block_at))
     return tuple(made)
-
-
-def _best(scores: Sequence[tuple[_Part, _Floats]]) -> list[tuple[_Part, float]]:
-    """For each category the part that scored highest, the first of equal ones."""
-    chances_wk = np.stack([chances for _, chances in scores])
-    return [
-        (scores[row][0], float(chances_wk[row, column]))
-        for column, row in enumerate(chances_wk.argmax(axis=0).tolist())
-    ]
-
-
-def _action(probability: float, limits: Thresholds) -> Action:
-    if limits.block_at is not None and probability >= limits.block_at:
-        return "block"
-    return "flag" if probability >= limits.flag_at else "allow"
-
-
-def _trimmed(text: str, part: _Part) -> tuple[int, int]:
-    """Its characters without the white space around them."""
-    piece = text[part.start : part.end]
-    start = part.start + len(piece) - len(piece.lstrip())
-    return start, start + len(piece.strip())

@@ -20,8 +20,8 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
-        self._heard_at: dict[int, float] = {}
         self._calls = 0
+        self._heard_at: dict[int, float] = {}
 
     def seconds(self, rows: int) -> float:
         """What a call of so many rows, from 1, would take; 0 as long as nothing is known."""

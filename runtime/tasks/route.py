@@ -27,7 +27,7 @@ GENERAL_INSTRUCTIONS = "Say where the text that the user sends belongs."
 
 
 class RouteTask:
-    """A classifier whose labels have targets.
+    """A classifier whose labels have targets; `classifier` is there to be asked alone.
 
     Parameters
     ----------
@@ -38,13 +38,13 @@ class RouteTask:
     """
 
     def __init__(self, classifier: ClassifyTask | Cascade, route: Route) -> None:
-        self._classifier = classifier
+        self.classifier = classifier
         self._route = route
 
     @property
     def info(self) -> TaskInfo:
         """That of the classifier."""
-        return self._classifier.info
+        return self.classifier.info
 
     async def run(
         self,
@@ -58,7 +58,7 @@ class RouteTask:
         mailbox: Mailbox,
     ) -> RouteResult:
         """Route texts. Parameters and errors as in `ClassifyTask.run`."""
-        result = await self._classifier.run(
+        result = await self.classifier.run(
             texts,
             top_k=top_k,
             truncation=truncation,

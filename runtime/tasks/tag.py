@@ -1,78 +1,210 @@
-"""Extract by a bundle: spans of a text, found by a tagger on the states of an encoder's tokens."""
+"""Extract by a bundle: spans of a text, found by taggers on the states of an encoder's tokens."""
 
 from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
+import numpy as np
+
 from sprat.bundle import Bundle
-from sprat.errors import ConfigError, InvalidInput
+from sprat.bundle_manifest import Calibration
+from sprat.calibration import confidences
+from sprat.errors import EngineError, InvalidInput, SpratError
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
-from sprat.tagger import Span
+from sprat.tagger import Reading, Span, Tagger
+from sprat.tasks.cascade import Escalation
+from sprat.tasks.tier import Identity, Whole
 from sprat.text.leaves import pointer
-from sprat.values import Extraction, ExtractResult, Field, LongInput, TaskInfo, Timings, TokenStates
+from sprat.values import (
+    Effort,
+    Extraction,
+    ExtractResult,
+    Field,
+    LongInput,
+    TokenStates,
+)
 
 INLINE_CHARACTERS = 256
 """Texts up to this long together are tagged on the event loop: a change of threads would cost as
 much. Tagging is some microseconds of Python a character; longer ones go to the pool."""
 
 
-class TagTask:
-    """An extract task: the last tagger of a bundle on its encoder.
+class Tagged(Whole[Extraction]):
+    """What a tagger says of N texts."""
 
-    Parameters
+    __slots__ = ()
+
+    def label(self, row: int) -> str:
+        """None: a value is no word."""
+        return ""
+
+    def withheld(self, own: Extraction) -> Extraction:
+        """Without its value."""
+        return replace(own, value=None, json="")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TagTier:
+    """A tagger on the encoder that it was fitted on.
+
+    Attributes
     ----------
     name : str
-        How requests call it.
-    bundle : Bundle
-        Of kind extract.
-    model : EncoderModel
-        The encoder of the bundle's last tier.
+        As in the bundle.
+    labels : tuple of str
+        The fields.
+    are_spans_calibrated : bool
+        Whether single fields have a confidence.
+    calibration : Calibration or None
+        Of the confidence that all fields are right and none is missing.
     pool : ComputePool
         Where longer texts are tagged.
-    accept_at : float, optional
-        Abstain where a span has less confidence, in [0, 1]; absent: as in the bundle.
-
-    Raises
-    ------
-    ConfigError
-        When there is a threshold, but no calibration and so no confidence.
     """
 
-    def __init__(
-        self,
-        name: str,
-        bundle: Bundle,
-        model: EncoderModel,
-        pool: ComputePool,
-        *,
-        accept_at: float | None = None,
-    ) -> None:
+    name: str
+    labels: tuple[str, ...]
+    tagger: Tagger
+    are_spans_calibrated: bool
+    calibration: Calibration | None
+    model: EncoderModel
+    pool: ComputePool
+
+    @classmethod
+    def of(cls, bundle: Bundle, place: int, model: EncoderModel, pool: ComputePool) -> TagTier:
+        """The tier at a place of a bundle."""
         manifest = bundle.manifest
-        tier = manifest.tiers[-1]
-        calibrated = tier.calibration is not None
-        self._tagger = bundle.taggers[-1]
-        self._model = model
-        self._pool = pool
-        accept_at = tier.accept_at if accept_at is None else accept_at
-        if accept_at > 0 and not calibrated:
-            raise ConfigError(
-                f"tasks.{name}.accept_at",
-                f"{accept_at:g} needs a confidence, but bundle {manifest.name} is not calibrated",
-            )
-        self.info = TaskInfo(
-            name=name,
-            kind=manifest.kind,
-            labels=manifest.labels,
-            models=((model.info.name, model.info.version),),
-            calibrated=calibrated,
-            accept_at=accept_at,
-            version=manifest.version,
+        tier = manifest.tiers[place]
+        return cls(
+            *(tier.name, manifest.labels, bundle.taggers[place]),
+            *(tier.calibration is not None, tier.whole),
+            model,
+            pool,
         )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its answers have a confidence."""
+        return self.calibration is not None
+
+    @property
+    def identity(self) -> Identity:
+        """That of the encoder."""
+        info = self.model.info
+        return Identity(info.name, info.version, info.engine)
+
+    @property
+    def endpoint_info(self) -> None:
+        """None: it runs here."""
+        return None
+
+    async def judge(
+        self,
+        texts: Sequence[str],
+        *,
+        requested: Sequence[str],
+        long_input: LongInput,
+        partial: bool,
+        deadline: float,
+        mailbox: Mailbox,
+    ) -> Tagged:
+        """Find the fields of each text.
+
+        Parameters
+        ----------
+        requested, long_input
+            See `TagTask.run`.
+
+        See `sprat.model.EncoderModel.states` for the others and for what is raised.
+        """
+        encoded = await self.model.states(
+            texts, long_input=long_input, partial=partial, deadline=deadline, mailbox=mailbox
+        )
+        kept = [(index, item) for index, item in enumerate(encoded.items) if item is not None]
+
+        def tag() -> list[Reading | None]:
+            return self.tagger.read(
+                [texts[index] for index, _ in kept],
+                [item for _, item in kept],
+                [frozenset(requested)] * len(kept),
+            )
+
+        if sum(len(texts[index]) for index, _ in kept) <= INLINE_CHARACTERS:
+            found = tag()
+        else:
+            found = await self.pool.run(self.model.info.name, tag)
+        failed: dict[int, SpratError] = {}
+        index, chances, answers = [], [], []
+        for (at, item), reading in zip(kept, found, strict=True):
+            if reading is None:
+                failed[at] = EngineError(
+                    f"model {self.model.info.name} has no states for texts[{at}]"
+                )
+                continue
+            index.append(at)
+            chances.append(reading.chance)
+            tokens = encoded.input_tokens[at]
+            answers.append(self._extraction(texts[at], item, reading.spans, tokens))
+        confidence: list[float | None] = [None] * len(index)
+        if self.calibration is not None:
+            confidence = confidences(np.array(chances), self.calibration).tolist()
+        return Tagged(
+            index=index,
+            failed=failed,
+            confidence=confidence,
+            cpu_ns=encoded.cpu_ns,
+            errors=encoded.errors,
+            tokenize_ns=encoded.tokenize_ns,
+            queue_ns=encoded.queue_ns,
+            infer_ns=encoded.infer_ns,
+            answers=answers,
+        )
+
+    def _extraction(
+        self, text: str, tokens: TokenStates, spans: Sequence[Span], input_tokens: int
+    ) -> Extraction:
+        """The fields in the order of the task, spans of one field in the order of the text."""
+        value: dict[str, Any] = {}
+        fields: list[Field] = []
+        for name in self.tagger.fields:
+            own = [span for span in spans if span.field == name]
+            if not own:
+                continue
+            strings = [text[span.start : span.end] for span in own]
+            if name in self.tagger.many:
+                value[name] = strings
+                fields += [self._field((name, at), span) for at, span in enumerate(own)]
+            else:
+                value[name] = strings[0]
+                fields.append(self._field((name,), own[0]))
+        return Extraction(
+            value=value,
+            json=json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+            fields=tuple(fields),
+            input_tokens=input_tokens,
+            chunks=tokens.chunks,
+        )
+
+    def _field(self, path: tuple[str | int, ...], span: Span) -> Field:
+        return Field(
+            pointer(path),
+            span.score,
+            span.start,
+            span.end,
+            grounded=True,
+            confidence=self.tagger.confidence(span.score) if self.are_spans_calibrated else None,
+        )
+
+
+class TagTask(Escalation[TagTier, Extraction]):
+    """An extract task: the taggers of a bundle, on one encoder or several.
+
+    See `sprat.tasks.cascade.Escalation` for the parameters.
+    """
 
     async def run(
         self,
@@ -81,6 +213,7 @@ class TagTask:
         requested: Sequence[str] = (),
         long_input: LongInput = "refuse",
         partial: bool = False,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
         mailbox: Mailbox,
     ) -> ExtractResult:
@@ -93,92 +226,30 @@ class TagTask:
         long_input : {"refuse", "chunk"}
             What happens to a text of more tokens than the model takes.
 
-        See `sprat.model.EncoderModel.states` for the others and for what is raised.
+        See `sprat.tasks.cascade.Escalation.answer` for the others and for what is raised.
 
         Raises
         ------
         InvalidInput
             For a requested field that the task does not have.
         """
-        started = time.perf_counter_ns()
         if long_input not in get_args(LongInput):
             raise InvalidInput(
                 f"long_input: expected refuse or chunk, got {long_input!r}", field="long_input"
             )
-        self._tagger.check_requested(requested)
-        encoded = await self._model.states(
-            texts, long_input=long_input, partial=partial, deadline=deadline, mailbox=mailbox
-        )
-        kept = [(index, item) for index, item in enumerate(encoded.items) if item is not None]
+        self._tiers[0].tagger.check_requested(requested)
 
-        def tag() -> list[list[Span]]:
-            return self._tagger.tag(
-                [texts[index] for index, _ in kept],
-                [item for _, item in kept],
-                [frozenset(requested)] * len(kept),
+        def ask(
+            tier: TagTier, texts: Sequence[str], deadline: float
+        ) -> Coroutine[Any, Any, Tagged]:
+            return tier.judge(
+                texts,
+                requested=requested,
+                long_input=long_input,
+                partial=partial,
+                deadline=deadline,
+                mailbox=mailbox,
             )
 
-        if sum(len(texts[index]) for index, _ in kept) <= INLINE_CHARACTERS:
-            found = tag()
-        else:
-            found = await self._pool.run(self._model.info.name, tag)
-        items: list[Extraction | None] = [None] * len(texts)
-        for (index, item), spans in zip(kept, found, strict=True):
-            items[index] = self._extraction(texts[index], item, spans, encoded.input_tokens[index])
-        return ExtractResult(
-            items=tuple(items),
-            errors=encoded.errors,
-            model=self._model.info.name,
-            model_version=self._model.info.version,
-            task_version=self.info.version,
-            timings=Timings(
-                encoded.tokenize_ns,
-                encoded.queue_ns,
-                encoded.infer_ns,
-                time.perf_counter_ns() - started,
-            ),
-        )
-
-    def _extraction(
-        self, text: str, tokens: TokenStates, spans: Sequence[Span], input_tokens: int
-    ) -> Extraction:
-        """The fields in the order of the task, spans of one field in the order of the text."""
-        value: dict[str, Any] = {}
-        fields: list[Field] = []
-        for name in self._tagger.fields:
-            own = [span for span in spans if span.field == name]
-            if not own:
-                continue
-            strings = [text[span.start : span.end] for span in own]
-            if name in self._tagger.many:
-                value[name] = strings
-                fields += [self._field((name, at), span) for at, span in enumerate(own)]
-            else:
-                value[name] = strings[0]
-                fields.append(self._field((name,), own[0]))
-        abstained = any(
-            field.confidence is not None and field.confidence < self.info.accept_at
-            for field in fields
-        )
-        return Extraction(
-            value=None if abstained else value,
-            json="" if abstained else _as_json(value),
-            fields=tuple(fields),
-            abstained=abstained,
-            input_tokens=input_tokens,
-            chunks=tokens.chunks,
-        )
-
-    def _field(self, path: tuple[str | int, ...], span: Span) -> Field:
-        return Field(
-            pointer(path),
-            span.score,
-            span.start,
-            span.end,
-            grounded=True,
-            confidence=self._tagger.confidence(span.score) if self.info.calibrated else None,
-        )
-
-
-def _as_json(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        answered = await self.answer(texts, ask, partial=partial, effort=effort, deadline=deadline)
+        return ExtractResult(**answered.as_fields())

@@ -1,12 +1,13 @@
-"""What a cascade needs of a tier: from texts to labels with a confidence, whatever answers."""
+"""What a cascade needs of a tier: from texts to answers with a confidence, whatever answers."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 from sprat.bundle_manifest import BundleManifest
 from sprat.errors import InvalidInput, SpratError
@@ -21,6 +22,9 @@ from sprat.values import (
     TierAnswer,
     Truncation,
 )
+
+Item = TypeVar("Item")
+"""What callers get for a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,9 @@ class Identity:
     engine: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """What a tier says of N texts.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Heard(ABC, Generic[Item]):
+    """What a tier says of N texts: all that a cascade has to know of it.
 
     Attributes
     ----------
@@ -54,19 +58,8 @@ class Judged:
         Texts that got no answer because the tier failed on them, such as scores that are no
         numbers, and why: an error as `Tier.judge` raises it where it fails as a whole. Messages may
         name ``texts[INDEX]``.
-    ranked : list of list of int
-        Labels of each answer, best first: M rows. One is empty where the tier named no label: it is
-        sure of nothing then.
-    probabilities : list of list of float
-        Theirs.
     confidence : list of float or None
-        Of each answer's best label, in [0, 1]; None without a calibration.
-    labels : tuple of str
-        What ``ranked`` points to.
-    input_tokens, dropped_tokens, cached_tokens : list of int
-        Of each text, as in `sprat.values.Classification`; 0 where there is no answer.
-    pruned : list of float
-        Of each text, as there.
+        Probability, in [0, 1], that each answer is right: M; None without a calibration.
     cpu_ns : list of int
         CPU time of each text in nanoseconds; 0 where there is no answer.
     errors : sequence of ItemError
@@ -77,19 +70,69 @@ class Judged:
 
     index: list[int]
     failed: dict[int, SpratError]
-    ranked: list[list[int]]
-    probabilities: list[list[float]]
     confidence: list[float | None]
-    labels: tuple[str, ...]
-    input_tokens: list[int]
-    dropped_tokens: list[int]
-    cached_tokens: list[int]
-    pruned: list[float]
     cpu_ns: list[int]
     errors: Sequence[ItemError]
     tokenize_ns: int
     queue_ns: int
     infer_ns: int
+
+    def is_sure(self, row: int, least: float) -> bool:
+        """Whether an answer has this confidence, or is one without any calibration."""
+        confidence = self.confidence[row]
+        return confidence is None or confidence >= least
+
+    def cpu_ms(self, row: int) -> float:
+        """CPU milliseconds of an answer."""
+        return self.cpu_ns[self.index[row]] / 1e6
+
+    def spent_ms(self, row: int, tiers: Sequence[TierAnswer]) -> float:
+        """CPU milliseconds of a text in all tiers that were heard, of this one where none are."""
+        return sum(said.cpu_ms or 0.0 for said in tiers) if tiers else self.cpu_ms(row)
+
+    @abstractmethod
+    def label(self, row: int) -> str:
+        """An answer in a word: see `sprat.values.TierAnswer`."""
+
+    @abstractmethod
+    def answer(
+        self,
+        row: int,
+        *,
+        abstained: bool,
+        tier: int = 0,
+        degraded: Degraded | None = None,
+        tiers: tuple[TierAnswer, ...] = (),
+    ) -> Item:
+        """An answer as callers see it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Judged(Heard[Classification]):
+    """What a tier of a classifier says of N texts.
+
+    Attributes
+    ----------
+    ranked : list of list of int
+        Labels of each answer, best first: M rows. The confidence is that in the best one. One is
+        empty where the tier named no label: it is sure of nothing then.
+    probabilities : list of list of float
+        Theirs.
+    labels : tuple of str
+        What ``ranked`` points to.
+    input_tokens, dropped_tokens, cached_tokens : list of int
+        Of each text, as in `sprat.values.Classification`; 0 where there is no answer.
+    pruned : list of float
+        Of each text, as there.
+    """
+
+    ranked: list[list[int]]
+    probabilities: list[list[float]]
+    labels: tuple[str, ...]
+    input_tokens: list[int]
+    dropped_tokens: list[int]
+    cached_tokens: list[int]
+    pruned: list[float]
 
     def label(self, row: int) -> str:
         """The best label of an answer; empty where it names none."""
@@ -97,12 +140,7 @@ class Judged:
 
     def is_sure(self, row: int, least: float) -> bool:
         """Whether an answer names a label, with this confidence or without any calibration."""
-        confidence = self.confidence[row]
-        return bool(self.ranked[row]) and (confidence is None or confidence >= least)
-
-    def cpu_ms(self, row: int) -> float:
-        """CPU milliseconds of an answer."""
-        return self.cpu_ns[self.index[row]] / 1e6
+        return bool(self.ranked[row]) and Heard.is_sure(self, row, least)
 
     def answer(
         self,
@@ -134,12 +172,53 @@ class Judged:
             pruned=self.pruned[index],
             degraded=degraded,
             tiers=tiers,
-            cpu_ms=sum(said.cpu_ms or 0.0 for said in tiers) if tiers else self.cpu_ms(row),
+            cpu_ms=self.spent_ms(row, tiers),
         )
 
 
-class Tier(Protocol):
-    """A tier, whatever answers in it: a head on vectors, a language model, another machine."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Whole(Heard[Item]):
+    """What a tier says of N texts, in answers that are whole but for what a cascade makes of them.
+
+    Attributes
+    ----------
+    answers : list
+        M answers, as if the tier were alone. The confidence is that in all of each.
+    """
+
+    answers: list[Item]
+
+    @abstractmethod
+    def withheld(self, own: Item) -> Item:
+        """An answer as it is where the tier abstains from it."""
+
+    def answer(
+        self,
+        row: int,
+        *,
+        abstained: bool,
+        tier: int = 0,
+        degraded: Degraded | None = None,
+        tiers: tuple[TierAnswer, ...] = (),
+    ) -> Item:
+        """An answer as callers see it."""
+        own = self.answers[row]
+        said: Any = self.withheld(own) if abstained else own
+        made: Item = replace(
+            said,
+            abstained=abstained,
+            confidence=self.confidence[row],
+            tier=tier,
+            escalated=tier > 0,
+            degraded=degraded,
+            tiers=tiers,
+            cpu_ms=self.spent_ms(row, tiers),
+        )
+        return made
+
+
+class AnyTier(Protocol):
+    """A tier, whatever its kind of answer, and whatever gives it."""
 
     @property
     def name(self) -> str:
@@ -165,6 +244,13 @@ class Tier(Protocol):
     def endpoint_info(self) -> EndpointInfo | None:
         """Of a tier that asks an endpoint, how that does."""
         ...
+
+
+AnyTierT = TypeVar("AnyTierT", bound=AnyTier)
+
+
+class Tier(AnyTier, Protocol):
+    """A tier of a classifier: a head on vectors, a language model, another machine."""
 
     async def judge(
         self,
@@ -202,7 +288,7 @@ class Tier(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Part(Generic[AnyTierT]):
     """A tier that takes part in a cascade.
 
     Attributes
@@ -217,20 +303,25 @@ class Part:
     """
 
     place: int
-    tier: Tier
+    tier: AnyTierT
     accept_at: float
 
 
 def check_request(top_k: int | None, effort: Effort, *, calibrated: bool) -> None:
-    """Check what a request asks of a classifier.
+    """Check what a request asks of a classifier: as `check_effort`, and ``top_k``."""
+    if top_k is not None and top_k < 1:
+        raise InvalidInput(f"top_k: expected 1 or more, got {top_k}", field="top_k")
+    check_effort(effort, calibrated=calibrated)
+
+
+def check_effort(effort: Effort, *, calibrated: bool) -> None:
+    """Check how far a request wants to go.
 
     Raises
     ------
     InvalidInput
         For a number out of its range, or a threshold where there are no confidences.
     """
-    if top_k is not None and top_k < 1:
-        raise InvalidInput(f"top_k: expected 1 or more, got {top_k}", field="top_k")
     max_tier, accept_at, budget_ms = effort.max_tier, effort.accept_at, effort.budget_ms
     if max_tier is not None and max_tier < 0:
         raise InvalidInput(f"max_tier: expected 0 or more, got {max_tier}", field="max_tier")
@@ -246,7 +337,7 @@ def check_request(top_k: int | None, effort: Effort, *, calibrated: bool) -> Non
 
 
 def version_of(
-    manifest: BundleManifest, parts: Iterable[Part], unconfigured: Collection[str] = ()
+    manifest: BundleManifest, parts: Iterable[Part[Any]], unconfigured: Collection[str] = ()
 ) -> str:
     """Version of a task: that of its bundle, or where thresholds differ, the digest over both.
 

@@ -69,7 +69,7 @@ class ModerationComparison(FindingsComparison):
 def assess_moderator(
     manifest: BundleManifest, rows: CategoryData, *, moderate: Moderate, seed: int = 0
 ) -> ModerationAssessment:
-    """Evaluate the last tier of a moderator on labelled rows.
+    """Evaluate what a moderator answers to labelled rows, or would answer where it abstains.
 
     Parameters
     ----------
@@ -88,15 +88,16 @@ def assess_moderator(
     settings = manifest.tiers[-1].moderation
     assert settings is not None  # the manifest of a moderate bundle has it
     answers = moderate(rows.texts)
+    flagged_nk = np.array(
+        [[each.action != "allow" for each in answer.categories] for answer in answers]
+    )
     report = evaluate_categories(
         np.array([[each.probability for each in answer.categories] for answer in answers]),
         truth_nk,
         names=manifest.labels,
         flag_at=[each.flag_at for each in settings.thresholds],
+        flagged_nk=flagged_nk,
         seed=seed,
-    )
-    flagged_nk = np.array(
-        [[each.action != "allow" for each in answer.categories] for answer in answers]
     )
     return ModerationAssessment(
         report,

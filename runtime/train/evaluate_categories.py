@@ -110,6 +110,7 @@ def evaluate_categories(
     *,
     names: Sequence[str],
     flag_at: Sequence[float],
+    flagged_nk: _Bools | None = None,
     seed: int = 0,
 ) -> ModerationReport:
     """Evaluate probabilities of categories against the truth.
@@ -124,12 +125,15 @@ def evaluate_categories(
         K categories.
     flag_at : sequence of float
         Least probability of a text that counts as found, one for each category.
+    flagged_nk : bool[N, K], optional
+        What counts as found where not ``flag_at`` alone says so: in a cascade every tier has
+        thresholds of its own.
     seed : int
         Of the resampling, at least 0.
     """
     rng = np.random.default_rng(seed)
     n, k = probability_nk.shape
-    found_nk = probability_nk >= np.array(flag_at)
+    found_nk = probability_nk >= np.array(flag_at) if flagged_nk is None else flagged_nk
     ranked = [_ranked(probability_nk[:, i], truth_nk[:, i]) for i in range(k)]
 
     def figures(picks_rn: Picks) -> dict[str, _Floats]:

@@ -6,9 +6,6 @@ encoder knows the rows that it was tuned on too well: the tagger is chosen and c
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 import numpy as np
 
 from sprat.manifest import ModelRef
@@ -22,10 +19,7 @@ from sprat.train.loop import LoopSettings
 from sprat.train.prepare_spans import PreparedSpans
 from sprat.train.provenance import DataSource
 from sprat.train.record import Tuning, tuning_facts
-from sprat.train.tagger import States, TrainedTagger, train_tagger_tier
-
-OpenStates = Callable[[str], AbstractContextManager[States]]
-"""Loads a model of the store by name, for as long as its states are asked for."""
+from sprat.train.tagger import OpenStates, TrainedTagger, train_tagger_tier
 
 
 def finetune_tagger_tier(

@@ -14,7 +14,17 @@ import numpy.typing as npt
 from sprat.crf import Lattice, Sequences
 from sprat.errors import SetupError
 from sprat.progress import Progress, Silent
-from sprat.tagger import Indicators, Span, Tagger, log_odds, tags_of, window, with_marks
+from sprat.tagger import (
+    Indicators,
+    Reading,
+    Span,
+    Tagger,
+    all_read,
+    log_odds,
+    tags_of,
+    window,
+    with_marks,
+)
 from sprat.tagging import constraints
 from sprat.train.calibrate import MAX_TEMPERATURE, MIN_TEMPERATURE
 from sprat.train.spans import GoldSpan
@@ -91,6 +101,10 @@ class FittedTagger:
         All that were tried, weakest penalty first.
     calibration_spans : int
         Spans that the calibration was fitted on; without any there is none.
+    chance_n : float64[N]
+        Chance of the whole answer to each of N judged rows, see `sprat.tagger.Reading`.
+    right_n : bool[N]
+        Whether it has all spans of the row and no other.
     unreachable_spans : int
         Spans of the rows that begin or end inside of a token: none like them can be found.
     """
@@ -99,6 +113,8 @@ class FittedTagger:
     chosen: TaggerCandidate
     candidates: tuple[TaggerCandidate, ...]
     calibration_spans: int
+    chance_n: _Floats
+    right_n: npt.NDArray[np.bool_]
     unreachable_spans: int
 
 
@@ -160,7 +176,7 @@ def fit_tagger(
         judged_on = f"{folds} folds" if folds > 1 else f"{np.sum(fold_of == 0)} rows"
         fitted_on = fold_of < 0 if (fold_of < 0).any() else fold_of >= 0
         tried: dict[int, TaggerCandidate] = {}
-        found: dict[int, list[tuple[int, list[Span]]]] = {}
+        found: dict[int, list[tuple[int, Reading]]] = {}
 
         def loss(index: int) -> float:
             if not 0 <= index < len(PENALTIES):
@@ -179,9 +195,9 @@ def fit_tagger(
         progress.phase(f"fit the tagger on {fitted_on.sum()} rows")
         tagger = design.tagger(design.fit(fitted_on, chosen.penalty))
     judged = [
-        (span.score, GoldSpan(span.start, span.end, span.field) in rows.spans[row])
-        for row, spans in found[best]
-        for span in spans
+        (span.score, _gold(span) in rows.spans[row])
+        for row, reading in found[best]
+        for span in reading.spans
     ]
     if judged:
         temperature, shift = fit_platt(
@@ -194,8 +210,22 @@ def fit_tagger(
         chosen,
         tuple(tried[index] for index in sorted(tried)),
         len(judged),
+        np.array([reading.chance for _, reading in found[best]]),
+        np.array(
+            [set(map(_gold, each.spans)) == set(rows.spans[row]) for row, each in found[best]]
+        ),
         design.unreachable,
     )
+
+
+def is_whole(found: Sequence[Span], gold: Sequence[GoldSpan]) -> bool:
+    """Whether all spans of a text were found, and no other."""
+    return set(map(_gold, found)) == set(gold)
+
+
+def _gold(span: Span) -> GoldSpan:
+    """What a span says, without its score."""
+    return GoldSpan(span.start, span.end, span.field)
 
 
 def fit_platt(log_odds_n: _Floats, right_n: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -239,10 +269,10 @@ def fit_platt(log_odds_n: _Floats, right_n: npt.NDArray[np.bool_]) -> tuple[floa
 
 def _judge(
     design: _Design, fold_of: IntArray, penalty: float
-) -> tuple[float, list[tuple[int, list[Span]]]]:
-    """Mean loss of rows out of fold, and the spans that are found in each."""
+) -> tuple[float, list[tuple[int, Reading]]]:
+    """Mean loss of rows out of fold, and what is found in each."""
     total = 0.0
-    found: list[tuple[int, list[Span]]] = []
+    found: list[tuple[int, Reading]] = []
     for fold in range(int(fold_of.max()) + 1):
         out = fold_of == fold
         weights = design.fit(~out, penalty)
@@ -250,12 +280,12 @@ def _judge(
         tagger = design.tagger(weights)
         indices = design.kept[out].tolist()
         rows = design.rows
-        spans = tagger.tag(
+        readings = tagger.read(
             [rows.texts[i] for i in indices],
             [rows.tokens[i] for i in indices],
             [rows.requested[i] for i in indices],
         )
-        found += zip(indices, spans, strict=True)
+        found += zip(indices, all_read(readings), strict=True)
     return total / int((fold_of >= 0).sum()), found
 
 

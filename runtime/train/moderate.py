@@ -24,11 +24,13 @@ from sprat.bundle_manifest import (
     TierManifest,
     TierName,
 )
+from sprat.calibration import chance_of_actions
 from sprat.head import Head, sigmoid
 from sprat.manifest import ModelRef
 from sprat.progress import Progress, Silent
 from sprat.text.windows import windows
 from sprat.tokenizer import is_visible
+from sprat.train.confidence import with_whole
 from sprat.train.curve import Judge, learning_curve
 from sprat.train.evaluate_categories import (
     ModerationReport,
@@ -107,6 +109,7 @@ def train_moderator_tier(
     embed: Embed,
     policy: Policy | None = None,
     class_weights: ClassWeights = "none",
+    accept_at: float = 0.0,
 ) -> TrainedModerator:
     """Fit a head for each category on frozen features, calibrate them, choose their thresholds.
 
@@ -125,6 +128,8 @@ def train_moderator_tier(
         What the thresholds are to be; absent: flag where F1 is best, block nothing.
     class_weights : {"none", "balanced"}
         See `sprat.train.fit_categories.fit_category`.
+    accept_at : float
+        Least confidence of an answer, in [0, 1].
 
     Raises
     ------
@@ -161,6 +166,14 @@ def train_moderator_tier(
     thresholds = tuple(
         policy.thresholds(category, each.out_of_fold, truth_nk[:, i])
         for i, (category, each) in enumerate(zip(prepared.names, fitted, strict=True))
+    )
+    out_of_fold_nk = np.stack([each.out_of_fold for each in fitted], axis=1)
+    flagged_nk = out_of_fold_nk >= [each.flag_at for each in thresholds]
+    calibration = with_whole(
+        Calibration(temperature=1.0),
+        chance_of_actions(out_of_fold_nk, thresholds),
+        (flagged_nk == truth_nk).all(axis=1),
+        seed=prepared.seed,
     )
     head = Head(
         np.stack([each.weight for each in fitted]),
@@ -202,7 +215,8 @@ def train_moderator_tier(
             name=name,
             base=base,
             weights=f"{name}.safetensors",
-            calibration=Calibration(temperature=1.0),
+            calibration=calibration,
+            accept_at=accept_at,
             evaluation=report.summary(),
             moderation=Moderation(
                 window=room, overlap=overlap, ngram_buckets=buckets, thresholds=thresholds
@@ -226,7 +240,7 @@ def train_moderator_tier(
                 for category, each in zip(prepared.names, fitted, strict=True)
             },
         ),
-        Refits(np.stack([each.out_of_fold for each in fitted], axis=1), judge),
+        Refits(out_of_fold_nk, judge),
     )
 
 
@@ -317,7 +331,9 @@ class _Scorer:
     def __init__(self, prepared: PreparedCategories, embed: Embed, progress: Progress) -> None:
         room, overlap = prepared.window
         self._train = list(prepared.train.texts)
-        cut = [_windows(text, room, overlap) for text in (*self._train, *prepared.test.texts)]
+        cut = [
+            visible_windows(text, room, overlap) for text in (*self._train, *prepared.test.texts)
+        ]
         self._train_windows, self._train_starts = _flat(cut[: len(self._train)])
         self._test_windows, self._test_starts = _flat(cut[len(self._train) :])
         numbers: dict[str, int] = {}
@@ -345,8 +361,8 @@ class _Scorer:
         return with_sparse_ngrams(vectors, texts, buckets)
 
 
-def _windows(text: str, room: int, overlap: int) -> list[str]:
-    """Those with something to see; the server scores no others."""
+def visible_windows(text: str, room: int, overlap: int) -> list[str]:
+    """The windows of a text with something to see; the server scores no others."""
     parts = (text[start:end] for start, end in windows(text, room, overlap))
     return [part for part in parts if is_visible(part)]
 

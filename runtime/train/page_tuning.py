@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sprat.train import plots
-from sprat.train.data import Dataset
 from sprat.train.page_parts import document, figures, pictures, section, table
+from sprat.train.rate import Rows, row_names
 from sprat.train.thresholds import ABSTAINED, cost_curve
 from sprat.train.tune import Tuned
 
@@ -19,12 +19,12 @@ _CURVE = (
 _ESCALATED = "Rows that the first tier passes on, by label: the hard ones."
 
 
-def tuning_page(tuned: Tuned, data: Dataset) -> str:
+def tuning_page(tuned: Tuned, data: Rows) -> str:
     """The page, without a text of any row.
 
     Parameters
     ----------
-    data : Dataset
+    data : Dataset, CategoryData or SpanDataset
         The rows that it was tuned on.
     """
     tuning, chosen = tuned.tuning, tuned.chosen
@@ -74,10 +74,11 @@ def _tiers(tuned: Tuned) -> str:
     return section("Tiers", about, table(columns, rows, right=(1, 2, 3, 4)))
 
 
-def _escalated(tuned: Tuned, data: Dataset) -> str:
+def _escalated(tuned: Tuned, data: Rows) -> str:
     answers = tuned.chosen.answers
     first = next(i for i, each in enumerate(tuned.chosen.thresholds) if each is not None)
-    labels = np.array([data.labels[row] for row in tuned.chosen.verified.tolist()])
+    names = row_names(data)
+    labels = np.array([names[row] for row in tuned.chosen.verified.tolist()])
     is_on_n = (answers.tier_n != first) | (answers.tier_n == ABSTAINED)
     rows = []
     for label in sorted(set(labels.tolist())):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +22,7 @@ from sprat.errors import DataError
 from sprat.manifest import ModelRef
 from sprat.progress import Progress, Silent
 from sprat.tagger import Tagger
+from sprat.train.confidence import with_whole
 from sprat.train.evaluate_spans import SpanReport, evaluate_spans
 from sprat.train.fit_tagger import TaggedRows, TaggerCandidate, fit_tagger
 from sprat.train.head import check_name
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 
 States = Callable[[Sequence[str]], list[TokenStates]]
 """Texts to the states of their tokens, in the same order."""
+
+OpenStates = Callable[[str], AbstractContextManager[States]]
+"""Loads a model of the store by name, for as long as its states are asked for."""
 
 
 class _Part(BaseModel):
@@ -147,7 +152,7 @@ def train_tagger_tier(
     tuning : Tuning, optional
         How that model was fine-tuned, for the record.
     accept_at : float
-        Least confidence of a span, in [0, 1]; the task abstains from texts with a lesser one.
+        Least confidence of an answer, in [0, 1].
 
     Raises
     ------
@@ -176,7 +181,12 @@ def train_tagger_tier(
         )
     tagger, calibration = fitted.tagger, None
     if fitted.calibration_spans:
-        calibration = Calibration(temperature=tagger.temperature, shift=tagger.shift)
+        calibration = with_whole(
+            Calibration(temperature=tagger.temperature, shift=tagger.shift),
+            fitted.chance_n,
+            fitted.right_n,
+            seed=prepared.seed,
+        )
     elif accept_at > 0:
         raise DataError(
             train.path, 0, "no span was found in unseen rows: nothing to calibrate with"

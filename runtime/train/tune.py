@@ -20,7 +20,9 @@ from sprat.train.calibrate import best_answers
 from sprat.train.data import Dataset
 from sprat.train.head import OpenEmbed
 from sprat.train.metrics import Floats, Picks, bootstrap, interval
+from sprat.train.rate import RATE, Rows
 from sprat.train.split import same_texts
+from sprat.train.tagger import OpenStates
 from sprat.train.thresholds import (
     ABSTAINED,
     Aim,
@@ -31,7 +33,6 @@ from sprat.train.thresholds import (
     cascade,
     choose,
 )
-from sprat.values import IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,10 +61,10 @@ class Tuned:
 
 def tune(
     bundle: Bundle,
-    data: Dataset,
+    data: Rows,
     aim: Aim,
     *,
-    open_embed: OpenEmbed,
+    open_embed: OpenEmbed | OpenStates,
     open_ask: OpenAsk | None = None,
     open_remote: OpenRemote | None = None,
     remote_cost_ms: float | None = None,
@@ -78,12 +79,13 @@ def tune(
     Parameters
     ----------
     bundle : Bundle
-        Of kind classify or route, with two or more calibrated tiers.
-    data : Dataset
-        Rows that no tier was trained on, such as real traffic.
+        With two or more calibrated tiers.
+    data : Dataset, CategoryData or SpanDataset
+        Rows that no tier was trained on, such as real traffic: what the kind of the bundle takes.
     aim : Aim
     open_embed : callable
-        See `OpenEmbed`; asked for the model of each tier with a head.
+        See `OpenEmbed`; asked for the model of each tier with a head. Of an extract task see
+        `OpenStates`.
     open_ask : callable, optional
         See `sprat.train.asked.OpenAsk`; asked for the model of each language tier.
     open_remote : callable, optional
@@ -99,10 +101,10 @@ def tune(
     Raises
     ------
     InvalidInput
-        The bundle is of another kind, or has a single tier or one without calibration; or a number
-        is out of range.
+        The bundle has a single tier or one without calibration; or a number is out of range.
     DataError
-        Rows have labels that the bundle does not have, are too few, or do not allow what is asked.
+        Rows have labels, categories or fields that the bundle does not have, are too few, or do not
+        allow what is asked.
     SetupError
         When scikit-learn, which brings scipy, is not installed.
     """
@@ -139,15 +141,16 @@ def tune(
         bundle,
         manifest=manifest.model_copy(update={"tiers": tiers, "tuning": tuning}),
         heads=tuple(bundle.heads[index] for index in kept if index < len(bundle.heads)),
+        taggers=tuple(bundle.taggers[index] for index in kept if bundle.taggers),
     )
     return Tuned(tuned, scores, chosen)
 
 
 def score_tiers(
     bundle: Bundle,
-    data: Dataset,
+    data: Rows,
     *,
-    open_embed: OpenEmbed,
+    open_embed: OpenEmbed | OpenStates,
     open_ask: OpenAsk | None = None,
     open_remote: OpenRemote | None = None,
     remote_cost_ms: float | None = None,
@@ -158,29 +161,27 @@ def score_tiers(
     Parameters
     ----------
     bundle : Bundle
-        Of kind classify or route; every tier is calibrated.
+        Every tier is calibrated.
     open_embed, open_ask, open_remote, remote_cost_ms
         See `tune`.
 
     Raises
     ------
     DataError
-        Rows have labels that the bundle does not have, or cannot be answered.
+        Rows have labels, categories or fields that the bundle does not have, or cannot be answered.
     InvalidInput
         There is a language tier, and no ``open_ask``, or a remote one, and no ``open_remote``.
     """
-    targets_n = data.targets(bundle.manifest.labels)
     scores = []
     for index, tier in enumerate(bundle.manifest.tiers):
         progress.phase(f"tier {tier.name}: {len(data)} rows", total=len(data))
-        if index < len(bundle.heads):
-            scores.append(_score_head(bundle, index, data, targets_n, open_embed))
+        if tier.language is None and tier.remote is None:
+            scores.append(_score(bundle, index, data, open_embed))
             continue
+        assert isinstance(data, Dataset)  # such tiers are of classify and route tasks
         with _asking(bundle.manifest, tier, open_ask, open_remote) as ask:
             cost_ms = None if tier.remote is None else remote_cost_ms
-            scores.append(
-                _score_asked(bundle.manifest, index, data, targets_n, ask, cost_ms, progress)
-            )
+            scores.append(_score_asked(bundle.manifest, index, data, ask, cost_ms, progress))
     return tuple(scores)
 
 
@@ -201,18 +202,15 @@ def _asking(
 
 def _check(bundle: Bundle, aim: Aim, seed: int) -> None:
     manifest = bundle.manifest
-    if manifest.kind not in ("classify", "route"):
-        raise InvalidInput(
-            f"{manifest.name}: expected a classify or route task, not {manifest.kind}", field="task"
-        )
     if len(manifest.tiers) < 2:
         raise InvalidInput(
             f"{manifest.name}: expected 2 or more tiers, found {manifest.tiers[0].name} alone; "
-            "train it with, for example, --tiers static,head",
+            "train it with, for example, --tiers "
+            + ("head,finetune" if manifest.kind == "extract" else "static,head"),
             field="task",
         )
     for tier in manifest.tiers:
-        if tier.calibration is None:
+        if (tier.calibration if manifest.kind in ("classify", "route") else tier.whole) is None:
             raise InvalidInput(
                 f"{manifest.name}: tier {tier.name} is not calibrated and so has no confidence",
                 field="task",
@@ -229,29 +227,22 @@ def _check(bundle: Bundle, aim: Aim, seed: int) -> None:
         raise InvalidInput(f"seed: expected 0 or more, got {seed}", field="seed")
 
 
-def _score_head(
-    bundle: Bundle, index: int, data: Dataset, targets_n: IntArray, open_embed: OpenEmbed
+def _score(
+    bundle: Bundle, index: int, data: Rows, open_embed: OpenEmbed | OpenStates
 ) -> TierScores:
-    tier, head = bundle.manifest.tiers[index], bundle.heads[index]
-    assert tier.calibration is not None
-    with open_embed(tier.model.name) as embed:
-        embed(data.texts[:1])  # What is done once only is nobody's cost.
+    tier = bundle.manifest.tiers[index]
+    with open_embed(tier.model.name) as read:
+        read(data.texts[:1])  # What is done once only is nobody's cost.
         started = time.process_time()
-        ranked_nk, probabilities_nk = head.rank(embed(data.texts), 1)
+        confidence_n, is_right_n = RATE[bundle.manifest.kind](bundle, index, data, read)
         cost_ms = _cost_ms(started, len(data))
-    return TierScores(
-        tier.name,
-        confidences(probabilities_nk[:, 0], tier.calibration),
-        ranked_nk[:, 0] == targets_n,
-        cost_ms,
-    )
+    return TierScores(tier.name, confidence_n, is_right_n, cost_ms)
 
 
 def _score_asked(
     manifest: BundleManifest,
     index: int,
     data: Dataset,
-    targets_n: IntArray,
     ask: Ask,
     given_cost_ms: float | None,
     progress: Progress,
@@ -264,6 +255,7 @@ def _score_asked(
     started = time.process_time()
     logs_nk = log_probabilities(ask, manifest.labels, data, progress)
     cost_ms = _cost_ms(started, len(data)) if given_cost_ms is None else given_cost_ms
+    targets_n = data.targets(manifest.labels)
     best_n, is_right_n = best_answers(logs_nk, targets_n, tier.calibration.temperature)
     return TierScores(tier.name, confidences(best_n, tier.calibration), is_right_n, cost_ms)
 
@@ -277,7 +269,7 @@ def _evidence(
     scores: tuple[TierScores, ...],
     chosen: Chosen,
     aim: Aim,
-    data: Dataset,
+    data: Rows,
     costs: Costs | None,
     *,
     seed: int,

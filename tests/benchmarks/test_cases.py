@@ -34,11 +34,11 @@ GOALS = {
     "accuracy_moderation": {"f1_encoder", "f1_static"},
     "accuracy_distil": {"gap"},
     "cascade": {"cost_ratio", "loss", "exceeded"},
+    "cascade_language": set(),
     "cascade_soak": {"lost", "wrong", "broken"},
     "cascade_overhead": {
         f"beyond_{size}_{percent}" for size in (1, 64, 1024) for percent in (0, 10, 100)
     },
-    "cascade_language": set(),
     **{
         case: {
             f"{goal}_{weights}"

@@ -58,7 +58,6 @@ def test_train_moderate_refuses_a_policy_that_is_none(
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
-        ({"accept_at": 0.5}, "accept-at"),
         ({"targets": Path("t.json")}, "targets"),
         ({"default": "nobody"}, "default"),
         ({"tiers": ("finetune",)}, "tiers finetune"),

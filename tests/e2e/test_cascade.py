@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers import Server, sprat, start_server
-from tiny_models import encoder_files, write_files
+from cascades import ACCEPT_AT, TEXTS, TOPICS, task_config, trained
+from servers import TASK, Server, sprat, start_server
 
 from sprat import Client, Runtime
 from sprat.bundle import Bundle
 from sprat.config import Config
-from sprat.pull import pull
 from sprat.store import Store
 from sprat.task_config import TaskConfig, TierConfig
-
-TASK = "tickets"
-ACCEPT_AT = 0.7
-TOPICS = {"delivery": ("parcel", "late"), "money": ("refund", "broken")}
-WORDS = ("parcel", "late", "refund", "xyz")
-TEXTS = [" ".join(words) for words in itertools.product(WORDS, repeat=2)]
-"""Some of one topic, some of both, and some of none: sure and not so sure."""
 
 
 @dataclass(frozen=True)
@@ -39,27 +30,11 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("cascade")
-    store = Store(folder / "home")
-    pull(str(write_files(folder / "tiny", encoder_files())), store)
-    rows = [
-        {"text": " ".join(words), "label": label}
-        for label, known in TOPICS.items()
-        for length in (1, 2, 3, 4)
-        for words in itertools.product(known, repeat=length)
-    ]
-    data, out = folder / "rows.jsonl", folder / TASK
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = sprat(
-        store, "train", str(data), "--base", "tiny", "--tiers", "static,head", "-o", str(out)
-    )
-    assert done.returncode == 0, done.stderr
+    store, bundle = trained(folder)
     config = folder / "sprat.toml"
-    config.write_text(
-        f'[tasks.{TASK}]\nbundle = "{out}"\non_failure = "answer"\n'
-        f"tiers = {{ static = {{ accept_at = {ACCEPT_AT} }} }}\n"
-    )
+    config.write_text(task_config(bundle))
     server = start_server(store, folder, "--config", str(config))
-    yield Served(server, store, out)
+    yield Served(server, store, bundle)
     assert server.stop() == 0
 
 

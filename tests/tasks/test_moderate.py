@@ -9,17 +9,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import ENCODER, MAX_TOKENS, Encoder, encoder_model, eventually, moderator
+from doubles import (
+    ENCODER,
+    MAX_TOKENS,
+    Encoder,
+    encoder_model,
+    eventually,
+    ids,
+    moderate_task,
+    moderator,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sprat.budget import ComputePermits
-from sprat.errors import DeadlineExceeded, InvalidInput
+from sprat.bundle import Bundle
+from sprat.errors import ConfigError, DeadlineExceeded, EngineError, InvalidInput
+from sprat.head import Head
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
-from sprat.tasks.moderate import CLOSE_UP, ModerateTask
+from sprat.task_config import ThresholdsConfig
+from sprat.tasks.moderate import ModerateTask
+from sprat.tasks.moderate_tier import CLOSE_UP, ModerateTier
+from sprat.tasks.tier import Part
 from sprat.text.ngrams import ngram_features
-from sprat.values import ModerateResult, Moderation
+from sprat.values import Effort, ModerateResult, Moderation
 
 BUCKETS = 4096
 WINDOW = 120
@@ -37,12 +51,8 @@ class Setting:
         permits = ComputePermits(2)
         self.pool = ComputePool(permits)
         self.model: EncoderModel = encoder_model(self.engine, permits, self.pool, capacity=capacity)
-        self.task = ModerateTask(
-            "moderator",
-            moderator(self.model.manifest, thresholds=thresholds),
-            self.model,
-            self.pool,
-        )
+        made = moderator(self.model.manifest, thresholds=thresholds)
+        self.task = moderate_task("moderator", made, self.model, self.pool)
 
     async def run(self, *texts: str, **options: Any) -> ModerateResult:
         mailbox = Mailbox(asyncio.get_running_loop())
@@ -222,3 +232,100 @@ async def test_moderate_cancelled_call_stops_between_waves(setting: Setting) -> 
 async def test_moderate_ends_at_its_deadline(setting: Setting) -> None:
     with pytest.raises(DeadlineExceeded):
         await setting.run("a z", deadline=time.monotonic() - 1)
+
+
+# -- confidence and abstention ---------------------------------------------------------------
+
+
+def task_of(made: Bundle, setting: Setting, accept_at: float, **options: Any) -> ModerateTask:
+    return moderate_task("t", made, setting.model, setting.pool, accept_at=accept_at, **options)
+
+
+async def test_moderate_confidence_is_that_all_categories_are_on_their_side(
+    setting: Setting,
+) -> None:
+    for text in ("a b c", "a z", "q r", "z q", "ab " * 60 + "z"):
+        item = await setting.one(text)
+        expected = 1.0
+        for each in item.categories:
+            expected *= each.probability if each.action != "allow" else 1 - each.probability
+        assert item.confidence == pytest.approx(expected)
+        assert (item.tier, item.escalated, item.abstained, item.tiers) == (0, False, False, ())
+
+
+async def test_moderate_flags_what_it_abstains_from(setting: Setting) -> None:
+    made = moderator(setting.model.manifest, thresholds=THRESHOLDS)
+    task = task_of(made, setting, 0.99)
+    mailbox = Mailbox(asyncio.get_running_loop())
+    items = (await task.run(["a b c", "z"], mailbox=mailbox)).items
+    assert [item and item.abstained for item in items] == [True, False]
+    unsure, sure = items
+    assert unsure is not None
+    assert (unsure.action, unsure.category) == ("flag", "")
+    assert [each.action for each in unsure.categories] == ["allow", "allow"], "as it would be"
+    assert sure is not None
+    assert (sure.action, sure.category) == ("block", "zed")
+
+
+async def test_moderate_with_other_thresholds_has_no_confidence(setting: Setting) -> None:
+    made = moderator(setting.model.manifest, thresholds=THRESHOLDS)
+    other = {"zed": ThresholdsConfig(flag_at=0.3)}
+    task = task_of(made, setting, 0.0, thresholds=other)
+    mailbox = Mailbox(asyncio.get_running_loop())
+    result = await task.run(["a z"], mailbox=mailbox)
+    assert result.items[0] is not None
+    assert (result.items[0].action, result.items[0].confidence) == ("block", None)
+    assert result.calibrated, "probabilities of categories still are"
+    with pytest.raises(InvalidInput, match="no calibrated confidence"):
+        await task.run(["a z"], effort=Effort(accept_at=0.5), mailbox=mailbox)
+    with pytest.raises(ConfigError, match="expected none beside accept_at"):
+        task_of(made, setting, 0.5, thresholds=other)
+    same = task_of(made, setting, 0.5, thresholds={"zed": ThresholdsConfig(flag_at=0.5)})
+    assert same.info.accept_at == 0.5
+
+
+async def test_moderate_cascade_reads_long_texts_in_every_tier(setting: Setting) -> None:
+    made = moderator(setting.model.manifest, thresholds=THRESHOLDS)
+    (tier,), (head,) = made.manifest.tiers, made.heads
+    first = tier.model_copy(update={"name": "static", "weights": "static.safetensors"})
+    weak = Head(head.weight / 8, head.bias / 8)
+    both = Bundle(made.manifest.model_copy(update={"tiers": (first, tier)}), (weak, head))
+    parts = [
+        Part(at, ModerateTier.of(both, at, setting.model, setting.pool), least)
+        for at, least in enumerate((0.9, 0.0))
+    ]
+    task = ModerateTask("t", both.manifest, parts)
+    text = "ab " * 400 + "z " + "ab " * 400
+    mailbox = Mailbox(asyncio.get_running_loop())
+    (item, short) = (await task.run([text, "ab"], mailbox=mailbox)).items
+    alone = await setting.one(text)
+    assert item is not None
+    assert (item.tier, item.escalated) == (1, True)
+    assert (item.action, item.categories, item.chunks) == (
+        alone.action,
+        alone.categories,
+        alone.chunks,
+    )
+    assert item.chunks > 10
+    assert "z" in text[item.categories[0].start : item.categories[0].end]
+    assert short is not None
+    assert short.action == "allow"
+
+
+async def test_moderate_text_with_one_window_without_scores_has_none(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, broken = setting.engine.encode, ids("w")[1]
+
+    def partly(rows: Sequence[Any], *, threads: int) -> Any:
+        vectors = encode(rows, threads=threads)
+        vectors[[broken in row for row in rows]] = np.nan
+        return vectors
+
+    monkeypatch.setattr(setting.engine, "encode", partly)
+    texts = ("ab " * 100 + "w" + " ab" * 100, "z")
+    result = await setting.run(*texts, partial=True)
+    assert [item and item.action for item in result.items] == [None, "block"]
+    assert [(each.index, each.reason) for each in result.errors] == [(0, "ENGINE")]
+    with pytest.raises(EngineError, match=r"has no scores for texts\[0\]"):
+        await setting.run(*texts)

@@ -19,10 +19,13 @@ from sprat.errors import ConfigError, InputTooLong, InvalidInput
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import SHAPES, Indicators, Tagger, tags_of
-from sprat.tasks.tag import INLINE_CHARACTERS, TagTask
+from sprat.tasks.tag import INLINE_CHARACTERS, TagTask, TagTier
+from sprat.tasks.tier import Part
 
 FIELDS = ("first", "sec/ond")
 TAGS = tags_of(FIELDS)
+SAME = ((0.0, 0.0), (1.0, 1.0))
+"""A curve that leaves chances as they are."""
 FIGURE = {"value": 0.9, "low": 0.8, "high": 1.0}
 
 
@@ -68,7 +71,7 @@ def bundle(
                     "name": "head",
                     "base": {"name": base.name, "digest": base.digest},
                     "weights": "tagger.safetensors",
-                    "calibration": {"temperature": 2.0} if calibrated else None,
+                    "calibration": {"temperature": 2.0, "isotonic": SAME} if calibrated else None,
                     "accept_at": accept_at,
                     "evaluation": {"n": 9, "metrics": {"micro_f1": FIGURE}},
                 }
@@ -80,6 +83,15 @@ def bundle(
         }
     )
     return Bundle(made, taggers=(letters(many),))
+
+
+def tag_task(
+    made: Bundle, model: EncoderModel, pool: ComputePool, *, accept_at: float | None = None
+) -> TagTask:
+    """The task of a bundle of one tier."""
+    (tier,) = made.manifest.tiers
+    least = tier.accept_at if accept_at is None else accept_at
+    return TagTask("t", made.manifest, [Part(0, TagTier.of(made, 0, model, pool), least)])
 
 
 @pytest.fixture
@@ -109,7 +121,7 @@ async def mailbox() -> Mailbox:
 async def test_tag_gives_values_and_where_they_stand(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
-    task = TagTask("t", bundle(), model, pool)
+    task = tag_task(bundle(), model, pool)
     result = await task.run(["x b \U0001f600 c a", "x", "a"], mailbox=mailbox)
     first, second, third = result.items
     assert first is not None
@@ -136,14 +148,14 @@ async def test_tag_gives_values_and_where_they_stand(
 async def test_tag_lists_fields_that_a_text_may_have_several_of(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
-    many = TagTask("t", bundle(many=("first",)), model, pool)
+    many = tag_task(bundle(many=("first",)), model, pool)
     for text, values in (("a x a", ["a", "a"]), ("x a", ["a"])):
         (item,) = (await many.run([text], mailbox=mailbox)).items
         assert item is not None
         assert item.value == {"first": values}
         paths = [f.path for f in item.fields]
         assert paths == [f"/first/{at}" for at in range(len(values))]
-    (item,) = (await TagTask("t", bundle(), model, pool).run(["a x a"], mailbox=mailbox)).items
+    (item,) = (await tag_task(bundle(), model, pool).run(["a x a"], mailbox=mailbox)).items
     assert item is not None
     assert item.value == {"first": "a"}
 
@@ -151,7 +163,7 @@ async def test_tag_lists_fields_that_a_text_may_have_several_of(
 async def test_tag_listens_to_what_was_requested(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
-    task = TagTask("t", bundle(), model, pool)
+    task = tag_task(bundle(), model, pool)
     for requested, value in (((), {}), (("first",), {}), (("sec/ond",), {"sec/ond": "d"})):
         (item,) = (await task.run(["d"], requested=requested, mailbox=mailbox)).items
         assert item is not None
@@ -163,7 +175,7 @@ async def test_tag_listens_to_what_was_requested(
 async def test_tag_abstains_below_the_threshold(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
-    task = TagTask("t", bundle(accept_at=0.9), model, pool)
+    task = tag_task(bundle(accept_at=0.97), model, pool)
     result = await task.run(["a", "d", "a d"], requested=["sec/ond"], mailbox=mailbox)
     sure, unsure, both = result.items
     assert sure is not None
@@ -172,7 +184,7 @@ async def test_tag_abstains_below_the_threshold(
         assert item is not None
         assert (item.abstained, item.value, item.json) == (True, None, "")
         assert len(item.fields) == fields
-    own = TagTask("t", bundle(accept_at=0.9), model, pool, accept_at=0.1)
+    own = tag_task(bundle(accept_at=0.97), model, pool, accept_at=0.1)
     assert own.info.accept_at == 0.1
     (item,) = (await own.run(["d"], requested=["sec/ond"], mailbox=mailbox)).items
     assert item is not None
@@ -182,13 +194,13 @@ async def test_tag_abstains_below_the_threshold(
 async def test_tag_has_no_confidence_without_calibration(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
-    task = TagTask("t", bundle(calibrated=False), model, pool)
+    task = tag_task(bundle(calibrated=False), model, pool)
     (item,) = (await task.run(["a"], mailbox=mailbox)).items
     assert item is not None
     assert item.fields[0].confidence is None
     assert item.fields[0].score > 0.9
     with pytest.raises(ConfigError, match=r"accept_at: 0\.5 needs a confidence"):
-        TagTask("t", bundle(calibrated=False), model, pool, accept_at=0.5)
+        tag_task(bundle(calibrated=False), model, pool, accept_at=0.5)
 
 
 @pytest.mark.parametrize("at", range(4, 30, 3))
@@ -196,7 +208,7 @@ async def test_tag_finds_spans_over_the_edges_of_parts(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox, at: int
 ) -> None:
     text = "x " * at + "b x x c " + "x " * 30 + "a"
-    task = TagTask("t", bundle(), model, pool)
+    task = tag_task(bundle(), model, pool)
     with pytest.raises(InputTooLong, match="long_input"):
         await task.run([text], mailbox=mailbox)
     (item,) = (await task.run([text], long_input="chunk", mailbox=mailbox)).items
@@ -213,14 +225,14 @@ async def test_tag_leaves_the_event_loop_free_while_it_reads_long_texts(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
-    tagged = Tagger.tag
+    tagged = Tagger.read
 
     def watched(self: Tagger, *arguments: Any) -> Any:
         threads.append(threading.get_ident())
         return tagged(self, *arguments)
 
-    monkeypatch.setattr(Tagger, "tag", watched)
-    task = TagTask("t", bundle(), model, pool)
+    monkeypatch.setattr(Tagger, "read", watched)
+    task = tag_task(bundle(), model, pool)
     text = "x a"
     short = await task.run([text], mailbox=mailbox)
     many = await task.run([text] * (INLINE_CHARACTERS // len(text) + 1), mailbox=mailbox)
@@ -234,7 +246,7 @@ async def test_tag_refuses_another_policy(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     with pytest.raises(InvalidInput, match="long_input: expected refuse or chunk"):
-        await TagTask("t", bundle(), model, pool).run(
+        await tag_task(bundle(), model, pool).run(
             ["a"],
             long_input="cut",  # type: ignore[arg-type]
             mailbox=mailbox,
@@ -244,7 +256,7 @@ async def test_tag_refuses_another_policy(
 async def test_tag_answers_good_texts_beside_bad_ones(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
-    task = TagTask("t", bundle(), model, pool)
+    task = tag_task(bundle(), model, pool)
     texts = ["", "a", "a " * MAX_TOKENS]
     with pytest.raises(InvalidInput, match=r"texts\[0\]: is empty"):
         await task.run(texts, mailbox=mailbox)
@@ -261,3 +273,30 @@ def test_tag_version_follows_what_answers_depend_on() -> None:
     )
     assert other.version != made.version
     assert replace(bundle()).manifest.version == made.version
+
+
+async def test_tag_confidence_is_that_nothing_is_wrong_or_missing(
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox
+) -> None:
+    task = tag_task(bundle(), model, pool)
+    result = await task.run(["a", "d", "d d", "x"], requested=["sec/ond"], mailbox=mailbox)
+    assert result.calibrated
+    sure, unsure, doubly, nothing = (item and item.confidence for item in result.items)
+    assert sure is not None
+    assert unsure is not None
+    assert doubly is not None
+    assert nothing is not None
+    assert 0 < doubly < unsure < sure <= 1
+    assert nothing > 0.9, "that nothing is there is an answer, too"
+    twice = result.items[2]
+    assert twice is not None
+    assert doubly < min(field.score for field in twice.fields)
+
+
+async def test_tag_says_what_a_text_took(
+    model: EncoderModel, pool: ComputePool, mailbox: Mailbox
+) -> None:
+    (item,) = (await tag_task(bundle(), model, pool).run(["a x"], mailbox=mailbox)).items
+    assert item is not None
+    assert item.cpu_ms is not None
+    assert item.cpu_ms > 0

@@ -11,9 +11,16 @@ from tagged import make_bookings, read_words
 from threadpoolctl import threadpool_info
 
 from sprat.errors import SetupError
-from sprat.tagger import tags_of
+from sprat.tagger import Span, tags_of
 from sprat.train import fit_tagger as fitting
-from sprat.train.fit_tagger import FittedTagger, TaggedRows, align, fit_platt, fit_tagger
+from sprat.train.fit_tagger import (
+    FittedTagger,
+    TaggedRows,
+    align,
+    fit_platt,
+    fit_tagger,
+    is_whole,
+)
 from sprat.train.spans import GoldSpan, SpanDataset
 from sprat.values import TokenStates
 
@@ -65,6 +72,18 @@ def test_fit_tagger_finds_spans_of_new_texts(fitted: FittedTagger) -> None:
     assert 2 * right / (true + predicted) > 0.95
     assert fitted.calibration_spans > 80
     assert fitted.unreachable_spans == 0
+
+
+def test_fit_tagger_judges_whole_answers_to_every_row(fitted: FittedTagger) -> None:
+    assert fitted.chance_n.shape == fitted.right_n.shape == (100,)
+    assert ((fitted.chance_n > 0) & (fitted.chance_n <= 1)).all()
+    assert fitted.right_n.mean() > 0.8
+    span = Span("time", 0, 4, 0.9)
+    gold = GoldSpan(0, 4, "time")
+    assert is_whole([span], [gold])
+    assert is_whole([], [])
+    for found, wanted in (([span], []), ([], [gold]), ([span], [GoldSpan(0, 4, "name")])):
+        assert not is_whole(found, wanted)
 
 
 def test_fit_tagger_learns_what_was_requested(fitted: FittedTagger) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from moderated import WORDS, messages
 
 from sprat.bundle import Bundle
 from sprat.errors import ConfigError, DataError, InvalidInput
@@ -23,27 +23,6 @@ from sprat.train.suspects import rank_rows
 from sprat.values import FloatArray
 
 BASE = ModelRef(name="words", digest="a" * 64)
-WORDS = {
-    "insult": "fool idiot stupid ugly loser",
-    "threat": "hurt burn break punish regret",
-    "": "garden river weather dinner walk music morning friend lovely train",
-}
-
-
-def messages(rows: int, *, seed: int = 0, shouted: bool = False) -> CategoryData:
-    """Insults, threats, both, and clean texts; loud ones where letters are what tells."""
-    rng = random.Random(seed)
-    texts, categories = [], []
-    for number in range(rows):
-        found = tuple(name for name, every in (("insult", 3), ("threat", 5)) if number % every == 0)
-        words = rng.sample(WORDS[""].split(), 5)
-        if not shouted:
-            words += [word for name in found for word in rng.sample(WORDS[name].split(), 2)]
-        rng.shuffle(words)
-        text = " ".join([*words, str(number)])
-        texts.append(text.upper() if shouted and "insult" in found else text)
-        categories.append(found)
-    return CategoryData(tuple(texts), tuple(categories), tuple(range(1, rows + 1)), "rows.jsonl")
 
 
 def train(
@@ -72,6 +51,9 @@ def test_moderate_learns_categories_that_come_together(tmp_path: Path, embed: Em
     (tier,) = manifest.tiers
     assert tier.moderation is not None
     assert [each.block_at for each in tier.moderation.thresholds] == [None, None]
+    assert tier.whole is not None
+    assert tier.whole.ceiling == pytest.approx(321 / 322, abs=0.001)
+    assert tier.accept_at == 0
     assert tier.evaluation.metrics["macro_f1"].value > 0.95
     assert tier.evaluation.n == len(prepared.test) == pytest.approx(80, abs=3)
     evaluation = report["tiers"]["head"]["evaluation"]  # type: ignore[index]

@@ -59,7 +59,9 @@ def test_train_tagger_writes_a_bundle_that_answers(
     assert manifest.extract is not None
     assert (manifest.extract.many, manifest.extract.requested) == ((), True)
     (tier,) = manifest.tiers
-    assert tier.calibration is not None
+    assert tier.whole is tier.calibration is not None
+    assert len(tier.whole.isotonic) > 2
+    assert tier.whole.ceiling == pytest.approx(81 / 82, abs=0.01)
     assert tier.evaluation.metrics["micro_f1"].value == report.micro_f1 > 0.9
     assert (report.n, manifest.train_rows) == (40, 80)
     bundle = Bundle.load(folder)

@@ -1,0 +1,134 @@
+"""What a tier makes of labelled rows: how sure it is of its answers, and whether they are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sprat.bundle import Bundle
+from sprat.calibration import chance_of_actions, confidences
+from sprat.tagger import all_read
+from sprat.text.ngrams import with_ngrams
+from sprat.train.categories import CategoryData
+from sprat.train.data import Dataset
+from sprat.train.fit_categories import highest
+from sprat.train.fit_tagger import is_whole
+from sprat.train.head import Embed
+from sprat.train.moderate import visible_windows
+from sprat.train.spans import SpanDataset
+from sprat.train.tagger import States
+
+BLOCK = 256
+"""Windows whose n-grams are made at a time."""
+
+Rows = Dataset | CategoryData | SpanDataset
+"""Labelled rows of any kind of task."""
+
+Rated = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
+"""Confidences in [0, 1], and whether answers are right: N rows."""
+
+
+def rate_labels(bundle: Bundle, index: int, rows: Dataset, embed: Embed) -> Rated:
+    """Of a tier of a classifier: whether the best label is that of the row.
+
+    Parameters
+    ----------
+    index : int
+        Which tier; it is calibrated, here and below.
+    embed : callable
+        Sentence vectors by its model.
+
+    Raises
+    ------
+    DataError
+        Rows have labels that the bundle does not have.
+    """
+    targets_n = rows.targets(bundle.manifest.labels)
+    calibration = bundle.manifest.tiers[index].calibration
+    assert calibration is not None
+    ranked_nk, probabilities_nk = bundle.heads[index].rank(embed(rows.texts), 1)
+    return confidences(probabilities_nk[:, 0], calibration), ranked_nk[:, 0] == targets_n
+
+
+def rate_categories(bundle: Bundle, index: int, rows: CategoryData, embed: Embed) -> Rated:
+    """Of a tier of a moderator: whether all categories of the row are flagged, and no other.
+
+    Texts are scanned in windows, as a server does; what is too long in tokens is cut.
+
+    Raises
+    ------
+    DataError
+        Rows have categories that the bundle does not have.
+    """
+    truth_nk = rows.truth(bundle.manifest.labels)
+    tier, head = bundle.manifest.tiers[index], bundle.heads[index]
+    settings = tier.moderation
+    assert settings is not None
+    assert tier.whole is not None
+    cut = [visible_windows(text, settings.window, settings.overlap) for text in rows.texts]
+    windows = [window for each in cut for window in each]
+    starts_n = np.cumsum([0, *map(len, cut[:-1])]).astype(np.int64)
+    vectors_wd = embed(windows)
+    probability_wk = np.concatenate(
+        [
+            head.probabilities(
+                with_ngrams(
+                    vectors_wd[at : at + BLOCK], windows[at : at + BLOCK], settings.ngram_buckets
+                )
+            )
+            for at in range(0, len(windows), BLOCK)
+        ]
+    )
+    probability_nk = highest(probability_wk, starts_n)
+    flagged_nk = probability_nk >= [each.flag_at for each in settings.thresholds]
+    chance_n = chance_of_actions(probability_nk, settings.thresholds)
+    return confidences(chance_n, tier.whole), (flagged_nk == truth_nk).all(axis=1)
+
+
+def rate_spans(bundle: Bundle, index: int, rows: SpanDataset, states: States) -> Rated:
+    """Of a tier of an extract task: whether all spans of the row are found, and no other.
+
+    Parameters
+    ----------
+    states : callable
+        Token states by its encoder.
+
+    Raises
+    ------
+    DataError
+        Rows have fields that the bundle does not have.
+    """
+    rows.check_fields(bundle.manifest.labels)
+    calibration = bundle.manifest.tiers[index].whole
+    assert calibration is not None
+    tagger = bundle.taggers[index]
+    found = all_read(tagger.read(rows.texts, states(rows.texts), rows.requested))
+    return (
+        confidences(np.array([each.chance for each in found]), calibration),
+        np.array(
+            [is_whole(each.spans, gold) for each, gold in zip(found, rows.spans, strict=True)]
+        ),
+    )
+
+
+RATE: dict[str, Callable[[Bundle, int, Any, Any], Rated]] = {
+    "classify": rate_labels,
+    "route": rate_labels,
+    "moderate": rate_categories,
+    "extract": rate_spans,
+}
+"""By kind of bundle."""
+
+
+def row_names(rows: Rows) -> tuple[str, ...]:
+    """What each row is, in a word: its label, its categories, or the fields that it has."""
+    if isinstance(rows, Dataset):
+        return rows.labels
+    if isinstance(rows, CategoryData):
+        return rows.as_dataset().labels
+    return tuple(
+        " + ".join(sorted({span.field for span in spans})) or "(nothing)" for spans in rows.spans
+    )
