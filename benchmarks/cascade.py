@@ -86,7 +86,11 @@ def run(context: Context) -> Outcome:
 
         rows = read(work.rows("test"))
         scores = score_tiers(
-            Bundle.load(Path(task)), rows, open_embed=open_embed, progress=Silent()
+            Bundle.load(Path(task)),
+            rows,
+            open_embed=open_embed,
+            engine_of=lambda model: store.model(model)[0].engine,
+            progress=Silent(),
         )
         if "finetune" in tiers:
             store.remove("bench-cascade-encoder")

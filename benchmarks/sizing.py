@@ -219,7 +219,7 @@ def _subject(task: str | None, model: str | None, store: Store) -> tuple[Verb, s
     """The verb, what it is called with, and the model behind it."""
     if task is not None:
         bundle, _ = store.bundle(task)
-        return "classify", bundle.name, bundle.tiers[-1].model.name
+        return "classify", bundle.name, bundle.bases[-1].name
     assert model is not None
     manifest, _ = store.model(model)
     return "embed" if manifest.kind == "encoder" else "generate", model, model

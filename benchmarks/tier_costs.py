@@ -93,7 +93,7 @@ def run(bundle: Bundle, store: Store, texts: Texts, *, seconds: float, progress:
         for about in local:
             path = Path(folder, about.name)
             path.mkdir()
-            bundle.alone(manifest.tiers.index(about)).save(path, report="{}")
+            bundle.alone(about.name).save(path, report="{}")
             tasks[about.name] = TaskConfig(bundle=str(path))
         progress.phase("load the models")
         with Runtime(config=Config(tasks=tasks), store=store) as runtime:

@@ -177,7 +177,7 @@ def _read_task(
                     "train it again",
                 )
             return manifest, head, tier
-    bases = ", ".join(tier.model.name for tier in manifest.tiers)
+    bases = ", ".join(ref.name for ref in manifest.bases)
     raise ConfigError("task", f"{manifest.name} stands on {bases}, not on {base.name}")
 
 

@@ -25,7 +25,7 @@ from sprat.bundle_manifest import (
     Calibration,
     TierManifest,
 )
-from sprat.errors import CorruptFile, StaleBundle, StoreError
+from sprat.errors import CorruptFile, NotFound, StaleBundle, StoreError
 from sprat.head import Head
 from sprat.manifest import AdapterManifest, ModelManifest, ModelRef
 from sprat.store import Store
@@ -128,13 +128,25 @@ class Bundle:
         """The same under another name."""
         return replace(self, manifest=self.manifest.model_copy(update={"name": name}))
 
-    def alone(self, place: int) -> Bundle:
-        """The same with one of its tiers only, by its place."""
-        tiers = (self.manifest.tiers[place],)
-        return Bundle(
-            self.manifest.model_copy(update={"tiers": tiers, "tuning": None}),
-            self.heads[place : place + 1],
-            self.taggers[place : place + 1],
+    def alone(self, tier: str) -> Bundle:
+        """The same with one of its tiers only, which answers everything.
+
+        Raises
+        ------
+        NotFound
+            There is no such tier: with those that there are.
+        """
+        names: list[str] = [each.name for each in self.manifest.tiers]
+        if tier not in names:
+            raise NotFound("tier", tier, tuple(names))
+        place = names.index(tier)
+        only = self.manifest.tiers[place].model_copy(update={"accept_at": 0.0})
+        return replace(
+            self,
+            manifest=self.manifest.model_copy(update={"tiers": (only,), "tuning": None}),
+            # Those without weights are the last ones.
+            heads=self.heads[place : place + 1],
+            taggers=self.taggers[place : place + 1],
         )
 
     def save(self, folder: Path, *, report: str) -> BundleManifest:

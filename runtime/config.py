@@ -126,7 +126,7 @@ class LogConfig(Section):
             ge=0,
             le=1,
             description="share of the texts that an earlier tier of a cascade answered of which "
-            "the last tier is asked too, to learn what it would have said",
+            "the last tier is asked too, also a remote one, to learn what it would have said",
         ),
     ] = 0.0
 

@@ -130,7 +130,7 @@ class NotFound(SpratError):
     Parameters
     ----------
     kind : str
-        ``task``, ``model``, ``bundle``, ``adapter``, ``version`` or ``decision``.
+        ``task``, ``model``, ``bundle``, ``tier``, ``adapter``, ``version`` or ``decision``.
     name : str
         The name that was asked for.
     known : sequence of str, optional

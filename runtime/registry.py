@@ -12,7 +12,6 @@ from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest
 from sprat.config import Config, ModelConfig
 from sprat.endpoints.base import Endpoint
-from sprat.endpoints.opening import open_endpoint
 from sprat.errors import ConfigError, InvalidInput, NotFound
 from sprat.model import GenerativeModel, Model
 from sprat.scheduler import ComputePool
@@ -97,6 +96,9 @@ class Registry:
 
         def endpoint(name: str) -> Endpoint:
             if name not in endpoints:
+                # It brings the HTTP client along, which most servers never need.
+                from sprat.endpoints.opening import open_endpoint
+
                 endpoints[name] = open_endpoint(name, config.endpoints[name], store.endpoints)
             return endpoints[name]
 

@@ -10,6 +10,7 @@
         tmp/         folders under construction, or on their way out
         downloads/   parts of interrupted downloads, by name; kept for a week to be resumed
         locks/       one lock a name, held by whoever changes it
+        endpoints/   what endpoints with a cap were asked for today; see `sprat.endpoints.spending`
 
 A folder appears under its name only when it is complete and on disk. Readers take no lock and
 write nothing, so a store may be read-only. Whoever changes a name holds its lock; what a killed

@@ -164,7 +164,7 @@ class Classification:
     confidence : float or None
         Calibrated probability, in [0, 1], that ``label`` is right; None without calibration.
     scores : tuple of LabelScore
-        The best labels, best first.
+        The best labels, best first; empty where a remote tier named none.
     abstained : bool
         The confidence did not reach the task's threshold.
     tier : int
@@ -952,6 +952,79 @@ class TierInfo:
     endpoint: EndpointInfo | None = None
 
 
+Verdict = Literal["stable", "watch", "drifted", "too_few", "unknown"]
+"""What is made of a comparison with the rows of the tuning: see `sprat.drift`."""
+
+DriftSubject = Literal["confidence", "passed_on", "labels", "agreement", "error", "loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftFigure:
+    """One thing that is compared with the rows that a bundle was tuned on.
+
+    Attributes
+    ----------
+    what : DriftSubject
+        ``confidence``: of the answers of a tier. ``passed_on``: share of the rows that a tier was
+        not sure enough of. ``labels``: shares of the answers. ``agreement``: share of the answers
+        of earlier tiers that are those of the last one. ``error``: share of the answers that are
+        wrong. ``loss``: by how much the share of right answers is below the last tier's.
+    tier : str
+        Empty: of the whole cascade.
+    rows : int
+        That are known of it.
+    verdict : Verdict
+    share : float or None
+        The share itself. None for ``confidence`` and ``labels``, which have many.
+    low, high : float or None
+        Its 95 % interval.
+    expected : float or None
+        The share among the rows of the tuning; of ``error`` and ``loss``, the limit.
+    psi : float or None
+        Population stability index, at least 0; None for ``error`` and ``loss``.
+    chance : float or None
+        What of it so few rows give by chance.
+    ks : float or None
+        Kolmogorov-Smirnov statistic, in [0, 1]; of ``confidence`` only.
+    p : float or None
+        Probability of such a difference without drift, in [0, 1].
+    """
+
+    what: DriftSubject
+    tier: str
+    rows: int
+    verdict: Verdict
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+    expected: float | None = None
+    psi: float | None = None
+    chance: float | None = None
+    ks: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far traffic is from the rows that a bundle was tuned on.
+
+    Attributes
+    ----------
+    verdict : Verdict
+        The worst of the figures.
+    rows : int
+        Answers that were compared; of a server, the newest ones.
+    figures : tuple of DriftFigure
+    note : str
+        What to do about it; empty if nothing.
+    """
+
+    verdict: Verdict
+    rows: int
+    figures: tuple[DriftFigure, ...] = ()
+    note: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class LogUse:
     """What became of a task's rows of the decision log since the server started.
@@ -992,6 +1065,8 @@ class TaskInfo:
         them.
     log : LogUse or None
         None where the server keeps no decision log, or not of tasks of this kind.
+    drift : Drift or None
+        Of a cascade.
     """
 
     name: str
@@ -1005,3 +1080,4 @@ class TaskInfo:
     tiers: tuple[TierInfo, ...] = ()
     unconfigured: tuple[str, ...] = ()
     log: LogUse | None = None
+    drift: Drift | None = None

@@ -24,6 +24,8 @@ from sprat.values import (
     Chunk,
     Classification,
     ClassifyResult,
+    Drift,
+    DriftFigure,
     Effort,
     EmbedResult,
     EndpointInfo,
@@ -42,6 +44,7 @@ from sprat.values import (
     Timings,
     Tokenized,
     TokenizeResult,
+    Verdict,
 )
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -54,6 +57,7 @@ endpoints = st.builds(
     tokens_today=counts,
     spent_today=st.floats(0, 1e9),
 )
+verdicts = st.sampled_from(Verdict.__args__)  # type: ignore[attr-defined]
 timings = st.builds(Timings, *[st.integers(0, 2**63 - 1)] * 4)
 item_errors = st.builds(ItemError, counts, texts, texts)
 
@@ -247,6 +251,24 @@ def test_codec_knows_every_finish_reason() -> None:
             ).map(tuple),
             log=st.none() | st.builds(LogUse, *[st.integers(0, 2**63 - 1)] * 2),
             unconfigured=st.lists(texts, max_size=2).map(tuple),
+            drift=st.none()
+            | st.builds(
+                Drift,
+                verdicts,
+                counts,
+                st.lists(
+                    st.builds(
+                        DriftFigure,
+                        texts,
+                        texts,
+                        counts,
+                        verdicts,
+                        *[st.none() | st.floats(0, 1)] * 8,
+                    ),
+                    max_size=2,
+                ).map(tuple),
+                texts,
+            ),
         ),
         max_size=3,
     ).map(tuple)

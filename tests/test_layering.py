@@ -293,6 +293,7 @@ def test_layering_catches_train_behind_a_detour(tmp_path: Path) -> None:
 
 HEAVY = {
     "ctranslate2",
+    "httpx2",
     "huggingface_hub",
     "jinja2",
     "llama_cpp",

@@ -15,14 +15,14 @@ TOPICS = {
 TOY = {"delivery": ("parcel", "late"), "money": ("refund", "broken")}
 
 
-def toy_rows(count: int, seed: int) -> list[dict[str, str]]:
-    """Words of the topic, now and then one of the other; no two texts alike."""
+def toy_rows(count: int, seed: int, *, purity: float = 0.8) -> list[dict[str, str]]:
+    """Words of the topic, with a share of some of the other; no two texts alike."""
     rng = random.Random(seed)
     made: dict[str, str] = {}
     while len(made) < count:
         label, other = rng.sample(sorted(TOY), 2)
         words = [
-            rng.choice(TOY[label if rng.random() < 0.8 else other])
+            rng.choice(TOY[label if rng.random() < purity else other])
             for _ in range(rng.randint(4, 12))
         ]
         made.setdefault(" ".join(words), label)

@@ -59,6 +59,14 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+
+class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_UNSPECIFIED: _ClassVar[Verdict]
+    VERDICT_TOO_FEW: _ClassVar[Verdict]
+    VERDICT_STABLE: _ClassVar[Verdict]
+    VERDICT_WATCH: _ClassVar[Verdict]
+    VERDICT_DRIFTED: _ClassVar[Verdict]
 TRUNCATION_UNSPECIFIED: Truncation
 TRUNCATION_REFUSE: Truncation
 TRUNCATION_END: Truncation
@@ -87,6 +95,11 @@ ROLE_ASSISTANT: Role
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
+VERDICT_UNSPECIFIED: Verdict
+VERDICT_TOO_FEW: Verdict
+VERDICT_STABLE: Verdict
+VERDICT_WATCH: Verdict
+VERDICT_DRIFTED: Verdict
 
 class Timings(_message.Message):
     __slots__ = ("tokenize_ns", "queue_ns", "infer_ns", "total_ns")
@@ -850,7 +863,7 @@ class Tier(_message.Message):
     def __init__(self, name: _Optional[str] = ..., accept_at: _Optional[float] = ..., asked: _Optional[int] = ..., answered: _Optional[int] = ..., missed: _Optional[int] = ..., endpoint: _Optional[_Union[Endpoint, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version", "thresholds", "tiers", "unconfigured", "log")
+    __slots__ = ("name", "kind", "labels", "models", "calibrated", "accept_at", "version", "thresholds", "tiers", "unconfigured", "drift", "log")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -861,6 +874,7 @@ class Task(_message.Message):
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     TIERS_FIELD_NUMBER: _ClassVar[int]
     UNCONFIGURED_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
@@ -872,8 +886,49 @@ class Task(_message.Message):
     thresholds: _containers.RepeatedCompositeFieldContainer[CategoryThresholds]
     tiers: _containers.RepeatedCompositeFieldContainer[Tier]
     unconfigured: _containers.RepeatedScalarFieldContainer[str]
+    drift: Drift
     log: LogUse
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[CategoryThresholds, _Mapping]]] = ..., tiers: _Optional[_Iterable[_Union[Tier, _Mapping]]] = ..., unconfigured: _Optional[_Iterable[str]] = ..., log: _Optional[_Union[LogUse, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., calibrated: _Optional[bool] = ..., accept_at: _Optional[float] = ..., version: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[CategoryThresholds, _Mapping]]] = ..., tiers: _Optional[_Iterable[_Union[Tier, _Mapping]]] = ..., unconfigured: _Optional[_Iterable[str]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ..., log: _Optional[_Union[LogUse, _Mapping]] = ...) -> None: ...
+
+class DriftFigure(_message.Message):
+    __slots__ = ("what", "tier", "rows", "verdict", "share", "low", "high", "expected", "psi", "chance", "ks", "p")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    PSI_FIELD_NUMBER: _ClassVar[int]
+    CHANCE_FIELD_NUMBER: _ClassVar[int]
+    KS_FIELD_NUMBER: _ClassVar[int]
+    P_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    tier: str
+    rows: int
+    verdict: Verdict
+    share: float
+    low: float
+    high: float
+    expected: float
+    psi: float
+    chance: float
+    ks: float
+    p: float
+    def __init__(self, what: _Optional[str] = ..., tier: _Optional[str] = ..., rows: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., share: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., expected: _Optional[float] = ..., psi: _Optional[float] = ..., chance: _Optional[float] = ..., ks: _Optional[float] = ..., p: _Optional[float] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("verdict", "rows", "figures", "note")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    rows: int
+    figures: _containers.RepeatedCompositeFieldContainer[DriftFigure]
+    note: str
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., rows: _Optional[int] = ..., figures: _Optional[_Iterable[_Union[DriftFigure, _Mapping]]] = ..., note: _Optional[str] = ...) -> None: ...
 
 class CategoryThresholds(_message.Message):
     __slots__ = ("category", "flag_at", "block_at")

@@ -16,6 +16,7 @@ from sprat.cli import (
     decide,
     distil,
     doctor,
+    drift,
     evaluate,
     evaluate_transform,
     explain,
@@ -99,6 +100,7 @@ app.command(rich_help_panel="Training")(distil.synthesize)
 app.command(rich_help_panel="Serving")(serving.serve)
 app.command(rich_help_panel="Serving")(serving.token)
 app.add_typer(log.app, name="log", rich_help_panel="Serving")
+app.command(rich_help_panel="Serving")(drift.drift)
 app.command(rich_help_panel="Serving")(serving.bench)
 app.command(rich_help_panel="Use")(use.classify)
 app.command(rich_help_panel="Use")(moderate.moderate)

@@ -1,4 +1,4 @@
-"""What ``sprat eval --against`` says of two bundles on the same rows."""
+"""What ``sprat eval --against`` says of two bundles or adapters on the same rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from sprat.cli.output import print_table
 
 if TYPE_CHECKING:
     from sprat.bundle_manifest import BundleManifest
-    from sprat.train.compare import Comparison, FindingsComparison
-    from sprat.train.page import BundleReport
+    from sprat.manifest import AdapterManifest
+    from sprat.train.compare import Comparison, FindingsComparison, PartComparison
+    from sprat.train.evaluate_task import TaskComparison
+    from sprat.train.page import AnyReport
 
 SHOWN_LINES = 20
 
 
 def as_json(
-    manifest: BundleManifest, report: BundleReport, comparison: Comparison | FindingsComparison
+    manifest: BundleManifest | AdapterManifest, report: AnyReport, comparison: TaskComparison
 ) -> dict[str, Any]:
-    """What a JSON document says of the other bundle, and of both together."""
+    """What a JSON document says of the other one, and of both together."""
     return {
         "name": manifest.name,
         "version": manifest.version,
@@ -29,7 +31,7 @@ def as_json(
     }
 
 
-def show_metrics(reports: Sequence[BundleReport], names: Sequence[str]) -> None:
+def show_metrics(reports: Sequence[AnyReport], names: Sequence[str]) -> None:
     """Print the figures of both beside each other."""
     first, second = (each.summary().metrics for each in reports)
     print_table(
@@ -62,13 +64,36 @@ def show_rows(comparison: Comparison, *, figure: str = "Accuracy") -> None:
 
 
 def show_findings(comparison: FindingsComparison, what: str) -> None:
-    """Print how two bundles of kind moderate or extract differ.
+    """Print how two bundles of kind moderate or extract differ, or adapters for extract.
 
     Parameters
     ----------
     what : str
         ``category`` or ``field``.
     """
+    _show_parts(comparison.parts, what, title="F1")
+    difference = comparison.micro_f1.difference
+    typer.echo(
+        f"Micro-F1 differs by {difference.value:+.4f} ({difference.low:+.4f} to "
+        f"{difference.high:+.4f}). {comparison.message()}"
+    )
+    show_rows(comparison.rows, figure="The share of rows without a mistake")
+
+
+def show_task(comparison: TaskComparison) -> None:
+    """Print how two adapters differ, whatever kind of task they are for."""
+    from sprat.train.compare import Comparison, FindingsComparison
+
+    if isinstance(comparison, Comparison):
+        show_rows(comparison)
+    elif isinstance(comparison, FindingsComparison):
+        show_findings(comparison, "field")
+    else:
+        _show_parts(comparison.parts, "metric", title="Means over the rows")
+        show_rows(comparison.rows, figure="Exact match")
+
+
+def _show_parts(parts: Sequence[PartComparison], what: str, *, title: str) -> None:
     print_table(
         [what, "first", "second", "difference", "95 % interval"],
         [
@@ -79,14 +104,8 @@ def show_findings(comparison: FindingsComparison, what: str) -> None:
                 f"{each.difference.value:+.4f}",
                 f"{each.difference.low:+.4f} to {each.difference.high:+.4f}",
             )
-            for each in comparison.parts
+            for each in parts
         ],
-        title="F1",
+        title=title,
         right="first second difference",
     )
-    difference = comparison.micro_f1.difference
-    typer.echo(
-        f"Micro-F1 differs by {difference.value:+.4f} ({difference.low:+.4f} to "
-        f"{difference.high:+.4f}). {comparison.message()}"
-    )
-    show_rows(comparison.rows, figure="The share of rows without a mistake")

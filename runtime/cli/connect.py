@@ -32,6 +32,22 @@ def connect(
     return Client(target, token=token, tls_ca=Path(tls_ca) if tls_ca else None)
 
 
+def load_configured(path: Path, server: str | None) -> Runtime:
+    """A `Runtime` with all that a server's TOML file names.
+
+    Raises
+    ------
+    InvalidInput
+        A server was named too.
+    """
+    from sprat.config import load
+    from sprat.inprocess import Runtime
+
+    if server is not None:
+        raise InvalidInput("--config: expected no --server beside it", field="config")
+    return Runtime(config=load(path))
+
+
 def task_name(task: str, server: str | None) -> str:
     """What the connection calls a task: a bundle given by path has its own name in process."""
     if server is not None:

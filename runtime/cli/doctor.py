@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -34,10 +35,22 @@ def doctor(
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the sha256 of every file in the store.")
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="A server's TOML file: say whom it would send texts to."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Report CPU, budget, kernels, engines, extras, store. Exit status 1 if something is wrong."""
-    findings = [*_machine(), _kernels(), _ct2(), _llama(), *_extras(), *_store(verify)]
+    """Report CPU, budget, kernels, engines, extras, store. Exit status 1 if something is wrong.
+
+    Also whom a server with this configuration asks: only endpoints that a task names get anything.
+    """
+    findings = [
+        *(*_machine(), _kernels(), _ct2(), _llama(), *_extras(), *_store(verify)),
+        *_endpoints(config),
+    ]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -153,6 +166,38 @@ def _store(verify: bool) -> Iterator[Finding]:
                 part,
                 lambda name=adapter.name: f"for {store.adapter(name, check=verify)[0].base.name}",  # type: ignore[misc]
             )
+
+
+def _endpoints(config: Path | None) -> Iterator[Finding]:
+    """Whom a server would ask; nothing is sent to find out."""
+    from sprat.config import load
+    from sprat.endpoints.opening import open_endpoint
+    from sprat.store import Store
+    from sprat.task_config import TaskConfig
+
+    try:
+        loaded = load(config)
+    except SpratError as error:
+        yield Finding("configuration", "problem", error.message)
+        return
+    users: dict[str, list[str]] = {}
+    for name, task in loaded.tasks.items():
+        for tier in task.tiers.values() if isinstance(task, TaskConfig) else ():
+            if tier.endpoint:
+                users.setdefault(tier.endpoint, []).append(name)
+    if not users:
+        yield Finding("outbound", "ok", "no task names an endpoint: nothing leaves this machine")
+    for name, tasks in sorted(users.items()):
+        if name not in loaded.endpoints:
+            yield Finding(f"endpoint {name}", "problem", f"task {tasks[0]} names it: not there")
+            continue
+        url = loaded.endpoints[name].url
+
+        def check(name: str = name, url: str = url, tasks: list[str] = tasks) -> str:
+            open_endpoint(name, loaded.endpoints[name], Store().endpoints)
+            return f"{url} gets texts of {', '.join(tasks)}"
+
+        yield _check(f"endpoint {name}", check)
 
 
 def _bases(bundle: BundleManifest) -> str:

@@ -21,7 +21,7 @@ EndpointName = Annotated[
     typer.Option(
         "--endpoint",
         metavar="NAME",
-        help="An endpoint of the configuration, `[endpoints.NAME]`. The texts of --data are sent "
+        help="An endpoint of the configuration, `[endpoints.NAME]`. The texts of the rows are sent "
         "there.",
     ),
 ]

@@ -18,20 +18,28 @@ from sprat.cli.limits import as_json as limits_json
 from sprat.cli.limits import check, judge
 from sprat.cli.output import Bar, Json, print_json, progress
 from sprat.cli.report_page import check_folder, write_report
-from sprat.cli.reports import show_report
+from sprat.cli.reports import show_cascade, show_report
 from sprat.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sprat.bundle import Bundle
+    from sprat.bundle_manifest import BundleManifest, TierManifest
     from sprat.store import Store
-    from sprat.train.assess import Assessment
+    from sprat.train.asked import Ask
+    from sprat.train.assess import AskTier, Assessment
     from sprat.train.data import Dataset
 
 LIMITS = "Limits: exit with status 1 when one is missed"
 
 Tier = Annotated[
     str | None,
-    typer.Option("--tier", help="Tier to evaluate, by itself. Absent: the last and best one."),
+    typer.Option(
+        "--tier",
+        help="Tier to evaluate, by itself. Absent: what is served, which is a cascade where "
+        "several tiers have thresholds, and else the last tier; of extract the last tier.",
+    ),
 ]
 
 
@@ -57,7 +65,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--against",
-            help="Another bundle of the same kind: which one is better on these rows, or neither?",
+            help="Another bundle or adapter of the same kind: which one is better on these rows, "
+            "or neither?",
         ),
     ] = None,
     out_of_scope_label: Annotated[
@@ -68,25 +77,40 @@ def evaluate(
         ),
     ] = None,
     threshold: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--threshold", min=0, max=1, help="Confidence from which on an answer counts as sure."
+            "--threshold",
+            min=0,
+            max=1,
+            help="Confidence from which on an answer of a classifier counts as sure. Absent: 0.9.",
         ),
-    ] = 0.9,
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option("--html", help="Write a report with plots to this file; it opens offline."),
     ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option("--min-accuracy", rich_help_panel=LIMITS)
+        float | None,
+        typer.Option(
+            "--min-accuracy",
+            help="Of classifiers: share of the rows that are answered rightly.",
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     min_macro_f1: Annotated[
-        float | None, typer.Option("--min-macro-f1", rich_help_panel=LIMITS)
+        float | None,
+        typer.Option(
+            "--min-macro-f1",
+            help="Of classifiers and moderate tasks: mean F1 of labels or categories.",
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     min_micro_f1: Annotated[
         float | None,
         typer.Option(
-            "--min-micro-f1", help="Of extract and moderate tasks.", rich_help_panel=LIMITS
+            "--min-micro-f1",
+            help="Of extract and moderate tasks: F1 of all spans, fields or categories.",
+            rich_help_panel=LIMITS,
         ),
     ] = None,
     min_exact_match: Annotated[
@@ -97,7 +121,14 @@ def evaluate(
             rich_help_panel=LIMITS,
         ),
     ] = None,
-    max_ece: Annotated[float | None, typer.Option("--max-ece", rich_help_panel=LIMITS)] = None,
+    max_ece: Annotated[
+        float | None,
+        typer.Option(
+            "--max-ece",
+            help="Calibration error: how far confidences are from the share that is right.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
     max_wrong_above: Annotated[
         float | None,
         typer.Option(
@@ -121,13 +152,20 @@ def evaluate(
 
         sprat eval tickets new.jsonl --min-accuracy 0.93 --max-ece 0.03
 
-    `--against` compares two bundles row by row: the exact McNemar test says whether the difference
-    could be luck. Of moderate and extract tasks a row is right where everything in it is found and
-    nothing else; beside that, intervals of the differences of F1 come from resamples of the rows.
+    Of a cascade, whose tiers have thresholds in the bundle, figures and limits are those of the
+    answers that a server gives: a row that no tier is sure enough of has none, and is not right.
+    Beside them: how many rows each tier is asked and answers, what that costs, and each tier by
+    itself (all of it with `--tier`). Of a single tier every answer counts, also those below its
+    threshold.
+
+    `--against` compares two bundles, or two adapters, row by row: the exact McNemar test says
+    whether the difference could be luck. Of moderate and extract tasks a row is right where
+    everything in it is found and nothing else, of transform where the answer is as wanted; beside
+    that, intervals of the differences of F1 or similarity come from resamples of the rows.
 
     Of a moderate task: precision, recall, average precision and calibration of each category; the
     page of `--html` shows what other thresholds would do. Of an extract task: micro-F1 of exact
-    spans, precision, recall, and the same of each field.
+    spans, precision, recall, and the same of each field, of one tier.
 
     An adapter is judged as the server would use it: by llama.cpp, on the model and with the task
     that it was trained for. Its scores are the model's own: `--max-ece` says how far
@@ -137,6 +175,8 @@ def evaluate(
     from sprat.store import Store
     from sprat.train.assess import compare_assessments
     from sprat.train.data import read
+    from sprat.train.evaluate import SURE
+    from sprat.train.evaluate_cascade import CascadeReport
 
     limits = {
         "min-accuracy": min_accuracy,
@@ -151,14 +191,19 @@ def evaluate(
     if _is_adapter(store, bundle):
         for option, value in (
             ("tier", tier),
-            ("against", against),
+            ("endpoint", endpoint),
             ("out-of-scope-label", out_of_scope_label),
             ("clean-label", clean_label),
         ):
             if value is not None:
                 raise InvalidInput(f"--{option}: expected a bundle, not an adapter", field=option)
+        if against is not None and not _is_adapter(store, against):
+            raise InvalidInput(
+                f"--against: expected an adapter, as {bundle} is, but {against} is a bundle",
+                field="against",
+            )
         evaluate_adapter(
-            bundle,
+            [bundle] if against is None else [bundle, against],
             data,
             store,
             limits=limits,
@@ -168,15 +213,21 @@ def evaluate(
             as_json=as_json,
         )
         return
+    if against is not None and _is_adapter(store, against):
+        raise InvalidInput(
+            f"--against: expected a bundle, as {bundle} is, but {against} is an adapter",
+            field="against",
+        )
     kind = store.bundle(bundle)[0].kind
     names = [bundle] if against is None else [bundle, against]
     _check_same_kind(store, kind, names)
     if kind in ("moderate", "extract"):
-        for option, value in (
-            ("tier", tier),
+        for option, given in (
+            ("endpoint", endpoint),
             ("out-of-scope-label", out_of_scope_label),
+            ("threshold", threshold),
         ):
-            if value is not None:
+            if given is not None:
                 raise InvalidInput(
                     f"--{option}: expected a classify or route task, not {kind}", field=option
                 )
@@ -185,6 +236,7 @@ def evaluate(
             names,
             data,
             store,
+            tier=tier,
             clean_label=clean_label,
             limits=limits,
             html=html,
@@ -199,6 +251,7 @@ def evaluate(
             [Bundle.open(store, name) for name in names],
             data,
             store,
+            tier=tier,
             limits=limits,
             html=html,
             seed=seed,
@@ -207,18 +260,18 @@ def evaluate(
         return
     rows = read(data)
     loaded = [Bundle.open(store, name) for name in names]
-    tiers = [_tier(loaded[0], tier), *(len(each.manifest.tiers) - 1 for each in loaded[1:])]
+    first = loaded[0] if tier is None else loaded[0].alone(tier)
     use = endpoint_use(endpoint, config, store)
     try:
         with progress("eval") as bar:
             assessed = [
                 _assess(
-                    *(store, each, rows, at, use, bar),
+                    *(store, each, rows, use, bar),
                     out_of_scope_label=out_of_scope_label,
-                    threshold=threshold,
+                    threshold=SURE if threshold is None else threshold,
                     seed=seed,
                 )
-                for each, at in zip(loaded, tiers, strict=True)
+                for each in (first, *loaded[1:])
             ]
     finally:
         if use is not None:
@@ -227,7 +280,7 @@ def evaluate(
     comparison = None if against is None else compare_assessments(*assessed, seed=seed)
     gates = check(report.summary(), limits)
     if html is not None:
-        write_report(html, report, loaded[0].manifest, rows, tier=tiers[0])
+        write_report(html, report, loaded[0].manifest, rows, tier=tier)
     if as_json:
         document = report.model_dump(mode="json")
         if comparison is not None:
@@ -237,7 +290,10 @@ def evaluate(
         document["gates"] = limits_json(gates)
         print_json(document)
     else:
-        show_report(report)
+        if isinstance(report, CascadeReport):
+            show_cascade(report)
+        else:
+            show_report(report)
         if comparison is not None:
             comparisons.show_metrics(
                 [each.report for each in assessed], [each.manifest.name for each in loaded]
@@ -273,42 +329,54 @@ def _check_same_kind(store: Store, kind: str, names: Sequence[str]) -> None:
             )
 
 
-def _tier(bundle: Bundle, name: str | None) -> int:
-    names: list[str] = [tier.name for tier in bundle.manifest.tiers]
-    if name is None:
-        return len(names) - 1
-    if name not in names:
-        raise NotFound("tier", name, tuple(names))
-    return names.index(name)
-
-
 def _assess(
     store: Store,
     bundle: Bundle,
     rows: Dataset,
-    place: int,
     use: EndpointUse | None,
     bar: Bar,
     **options: Any,
 ) -> Assessment:
+    """Evaluate what a bundle answers: its cascade, or its last tier."""
+    from sprat.train.assess import assess, assess_cascade
+
+    *_, last = tiers = bundle.manifest.tiers
+    open_embed, open_ask = embed_opener(store, bar), _tier_asker(store, bundle.manifest, use)
+    if len(bundle.manifest.answering) > 1:
+        return assess_cascade(
+            bundle,
+            rows,
+            engines=[
+                "remote" if each.remote is not None else store.model(each.model.name)[0].engine
+                for each in tiers
+            ],
+            open_embed=open_embed,
+            open_ask=open_ask,
+            progress=bar,
+            **options,
+        )
+    if last.weights:
+        with open_embed(last.model.name) as embed:
+            return assess(bundle, rows, embed=embed, **options)
+    with open_ask(last) as ask:
+        bar.phase(f"ask about {len(rows)} texts", total=len(rows))
+        return assess(bundle, rows, ask=ask, progress=bar, **options)
+
+
+def _tier_asker(store: Store, manifest: BundleManifest, use: EndpointUse | None) -> AskTier:
+    """What loads the model of a language tier, or connects to the endpoint of a remote one."""
     from sprat.train.asked import ask_opener
     from sprat.train.asked_remote import remote_opener
-    from sprat.train.assess import assess
 
-    tier = bundle.manifest.tiers[place]
-    if tier.weights:
-        with embed_opener(store, bar)(tier.model.name) as embed:
-            return assess(bundle, rows, embed=embed, tier=place, **options)
-    if tier.remote is None:
-        assert tier.language is not None
-        asking = ask_opener(store)(tier.language.spec(tier.model.name))
-    elif use is None:
-        raise InvalidInput(
-            f"{bundle.manifest.name}: expected --endpoint for tier remote, or another --tier",
-            field="endpoint",
-        )
-    else:
-        asking = remote_opener(use.open)(tier.remote)
-    with asking as ask:
-        bar.phase(f"ask about {len(rows)} texts", total=len(rows))
-        return assess(bundle, rows, ask=ask, tier=place, progress=bar, **options)
+    def open_ask(tier: TierManifest) -> AbstractContextManager[Ask]:
+        if tier.remote is None:
+            assert tier.language is not None
+            return ask_opener(store)(tier.language.spec(tier.model.name))
+        if use is None:
+            raise InvalidInput(
+                f"{manifest.name}: expected --endpoint for tier remote, or another --tier",
+                field="endpoint",
+            )
+        return remote_opener(use.open)(tier.remote)
+
+    return open_ask

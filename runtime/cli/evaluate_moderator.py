@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from sprat.cli.output import Bar, print_json, print_table, progress
 from sprat.cli.report_page import write_report
 
 if TYPE_CHECKING:
-    from sprat.bundle_manifest import Interval
+    from sprat.bundle_manifest import BundleManifest, Interval, TierManifest
     from sprat.inprocess import Runtime
     from sprat.store import Store
     from sprat.train.assess_categories import Moderate, ModerationComparison
@@ -30,6 +31,7 @@ def evaluate_moderator(
     data: Path,
     store: Store,
     *,
+    tier: str | None,
     clean_label: str | None,
     limits: Limits,
     html: Path | None,
@@ -42,6 +44,8 @@ def evaluate_moderator(
     ----------
     names : sequence of str
         The bundle, and perhaps another one to compare it with.
+    tier : str or None
+        That of the first bundle to evaluate by itself; None: what it answers.
     """
     from sprat.inprocess import Runtime
     from sprat.train.assess_categories import assess_moderator, compare_moderators
@@ -53,15 +57,18 @@ def evaluate_moderator(
         # Before the first one has read all of the texts.
         rows.truth(manifest.labels)
     assessed = []
-    for name, manifest in zip(names, manifests, strict=True):
-        with Runtime(tasks=[name], store=store) as runtime, progress("eval") as bar:
-            moderate = moderator(runtime, manifest.name, bar)
-            assessed.append(assess_moderator(manifest, rows, moderate=moderate, seed=seed))
+    with tempfile.TemporaryDirectory() as folder:
+        tasks = [names[0] if tier is None else _alone(store, names[0], tier, folder), *names[1:]]
+        for task in tasks:
+            manifest, _ = store.bundle(task)
+            with Runtime(tasks=[task], store=store) as runtime, progress("eval") as bar:
+                moderate = moderator(runtime, manifest.name, bar)
+                assessed.append(assess_moderator(manifest, rows, moderate=moderate, seed=seed))
     report = assessed[0].report
     comparison = compare_moderators(rows, *assessed, seed=seed) if len(assessed) > 1 else None
     gates = check(report.summary(), limits)
     if html is not None:
-        write_report(html, report, manifests[0], rows)
+        write_report(html, report, manifests[0], rows, tier=tier)
     if as_json:
         document = report.model_dump(mode="json")
         if comparison is not None:
@@ -69,7 +76,7 @@ def evaluate_moderator(
         document["gates"] = limits_json(gates)
         print_json(document)
     else:
-        settings = manifests[0].tiers[-1].moderation
+        settings = _tier(manifests[0], tier).moderation
         assert settings is not None  # the manifest of a moderate bundle has it
         show_moderation(report, [each.block_at for each in settings.thresholds])
         if comparison is not None:
@@ -79,6 +86,21 @@ def evaluate_moderator(
             comparisons.show_findings(comparison, "category")
             _show_actions(comparison)
     judge(gates)
+
+
+def _alone(store: Store, name: str, tier: str, folder: str) -> str:
+    """The path of a bundle, made below a folder, that has one tier of another."""
+    from sprat.bundle import Bundle
+
+    path = Path(folder) / "tier"
+    path.mkdir()
+    Bundle.load(store.bundle(name)[1]).alone(tier).save(path, report="{}")
+    return str(path)
+
+
+def _tier(manifest: BundleManifest, tier: str | None) -> TierManifest:
+    """The tier of this name; without one the last."""
+    return next((each for each in manifest.tiers if each.name == tier), manifest.tiers[-1])
 
 
 def moderator(runtime: Runtime, task: str, bar: Bar) -> Moderate:

@@ -26,6 +26,7 @@ def evaluate_extract(
     data: Path,
     store: Store,
     *,
+    tier: str | None,
     limits: Limits,
     html: Path | None,
     seed: int,
@@ -37,6 +38,8 @@ def evaluate_extract(
     ----------
     bundles : sequence of Bundle
         The bundle, and perhaps another one to compare it with.
+    tier : str or None
+        That of the first bundle to evaluate by itself; None: what it answers.
     """
     from sprat.inprocess import Runtime
     from sprat.train.assess_spans import assess_tagger, compare_taggers
@@ -46,17 +49,19 @@ def evaluate_extract(
     manifests = [bundle.manifest for bundle in bundles]
     for manifest in manifests:
         rows.check_fields(manifest.labels)
-    models = [manifest.tiers[-1].model.name for manifest in manifests]
+    first, *others = bundles
+    evaluated = [first if tier is None else first.alone(tier), *others]
+    models = [bundle.manifest.tiers[-1].model.name for bundle in evaluated]
     with Runtime(models=sorted(set(models)), store=store) as runtime, progress("eval") as bar:
         assessed = [
             assess_tagger(bundle, rows, states=state_reader(runtime, model, bar), seed=seed)
-            for bundle, model in zip(bundles, models, strict=True)
+            for bundle, model in zip(evaluated, models, strict=True)
         ]
     report = assessed[0].report
     comparison = compare_taggers(rows, *assessed, seed=seed) if len(assessed) > 1 else None
     gates = check(report.summary(), limits)
     if html is not None:
-        write_report(html, report, manifests[0], rows)
+        write_report(html, report, manifests[0], rows, tier=evaluated[0].manifest.tiers[-1].name)
     if as_json:
         document = report.model_dump(mode="json")
         if comparison is not None:

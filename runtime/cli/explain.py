@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sprat.cli.connect import connect, task_name
+from sprat.cli.connect import connect, load_configured, task_name
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, print_table
 from sprat.cli.tiers import AcceptAt, Answer, BudgetMs, MaxTier
 from sprat.errors import InvalidInput, NotFound
@@ -28,8 +29,8 @@ def explain(
     task: Annotated[
         str,
         typer.Argument(
-            help="A task of the server that a bundle answers; without one, a bundle by name or "
-            "path."
+            help="A task of the server or of --config that a bundle answers; else a bundle by name "
+            "or path."
         ),
     ],
     text: Annotated[str, typer.Argument(help="The text.")],
@@ -37,6 +38,14 @@ def explain(
     max_tier: MaxTier = None,
     accept_at: AcceptAt = None,
     budget_ms: BudgetMs = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="A server's TOML file: load its tasks here, and ask its endpoints.",
+        ),
+    ] = None,
     server: Server = None,
     token: Token = None,
     tls_ca: TlsCa = None,
@@ -44,11 +53,16 @@ def explain(
 ) -> None:
     """Show what each tier says of a text, from which confidence on it answers, and what follows.
 
-    Every tier is asked, also those that the text would not have reached; each counts as a request.
+    Every tier is asked, also those that the text would not have reached, remote ones included; each
+    counts as a request.
     Only where the last tier is not calibrated, those behind the answer are not.
     """
-    with connect(server, tasks=[task], token=token, tls_ca=tls_ca) as verbs:
-        name = task_name(task, server)
+    if config is None:
+        verbs = connect(server, tasks=[task], token=token, tls_ca=tls_ca)
+    else:
+        verbs = load_configured(config, server)
+    with verbs:
+        name = task if config is not None else task_name(task, server)
         info = _info(verbs, name)
         answer = _ask(
             verbs, info, text, top_k, max_tier=max_tier, accept_at=accept_at, budget_ms=budget_ms

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sprat.cli.connect import connect
-from sprat.cli.output import Json, TlsCa, Token, print_json, progress
+from sprat.cli.output import Json, RunningServer, TlsCa, Token, print_json, progress
 from sprat.errors import DataError, InvalidInput, NotFound
 
 
@@ -44,14 +44,7 @@ def feedback(
             "--file", help="JSONL instead: `request_id`, `label` and, unless it is 0, `item`."
         ),
     ] = None,
-    server: Annotated[
-        str,
-        typer.Option(
-            "--server",
-            metavar="ADDRESS",
-            help="`unix:PATH`, `HOST:PORT`, or `default` for this user's socket.",
-        ),
-    ] = "default",
+    server: RunningServer = "default",
     token: Token = None,
     tls_ca: TlsCa = None,
     as_json: Json = False,

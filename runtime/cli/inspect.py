@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from sprat.bundle_manifest import LoggedRows
 from sprat.cli.costs import show_costs
+from sprat.cli.logged import sentence
 from sprat.cli.output import Json, megabytes, print_json, print_table
 
 SHOWN_LABELS = 12
@@ -209,6 +211,8 @@ def _show_tuning(tuning: dict[str, Any] | None) -> None:
     typer.echo(f"Answers by tier: {shares}. Data: sha256 {tuning['data_sha256'] or 'unknown'}.")
     if tuning["cost_date"] is not None:
         typer.echo(f"CPU times: of `sprat bench --tiers`, {tuning['cost_date'][:10]}.")
+    if tuning["logged"] is not None:
+        typer.echo(sentence(LoggedRows(**tuning["logged"])))
 
 
 def _calibration(tier: dict[str, Any], *, is_last: bool) -> str:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
 
+from sprat.cli.logged import Since, moment, seconds_of
 from sprat.cli.output import Json, megabytes, print_json, print_table, progress
 from sprat.decisions import Decision, read_decisions, summarize
 from sprat.errors import InvalidInput, SetupError, StoreError
@@ -25,8 +23,6 @@ app = typer.Typer(no_args_is_help=True, help="What is in a decision log, and its
 
 GROUP_ROWS = 10_000
 """Rows of a row group of Parquet."""
-
-UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 
 File = Annotated[Path, typer.Argument(help="The decision log: `log.path` of the server.")]
 
@@ -55,7 +51,7 @@ def stats(file: File, as_json: Json = False) -> None:
         [
             (
                 *(task.task, task.kind, *(getattr(task, name) for name in columns)),
-                *(_date(task.first), _date(task.last)),
+                *(moment(task.first), moment(task.last)),
             )
             for task in tasks
         ],
@@ -63,7 +59,7 @@ def stats(file: File, as_json: Json = False) -> None:
         right=" ".join(columns),
     )
     if losses:
-        rows = [(_date(loss.time), loss.rows, loss.reason) for loss in losses]
+        rows = [(moment(loss.time), loss.rows, loss.reason) for loss in losses]
         print_table(["until", "rows lost", "reason"], rows, right="rows lost")
 
 
@@ -71,12 +67,7 @@ def stats(file: File, as_json: Json = False) -> None:
 def export(
     file: File,
     task: Annotated[str | None, typer.Option("--task", "-t", help="Only of this task.")] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since", help="Only from then on: `7d`, `12h`, `30m`, or `2030-01-31[T08:00]`."
-        ),
-    ] = None,
+    since: Since = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="`.jsonl` or `.parquet`. Absent: JSONL on stdout."),
@@ -88,7 +79,7 @@ def export(
     `shadow` what the last one would have said, `feedback` what was right. There is a `text` only
     where the server stores texts.
     """
-    decisions = read_decisions(file, task=task, since=_since(since))
+    decisions = read_decisions(file, task=task, since=None if since is None else seconds_of(since))
     if out is None:
         for decision in decisions:
             typer.echo(json.dumps(_document(decision), ensure_ascii=False))
@@ -103,24 +94,6 @@ def export(
                 rows += group
                 bar.advance(group)
     typer.echo(f"{rows} decisions in {out}", file=sys.stderr)
-
-
-def _since(text: str | None) -> float | None:
-    if text is None:
-        return None
-    if found := re.fullmatch(r"(\d{1,9})([mhd])", text):
-        return time.time() - int(found[1]) * UNITS_S[found[2]]
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        raise InvalidInput(
-            f"--since: expected 7d, 12h, 30m or a date such as 2030-01-31, got {text}",
-            field="since",
-        ) from None
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _document(decision: Decision) -> dict[str, Any]:

@@ -25,6 +25,14 @@ Server = Annotated[
         "Absent: load the models into this process.",
     ),
 ]
+RunningServer = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        metavar="ADDRESS",
+        help="`unix:PATH`, `HOST:PORT`, or `default` for this user's socket.",
+    ),
+]
 Token = Annotated[
     str | None,
     typer.Option("--token", envvar="SPRAT_TOKEN", help="Bearer token for the server."),

@@ -39,7 +39,10 @@ def quantize(
     ] = "auto",
     task: Annotated[
         str | None,
-        typer.Option("--task", help="A bundle on the encoder, whose answers are compared."),
+        typer.Option(
+            "--task",
+            help="A bundle on the encoder that classifies or routes: its answers are compared.",
+        ),
     ] = None,
     calibrate: Annotated[
         Path | None,

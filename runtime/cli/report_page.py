@@ -9,7 +9,7 @@ from sprat.cli.output import write_file
 from sprat.errors import StoreError
 
 if TYPE_CHECKING:
-    from sprat.bundle_manifest import BundleManifest
+    from sprat.bundle_manifest import BundleManifest, TierManifest
     from sprat.manifest import AdapterManifest
     from sprat.train.adapter_rows import Rows
     from sprat.train.categories import CategoryData
@@ -36,7 +36,7 @@ def write_report(
     manifest: BundleManifest | AdapterManifest,
     rows: Dataset | CategoryData | SpanDataset | Rows,
     *,
-    tier: int = -1,
+    tier: str | None = None,
     learning: LearningCurve | None = None,
 ) -> None:
     """Write an evaluation as an HTML file.
@@ -47,8 +47,8 @@ def write_report(
         What was evaluated.
     rows : Dataset, CategoryData, SpanDataset or Rows
         That it was evaluated on.
-    tier : int
-        Index of the tier of a bundle that was evaluated.
+    tier : str, optional
+        The tier of a bundle that was evaluated by itself; absent: those that answer were.
     learning : LearningCurve, optional
 
     Raises
@@ -66,12 +66,21 @@ def write_report(
             "Model": f"{base.name} {base.digest[:12]}",
         }
     else:
-        evaluated = manifest.tiers[tier]
-        version = "" if evaluated.base is None else f" {evaluated.base.digest[:12]}"
+        tiers = [manifest.tiers[place] for place in manifest.answering]
+        if tier is not None:
+            tiers = [each for each in manifest.tiers if each.name == tier]
         facts = {
             "Bundle": f"{manifest.name}, version {manifest.version}, {manifest.kind}",
             "Trained": f"{manifest.created} by {manifest.made_by} on {manifest.train_rows:,} rows",
-            "Tier": f"{evaluated.name} on {evaluated.model_name}{version}",
+            "Cascade" if len(tiers) > 1 else "Tier": ", then ".join(
+                f"{each.name} on {_model(each)}" for each in tiers
+            ),
         }
     facts["Data"] = f"{Path(rows.path).name}, {len(rows):,} rows, sha256 {rows.sha256[:12]}"
     write_file(path, page(report, title=manifest.name, facts=facts, learning=learning))
+
+
+def _model(tier: TierManifest) -> str:
+    """What answers in a tier, and its version where it has one."""
+    version = "" if tier.base is None else f" {tier.base.digest[:12]}"
+    return f"{tier.model_name}{version}"

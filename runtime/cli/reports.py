@@ -10,7 +10,8 @@ import typer
 from sprat.cli.output import print_table
 
 if TYPE_CHECKING:
-    from sprat.bundle_manifest import Interval
+    from sprat.bundle_manifest import Interval, ReportSummary
+    from sprat.train.evaluate_cascade import CascadeReport
     from sprat.train.evaluate_extract import ExtractReport
     from sprat.train.evaluate_task import TaskReport
     from sprat.train.evaluate_transform import TransformReport
@@ -18,18 +19,49 @@ if TYPE_CHECKING:
 
 SHOWN_CONFUSIONS = 5
 
+_IN_CASCADE = ("accept_at", "cpu_ms", "asked", "answers", "right")
+_ALONE = ("accuracy", "macro_f1", "ece")
+
 
 def show_report(report: Report) -> None:
     """Print the figures of a classifier, its labels and what it confuses."""
+    _show_metrics(report.n, report.summary().metrics)
+    _show_labels(report)
+    for point in report.risk_points:
+        typer.echo(
+            f"Accepting from {point.accept_at:.3f} answers {point.coverage:.1%} of the rows with "
+            f"{point.risk:.2%} wrong."
+        )
+    _show_sure(report)
+
+
+def show_cascade(report: CascadeReport) -> None:
+    """Print the figures of what a cascade answers, and its tiers beside it."""
+    _show_metrics(report.n, report.summary().metrics)
     print_table(
-        ["metric", "value", "95 % interval"],
+        ["tier", *_IN_CASCADE, *_ALONE],
         [
-            (name, getattr(report, name), "{:.3f} to {:.3f}".format(*report.intervals[name]))
-            for name in report.intervals
+            (
+                share.name,
+                "left out" if share.accept_at is None else share.accept_at,
+                f"{share.cost_ms:.3g}",
+                *(share.asked, share.answers, share.accuracy),
+                *(getattr(report.tiers[share.name], name) for name in _ALONE),
+            )
+            for share in report.shares
         ],
-        title=f"Evaluation on {report.n} held-out rows",
-        right="value",
+        title=f"Tiers in the cascade; by themselves: {', '.join(_ALONE)}",
+        right=" ".join([*_IN_CASCADE, *_ALONE]),
     )
+    _show_labels(report)
+    typer.echo(
+        f"{report.coverage:.1%} of the rows are answered, {report.wrong:.2%} of these wrongly, for "
+        f"{report.cost_ratio:.1%} of the CPU time of {report.best_tier} alone."
+    )
+    _show_sure(report)
+
+
+def _show_labels(report: Report | CascadeReport) -> None:
     print_table(
         ["label", "precision", "recall", "f1", "rows"],
         [(r.label, r.precision, r.recall, r.f1, r.support) for r in report.labels],
@@ -41,16 +73,23 @@ def show_report(report: Report) -> None:
             [(c.label, c.predicted, c.count) for c in report.confusions[:SHOWN_CONFUSIONS]],
             right="how many",
         )
-    for point in report.risk_points:
-        typer.echo(
-            f"Accepting from {point.accept_at:.3f} answers {point.coverage:.1%} of the rows with "
-            f"{point.risk:.2%} wrong."
-        )
+
+
+def _show_sure(report: Report | CascadeReport) -> None:
     typer.echo(
         f"{report.above:.1%} of the rows are answered with a confidence of {report.threshold:g} or "
         f"more, {report.wrong_above:.2%} wrongly. Perfect confidences would show an ECE of "
         f"{report.ece_noise:.3f} on so few rows."
     )
+
+
+def show_without_leaked(summary: ReportSummary) -> None:
+    """Print the first figures of the test rows that repeat no training row."""
+    figures = ", ".join(
+        f"{name} {each.value:.3f} ({each.low:.3f} to {each.high:.3f})"
+        for name, each in list(summary.metrics.items())[:3]
+    )
+    typer.echo(f"Without rows that repeat a training row ({summary.n}): {figures}")
 
 
 def show_task(report: TaskReport) -> None:

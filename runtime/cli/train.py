@@ -46,10 +46,11 @@ def train(
     data: Annotated[
         Path,
         typer.Argument(
-            help="JSONL or CSV with `text` and `label`; 20 or more rows a label. A moderate task "
-            "takes `labels` as well: all categories of the text, none for a clean one. An extract "
-            'task takes JSONL with `text`, `spans`: [{"field", "start", "end", "text"?}] and '
-            "`requested`?, a list of fields."
+            help="JSONL or CSV with `text` and `label`: 4 or more different texts of each label, "
+            "better 20. A moderate task takes `labels` as well: all categories of the text, none "
+            'for a clean one. An extract task takes JSONL with `text`, `spans`: [{"field", '
+            '"start", "end", "text"?}] and `requested`?, a list of fields. With a generative base '
+            "see below."
         ),
     ],
     out: Annotated[
@@ -73,7 +74,7 @@ def train(
             help="What to train, from the cheapest to the best, separated by commas: `static` (a "
             "head on a static model), `head` (one on the encoder), `finetune` (one on an encoder "
             "of its own, trained for this task; needs torch: `pip install 'sprat[finetune]'`). Of "
-            "`extract`: a tagger instead of a head, and no `static`.",
+            "`extract`: a tagger instead of a head, and no `static`; of `moderate`: no `finetune`.",
         ),
     ] = "head",
     static_base: Annotated[
@@ -95,9 +96,9 @@ def train(
         Conflicts,
         typer.Option(
             "--conflicts",
-            help="What to do with texts that have several labels: `refuse` the file, `drop` all "
-            "rows of such a text, or `keep` them. Of `extract`: with texts whose spans overlap; "
-            "`keep` trains on the longest.",
+            help="What to do with texts that have several labels, or answers of an adapter: "
+            "`refuse` the file, `drop` all rows of such a text, or `keep` them. Of `extract`: with "
+            "texts whose spans overlap; `keep` trains on the longest.",
             rich_help_panel=ROWS,
         ),
     ] = "refuse",
@@ -213,13 +214,15 @@ def train(
         bool,
         typer.Option("--no-cache", help="Neither use nor keep embeddings in the store."),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits and resampling.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of splits, training and resampling.")
+    ] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite what is there.")] = False,
     instructions: Instructions = "",
     schema: SchemaFile = None,
     require_grounding: RequireGrounding = False,
     prompt: Prompt = None,
-    rank: Rank = 8,
+    rank: Rank = None,
     bf16: Bf16 = False,
     epochs: Annotated[
         int | None,
@@ -253,8 +256,7 @@ def train(
 
     A classifier is a multinomial logistic regression on the sentence vectors of a frozen encoder.
     Its regularization and its calibration are chosen on out-of-fold scores, so that no row is spent
-    on them alone. Before that the rows are checked: repeated texts, contradicting labels, test rows
-    that were trained on.
+    on them alone.
 
     An extract task finds spans by a conditional random field on the states of the encoder's tokens;
     `requested` lists the fields that a text was asked for, where that is known. With the tier
@@ -264,10 +266,45 @@ def train(
     With a generative base, a LoRA adapter of it is trained instead, for tasks of kind classify,
     extract (rows with `text` and `value` or `spans`) or transform (`text` and `target`), and
     evaluated as the server would use it. That needs torch: `pip install 'sprat[finetune]'`.
+
+    Rows of every kind are checked first: repeated texts, answers that contradict each other, wrong
+    encodings, test rows that were trained on. What is wrong is named with its lines.
     """
     from sprat.store import Store
 
-    if Store().model(base)[0].kind == "generative":
+    of_bundles = (
+        ("tiers", tiers != "head"),
+        ("static-base", static_base),
+        ("class-weights", class_weights != "none"),
+        ("accept-at", accept_at),
+        ("targets", targets),
+        ("default", default),
+        ("clean-label", clean_label),
+        ("policy", policy),
+        ("min-precision", min_precision),
+        ("min-recall", min_recall),
+        ("block-precision", block_precision),
+        ("learning-curve", learning_curve),
+        ("suspects", suspects),
+        ("no-cache", no_cache),
+    )
+    of_adapters = (
+        ("instructions", instructions),
+        ("schema", schema),
+        ("require-grounding", require_grounding),
+        ("prompt", prompt),
+        ("rank", rank),
+        ("bf16", bf16),
+    )
+    is_generative = Store().model(base)[0].kind == "generative"
+    for option, is_given in of_bundles if is_generative else of_adapters:
+        if is_given:
+            kinds = ("an encoder", "a generative model")
+            expected, found = kinds if is_generative else kinds[::-1]
+            raise InvalidInput(
+                f"--{option}: expected {expected} as the base, but {base} is {found}", field=option
+            )
+    if is_generative:
         train_adapter(
             AdapterRequest(
                 data=data,
@@ -276,6 +313,7 @@ def train(
                 base=base,
                 test=test,
                 held_out=held_out,
+                conflicts=conflicts,
                 instructions=instructions,
                 schema=schema,
                 require_grounding=require_grounding,
@@ -287,10 +325,16 @@ def train(
                 resume=resume,
                 seed=seed,
                 replace=replace,
+                html=html,
                 as_json=as_json,
             )
         )
         return
+    if kind == "transform":
+        raise InvalidInput(
+            f"--kind transform: expected a generative model as the base, but {base} is an encoder",
+            field="kind",
+        )
     if kind not in KINDS:
         raise typer.BadParameter(
             f"expected one of {', '.join(KINDS)}, got {kind}", param_hint="--kind"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sprat.cli.output import print_json, print_table, progress, read_file
-from sprat.cli.reports import show_task
+from sprat.cli.report_page import check_folder, write_report
+from sprat.cli.reports import show_task, show_without_leaked
+from sprat.train.checks import Conflicts
 
 if TYPE_CHECKING:
     from sprat.train.adapt import AdapterReport
@@ -52,9 +54,13 @@ Prompt = Annotated[
     ),
 ]
 Rank = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--rank", min=1, max=256, help="Of the adapter's matrices.", rich_help_panel=PANEL
+        "--rank",
+        min=1,
+        max=256,
+        help="Of the adapter's matrices. Absent: 8.",
+        rich_help_panel=PANEL,
     ),
 ]
 Bf16 = Annotated[
@@ -78,17 +84,19 @@ class AdapterRequest:
     base: str
     test: Path | None
     held_out: float
+    conflicts: Conflicts
     instructions: str
     schema: Path | None
     require_grounding: bool
     prompt: str | None
     epochs: int | None
-    rank: int
+    rank: int | None
     learning_rate: float | None
     bf16: bool
     resume: bool
     seed: int
     replace: bool
+    html: Path | None
     as_json: bool
 
     def spec(self) -> Spec:
@@ -120,22 +128,26 @@ def train_adapter(request: AdapterRequest) -> None:
     from sprat.store import Store
     from sprat.train import adapt
     from sprat.train.lora import LoraSettings
-    from sprat.train.task_file import TASK
+    from sprat.train.task_file import read_task, task_table
 
     if "/" in request.out:
         raise typer.BadParameter(
             "an adapter goes to the store: expected a name, got a path", param_hint="--out"
         )
+    check_folder(request.html)
     store = Store()
-    given = {"epochs": request.epochs, "learning_rate": request.learning_rate}
+    given = {
+        "rank": request.rank,
+        "epochs": request.epochs,
+        "learning_rate": request.learning_rate,
+    }
     settings = LoraSettings(
-        rank=request.rank,
         seed=request.seed,
         bf16=request.bf16,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     with progress("train") as bar:
-        manifest, report, state = adapt.train_adapter(
+        trained = adapt.train_adapter(
             request.data,
             request.spec(),
             store,
@@ -143,10 +155,14 @@ def train_adapter(request: AdapterRequest) -> None:
             settings=settings,
             test=request.test,
             held_out=request.held_out,
+            conflicts=request.conflicts,
             resume=request.resume,
             overwrite=request.replace,
             progress=bar,
         )
+    manifest, report, state = trained.manifest, trained.report, trained.state
+    if request.html is not None:
+        write_report(request.html, report.evaluation, manifest, trained.test)
     if request.as_json:
         print_json(
             {
@@ -162,11 +178,14 @@ def train_adapter(request: AdapterRequest) -> None:
         f"{manifest.version}, from {report.provenance.train.rows} rows in {state.seconds:.0f} s"
     )
     _show(report)
-    typer.echo(f"To serve it, add this to sprat.toml ({store.adapter(manifest.name)[1]}):\n")
-    typer.echo((store.adapter(manifest.name)[1] / TASK).read_text(encoding="utf-8"))
+    folder = store.adapter(manifest.name)[1]
+    typer.echo(f"To serve it, add this to sprat.toml ({folder}):\n")
+    typer.echo(task_table(read_task(folder, manifest.name).spec(), manifest.name, folder))
 
 
 def _show(report: AdapterReport) -> None:
+    for note in report.notes:
+        typer.echo(f"note: {note}")
     print_table(
         ["pass", "validation loss", ""],
         [
@@ -176,3 +195,5 @@ def _show(report: AdapterReport) -> None:
         right="pass",
     )
     show_task(report.evaluation)
+    if report.without_leaked is not None:
+        show_without_leaked(report.without_leaked)

@@ -14,7 +14,7 @@ import typer
 from sprat.cli.embedding import embed_opener, embedder
 from sprat.cli.output import Bar, print_json, print_table, progress, write_file
 from sprat.cli.report_page import check_folder, write_report
-from sprat.cli.reports import show_report
+from sprat.cli.reports import show_report, show_without_leaked
 from sprat.cli.train_request import TrainRequest
 from sprat.errors import InvalidInput
 
@@ -88,6 +88,7 @@ def train_heads(request: TrainRequest) -> None:
             trained.record.evaluation,
             trained.manifest,
             prepared.test,
+            tier=trained.manifest.tiers[-1].name,
             learning=trained.record.learning_curve,
         )
     if request.suspects is not None:
@@ -273,11 +274,7 @@ def _show(trained: Trained, notes: Sequence[str]) -> None:
     show_report(record.evaluation)
     last = record.tiers[manifest.tiers[-1].name]
     if last.without_leaked is not None:
-        figures = ", ".join(
-            f"{name} {interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
-            for name, interval in list(last.without_leaked.metrics.items())[:3]
-        )
-        typer.echo(f"Without rows that repeat a training row ({last.without_leaked.n}): {figures}")
+        show_without_leaked(last.without_leaked)
     if record.confusing_pairs:
         print_table(
             ["label", "and", "mistaken", "the other way", "share"],

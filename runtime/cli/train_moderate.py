@@ -13,6 +13,7 @@ import typer
 from sprat.cli.evaluate_moderator import show_moderation
 from sprat.cli.output import print_json, progress
 from sprat.cli.report_page import check_folder, write_report
+from sprat.cli.reports import show_without_leaked
 from sprat.cli.train_heads import (
     SHOWN_SUSPECTS,
     check_tiers,
@@ -94,6 +95,7 @@ def train_moderate(request: TrainRequest) -> None:
             last.evaluation,
             manifest,
             prepared.test,
+            tier=manifest.tiers[-1].name,
             learning=record.learning_curve,
         )
     if request.suspects is not None:
@@ -135,6 +137,8 @@ def _show(manifest: BundleManifest, record: ModerationRecord, notes: Sequence[st
             record.tiers[trained.name].evaluation,
             [each.block_at for each in trained.moderation.thresholds],
         )
+    if last.without_leaked is not None:
+        show_without_leaked(last.without_leaked.summary())
     for category, found in record.suspects.items():
         if found:
             shown = ", ".join(f"{each.line} ({each.suggested}?)" for each in found[:SHOWN_SUSPECTS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ import typer
 from sprat.cli.embedding import state_opener, state_reader
 from sprat.cli.evaluate_spans import show_span_report
 from sprat.cli.output import Bar, print_json, print_table, progress
+from sprat.cli.report_page import check_folder, write_report
+from sprat.cli.reports import show_without_leaked
 from sprat.cli.train_heads import check_tiers, check_tuning, tuning_arguments, write_out
 from sprat.cli.train_request import TrainRequest
 from sprat.errors import InvalidInput
@@ -55,6 +58,14 @@ def train_tagger(request: TrainRequest) -> None:
 
         manifest = write_out(request, store, build)
     (record,) = done
+    if request.html is not None:
+        write_report(
+            request.html,
+            record.evaluation,
+            manifest,
+            prepared.test,
+            tier=manifest.tiers[-1].name,
+        )
     if request.as_json:
         print_json(
             {
@@ -65,7 +76,7 @@ def train_tagger(request: TrainRequest) -> None:
             }
         )
     else:
-        _show(manifest, record)
+        _show(manifest, record, prepared.notes)
 
 
 def _head(request: TrainRequest, store: Store, runtime: Runtime, bar: Bar) -> TrainTaggerTier:
@@ -94,11 +105,13 @@ def _finetune(request: TrainRequest, store: Store, bar: Bar) -> TrainTaggerTier:
     )
 
 
-def _show(manifest: BundleManifest, record: ExtractRecord) -> None:
+def _show(manifest: BundleManifest, record: ExtractRecord, notes: Sequence[str]) -> None:
     typer.echo(
         f"{manifest.name}: {len(manifest.labels)} fields, {manifest.train_rows} training rows, "
         f"version {manifest.version}"
     )
+    for note in notes:
+        typer.echo(f"note: {note}")
     if len(manifest.tiers) > 1:
         print_table(
             ["tier", "model", "micro_f1", "whole_rows", "ece"],
@@ -111,6 +124,9 @@ def _show(manifest: BundleManifest, record: ExtractRecord) -> None:
             right="micro_f1 whole_rows ece",
         )
     show_span_report(record.evaluation)
+    last = record.tiers[manifest.tiers[-1].name]
+    if last.without_leaked is not None:
+        show_without_leaked(last.without_leaked.summary())
 
 
 def _check(request: TrainRequest) -> None:
@@ -135,7 +151,7 @@ def _check(request: TrainRequest) -> None:
         ("default", request.default is not None),
         ("learning-curve", request.learning_curve),
         ("suspects", request.suspects is not None),
-        ("html", request.html is not None),
     ):
         if is_given:
             raise InvalidInput(f"--{option}: an extract task has none", field=option)
+    check_folder(request.html)

@@ -1,4 +1,4 @@
-"""``sprat tune``: thresholds of a cascade from labelled rows."""
+"""``sprat tune``: thresholds of a cascade from labelled rows, of a file or of what was served."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from sprat.bundle_manifest import REPORT
 from sprat.cli.bundles import write
 from sprat.cli.embedding import embed_opener, state_opener
 from sprat.cli.endpoints import ConfigFile, EndpointName, endpoint_use
+from sprat.cli.logged import LoggedAs, Since, read_log, sentence
 from sprat.cli.output import Bar, Json, print_json, print_table, progress, write_file
 from sprat.cli.report_page import check_folder
 from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
     from sprat.bundle import Bundle
-    from sprat.bundle_manifest import BundleManifest, Interval
+    from sprat.bundle_manifest import BundleManifest, Interval, LoggedRows
     from sprat.store import Store
     from sprat.train.head import OpenEmbed
     from sprat.train.rate import Rows
@@ -32,14 +33,24 @@ AIMS = "Aims: one of them"
 def tune(
     task: Annotated[str, typer.Argument(help="A bundle by name, or by a path with /.")],
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--data",
             help="Rows like those of the training, best of real traffic; never what the tiers were "
             "trained on: JSONL or CSV with `text` and `label`, or `labels` of a moderate task; "
             "JSONL with `text` and `spans` of an extract task.",
         ),
-    ],
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log",
+            help="Instead, a decision log with texts (`log.store_text = true`): its rows with "
+            "feedback, and but for --max-error its shadowed rows.",
+        ),
+    ] = None,
+    since: Since = None,
+    logged_as: LoggedAs = None,
     max_loss: Annotated[
         float | None,
         typer.Option(
@@ -119,6 +130,14 @@ def tune(
 
     An answer of a moderate task is right where all categories of the row are flagged and no other,
     one of an extract task where all of its spans are found and no other.
+
+    A log's rows with feedback have that as their label. People rather correct than confirm, so
+    these rows alone make tiers look worse than they are: let people also confirm answers, or have
+    a share of the traffic shadowed. A random sample of shadowed rows, and of rows that the last
+    tier answered, then comes beside them with the last tier's answer as their label, which
+    overstates what is lost against it, and never understates it.
+
+        sprat tune tickets --log decisions.db --since 30d --max-loss 0.5
     """
     from sprat import costs
     from sprat.bundle import Bundle
@@ -131,7 +150,17 @@ def tune(
     check_folder(html)
     store = Store()
     bundle = Bundle.open(store, task)
-    rows = _read(data, bundle.manifest.kind, clean_label)
+    rows, logged = _rows(
+        bundle,
+        task,
+        data,
+        log,
+        aim,
+        clean_label=clean_label,
+        since=since,
+        logged_as=logged_as,
+        seed=seed,
+    )
     known, why_not = costs.find(store, bundle.manifest, texts=rows.texts)
     use = endpoint_use(endpoint, config, store)
     is_remote = any(tier.remote is not None for tier in bundle.manifest.tiers)
@@ -150,6 +179,8 @@ def tune(
                 open_ask=ask_opener(store),
                 open_remote=None if use is None else remote_opener(use.open),
                 remote_cost_ms=remote_cost_ms,
+                engine_of=lambda model: store.model(model)[0].engine,
+                logged=logged,
                 costs=known,
                 seed=seed,
                 progress=bar,
@@ -175,6 +206,31 @@ def tune(
             if manifest is None
             else f"{manifest.name}: version {manifest.version}"
         )
+
+
+def _rows(
+    bundle: Bundle,
+    task: str,
+    data: Path | None,
+    log: Path | None,
+    aim: Aim,
+    *,
+    clean_label: str | None,
+    since: str | None,
+    logged_as: str | None,
+    seed: int,
+) -> tuple[Rows, LoggedRows | None]:
+    """Labelled rows of a file or of a log."""
+    if data is not None and log is None:
+        if since is not None or logged_as is not None:
+            raise InvalidInput("--since and --logged-as: expected --log beside them", field="log")
+        return _read(data, bundle.manifest.kind, clean_label), None
+    if log is None or data is not None:
+        raise InvalidInput("expected one of --data and --log", field="data")
+    from sprat.train.logged import labelled
+
+    decisions = read_log(log, task, logged_as=logged_as, since=since)
+    return labelled(decisions, bundle.manifest, aim.rule, log, seed=seed)
 
 
 def _read(data: Path, kind: str, clean_label: str | None) -> Rows:
@@ -236,6 +292,8 @@ def _document(tuned: Tuned, manifest: BundleManifest | None) -> dict[str, object
 
 def _show(tuned: Tuned) -> None:
     tuning = tuned.tuning
+    if tuning.logged is not None:
+        typer.echo(sentence(tuning.logged))
     rows = []
     for tier, accept_at in zip(tuned.scores, tuned.chosen.thresholds, strict=True):
         accepts = "left out: it does not pay" if accept_at is None else f"{accept_at:.4f}"

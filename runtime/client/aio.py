@@ -14,11 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sprat import codec
 from sprat.client.channel import (
     DEFAULT_TIMEOUT_S,
-    OPTIONS,
     OVERALL,
     bearer,
     credentials,
     not_ready,
+    options,
     socket_address,
     to_error,
 )
@@ -68,9 +68,9 @@ class AsyncClient:
         secured = credentials(tls_ca, tls_certificate, tls_key)
         address = socket_address(target)
         self._channel = (
-            grpc.aio.insecure_channel(address, OPTIONS)
+            grpc.aio.insecure_channel(address, options(address))
             if secured is None
-            else grpc.aio.secure_channel(address, secured, OPTIONS)
+            else grpc.aio.secure_channel(address, secured, options(address))
         )
         self._stub: Any = SpratStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = bearer(token)

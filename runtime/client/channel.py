@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ SERVICE_CONFIG = json.dumps(
 """Unary calls are tried again while the server is unavailable: they change nothing on it, and what
 feedback says may be said twice."""
 
-OPTIONS = [
+_OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.service_config", SERVICE_CONFIG),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -112,6 +113,16 @@ def not_ready(error: grpc.RpcError, timeout_s: float) -> NotReady:
 def socket_address(target: str | None) -> str:
     """Where the server is: the default Unix socket of this user where no target is given."""
     return target or f"unix:{home() / 'run' / 'sprat.sock'}"
+
+
+def options(address: str) -> list[tuple[str, str | int]]:
+    """Options of a channel; what is for this machine does not go through a proxy."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host == "localhost"
+    return [*_OPTIONS, ("grpc.enable_http_proxy", 0)] if is_loopback else _OPTIONS
 
 
 def _read(what: str, path: Path | None) -> bytes | None:

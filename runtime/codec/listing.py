@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import get_args
 
 from sprat.codec.common import checked, checked_all, timings, timings_message
+from sprat.codec.drift import drift, drift_message
 from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.values import (
     BreakerState,
@@ -79,6 +80,7 @@ def list_tasks_response(tasks: Iterable[TaskInfo]) -> pb.ListTasksResponse:
                 ],
                 unconfigured=t.unconfigured,
                 log=None if t.log is None else pb.LogUse(written=t.log.written, lost=t.log.lost),
+                drift=None if t.drift is None else drift_message(t.drift),
             )
             for t in tasks
         ]
@@ -117,6 +119,7 @@ def task_infos(response: pb.ListTasksResponse) -> tuple[TaskInfo, ...]:
             ),
             unconfigured=tuple(t.unconfigured),
             log=LogUse(t.log.written, t.log.lost) if t.HasField("log") else None,
+            drift=drift(t.drift) if t.HasField("drift") else None,
         )
         for t in response.tasks
     )

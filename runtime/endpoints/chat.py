@@ -15,8 +15,10 @@ from sprat.endpoints.labels import LabelQuestion
 from sprat.errors import ConfigError, DeadlineExceeded, SpratError
 from sprat.remote import ChatEndpoint
 
-REPLY_S = 0.005
-"""Kept back of the time until a deadline, so that what was answered is still of use."""
+REPLY_SHARE = 0.05
+LEAST_REPLY_S, MOST_REPLY_S = 0.005, 0.1
+"""Kept back of the time until a deadline, so that what was answered is still of use: whoever asks
+gives up at the deadline itself, with all texts."""
 
 
 class ChatService:
@@ -81,7 +83,9 @@ class ChatQuestion:
 
     async def ask(self, texts: Sequence[str], *, deadline: float) -> list[Said | SpratError]:
         """See `Question.ask`."""
-        left_s = deadline - REPLY_S - time.monotonic()
+        left_s = deadline - time.monotonic()
+        if left_s < math.inf:
+            left_s -= min(MOST_REPLY_S, max(LEAST_REPLY_S, REPLY_SHARE * left_s))
         with self._guard.room(len(texts)):
             tasks = [self._start(text, deadline) for text in texts]
             try:

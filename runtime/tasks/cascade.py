@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from sprat.bundle_manifest import BundleManifest
@@ -34,6 +34,7 @@ from sprat.tasks.tier import (
     check_request,
     version_of,
 )
+from sprat.tasks.watch import Watch
 from sprat.values import (
     Classification,
     ClassifyResult,
@@ -59,23 +60,6 @@ _REASONS: dict[type[SpratError], Degraded] = {
     QueueFull: "overload",
     EngineError: "failure",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Answered(Generic[Item]):
-    """What the tiers of a task give for texts; attributes as in `sprat.values.ClassifyResult`."""
-
-    items: tuple[Item | None, ...]
-    errors: tuple[ItemError, ...]
-    model: str
-    model_version: str
-    task_version: str
-    calibrated: bool
-    timings: Timings
-
-    def as_fields(self) -> dict[str, Any]:
-        """Its attributes by name: those of every kind's result."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Escalation(Generic[AnyTierT, Item]):
@@ -150,11 +134,13 @@ class Escalation(Generic[AnyTierT, Item]):
             version=version_of(manifest, parts, unconfigured),
             unconfigured=unconfigured,
         )
+        names = [tier.name for tier in self._tiers]
+        self._watch = Watch(name, manifest, list(zip(names, self._accept_at, strict=True)))
         self._asked, self._answered, self._missed = ([0] * len(parts) for _ in range(3))
 
     @property
     def info(self) -> TaskInfo:
-        """The task, with what each tier has done so far."""
+        """The task, with what each tier has done so far, and how far traffic has drifted."""
         if len(self._tiers) == 1:
             return self._info
         facts = zip(
@@ -162,6 +148,7 @@ class Escalation(Generic[AnyTierT, Item]):
         )
         return replace(
             self._info,
+            drift=self._watch.drift,
             tiers=tuple(
                 TierInfo(tier.name, accept_at, asked, answered, missed, tier.endpoint_info)
                 for tier, accept_at, asked, answered, missed in facts
@@ -172,11 +159,12 @@ class Escalation(Generic[AnyTierT, Item]):
         self,
         texts: Sequence[str],
         ask: Callable[[AnyTierT, Sequence[str], float], Coroutine[Any, Any, Heard[Item]]],
+        result: Callable[..., _Result],
         *,
         partial: bool,
         effort: Effort,
         deadline: float,
-    ) -> Answered[Item]:
+    ) -> _Result:
         """Answer texts.
 
         The result's ``model`` is that of the best tier that was heard, its times are sums over the
@@ -186,6 +174,8 @@ class Escalation(Generic[AnyTierT, Item]):
         ----------
         ask : callable
             Asks a tier about texts, for an answer before a `time.monotonic` value.
+        result : type
+            Of the result, with the attributes of `sprat.values.ClassifyResult`.
         partial : bool
             List bad texts, instead of raising.
         effort : Effort
@@ -231,9 +221,11 @@ class Escalation(Generic[AnyTierT, Item]):
             for at, failure in heard.failed.items():
                 self._miss(call, place, (at,), _moved(failure, at, call.open))
             self._hear(call, heard, effort, place=place, last=last)
+        if len(self._tiers) > 1 and effort.max_tier is None and effort.accept_at is None:
+            self._watch.add(call.items)
         model, model_version = self._info.models[call.place]
         tokenize_ns, queue_ns, infer_ns = call.times_ns
-        return Answered(
+        return result(
             items=tuple(call.items),
             errors=tuple(sorted(call.errors, key=lambda error: error.index)),
             model=model,
@@ -359,8 +351,9 @@ class Cascade(Escalation[Tier, Classification]):
         check_request(top_k, effort, calibrated=self._has_confidence)
 
         ask = self.asking(top_k=top_k, truncation=truncation, partial=partial, mailbox=mailbox)
-        answered = await self.answer(texts, ask, partial=partial, effort=effort, deadline=deadline)
-        return ClassifyResult(**answered.as_fields())
+        return await self.answer(
+            texts, ask, ClassifyResult, partial=partial, effort=effort, deadline=deadline
+        )
 
     @staticmethod
     def asking(
@@ -392,7 +385,7 @@ class _Call(Generic[Item]):
         Where the last tier's answers have each of them.
     place : int
         The tier that was heard last.
-    times_ns : list of int
+    times_ns : tuple of int
         Tokenizing, waiting, computing: so far, of all tiers.
     """
 
@@ -403,7 +396,7 @@ class _Call(Generic[Item]):
         self.open = list(range(len(texts)))
         self.rows: list[int] = []
         self.place = 0
-        self.times_ns = [0, 0, 0]
+        self.times_ns = (0, 0, 0)
         self._several = several
         self._said: Heard[Item] | None = None
         self._indices: list[int] = []
@@ -422,8 +415,12 @@ class _Call(Generic[Item]):
                 confidence, cpu_ms = heard.confidence[row], heard.cpu_ms(row)
                 said = TierAnswer(place, heard.label(row), confidence, cpu_ms)
                 self._heard[index] = (*self._heard[index], said)
-        for at, spent in enumerate((heard.tokenize_ns, heard.queue_ns, heard.infer_ns)):
-            self.times_ns[at] += spent
+        tokenize_ns, queue_ns, infer_ns = self.times_ns
+        self.times_ns = (
+            tokenize_ns + heard.tokenize_ns,
+            queue_ns + heard.queue_ns,
+            infer_ns + heard.infer_ns,
+        )
 
     def keep(self, rows: list[int]) -> None:
         """Leave only these rows of the last tier open."""

@@ -90,8 +90,9 @@ class ModerateTask(Escalation[ModerateTier, Moderation]):
         See `sprat.tasks.cascade.Escalation.answer` for the parameters and for what is raised.
         """
         ask = self.asking(partial=partial, mailbox=mailbox)
-        answered = await self.answer(texts, ask, partial=partial, effort=effort, deadline=deadline)
-        return ModerateResult(**answered.as_fields())
+        return await self.answer(
+            texts, ask, ModerateResult, partial=partial, effort=effort, deadline=deadline
+        )
 
     @staticmethod
     def asking(

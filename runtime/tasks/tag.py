@@ -251,5 +251,6 @@ class TagTask(Escalation[TagTier, Extraction]):
                 mailbox=mailbox,
             )
 
-        answered = await self.answer(texts, ask, partial=partial, effort=effort, deadline=deadline)
-        return ExtractResult(**answered.as_fields())
+        return await self.answer(
+            texts, ask, ExtractResult, partial=partial, effort=effort, deadline=deadline
+        )

@@ -7,13 +7,15 @@ would be, on rows that training has not seen. torch has no part in it.
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from sprat import budget
 from sprat.adapter import WEIGHTS
+from sprat.bundle_manifest import ReportSummary
 from sprat.config import Config
 from sprat.engine.llama import LlamaEngine
 from sprat.errors import InvalidInput
@@ -30,18 +32,13 @@ from sprat.progress import Progress
 from sprat.quantize import gguf_lora
 from sprat.store import Store
 from sprat.train import agreement, lora_model
-from sprat.train.adapter_rows import (
-    Rows,
-    Spec,
-    hold_out,
-    make_examples,
-    read_rows,
-    with_labels,
-)
-from sprat.train.evaluate_task import TaskReport, evaluate_task
+from sprat.train.adapter_rows import Rows, Spec, make_examples, read_rows, with_labels
+from sprat.train.checks import Conflicts, DataReport
+from sprat.train.evaluate_task import TaskAnswers, TaskReport, ask
 from sprat.train.examples import Example
 from sprat.train.loop import LoopState
 from sprat.train.lora import LoraSettings, fit
+from sprat.train.prepare_rows import prepare_rows
 from sprat.train.provenance import LORA, Provenance
 from sprat.train.task_file import task_config, task_files
 from sprat.values import ExtractSpec, LabelSet, TransformSpec
@@ -54,9 +51,6 @@ _KINDS: dict[type, str] = {
     ExtractSpec: "extract",
     TransformSpec: "transform",
 }
-
-VALIDATION = 0.1
-"""Share of the training rows that says when to stop."""
 
 MOST_TOKENS = 2048
 """Longest example: what a sequence of the training engine holds."""
@@ -80,8 +74,12 @@ class AdapterReport(BaseModel):
         Where it was least, which is what was kept; 0 is the model without an adapter.
     apart_before, apart_after : float
         See `sprat.train.agreement.distance`.
+    data : DataReport
+        What was found in the rows.
     evaluation : TaskReport
         On held-out rows.
+    without_leaked : ReportSummary or None
+        On those that repeat no training row, exactly or nearly; None where none does, or all do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,7 +92,34 @@ class AdapterReport(BaseModel):
     best_pass: int
     apart_before: float
     apart_after: float
+    data: DataReport
     evaluation: TaskReport
+    without_leaked: ReportSummary | None
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found in the rows, for people."""
+        return self.data.messages("labels" if self.kind == "classify" else "answers")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedAdapter:
+    """An adapter that was written.
+
+    Attributes
+    ----------
+    report : AdapterReport
+        The content of its ``report.json``.
+    state : LoopState
+        How the training went.
+    test : Rows
+        What it was evaluated on.
+    """
+
+    manifest: AdapterManifest
+    report: AdapterReport
+    state: LoopState
+    test: Rows
 
 
 def train_adapter(
@@ -106,10 +131,11 @@ def train_adapter(
     settings: LoraSettings,
     test: Path | None = None,
     held_out: float = 0.2,
+    conflicts: Conflicts = "refuse",
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress,
-) -> tuple[AdapterManifest, AdapterReport, LoopState]:
+) -> TrainedAdapter:
     """Train an adapter, evaluate it and add it to the store: all of it, or nothing.
 
     Parameters
@@ -123,6 +149,8 @@ def train_adapter(
         Of the adapter in the store.
     test : Path, optional
         Held-out rows. Absent: ``held_out``, a share of the rows in (0, 1), is held out.
+    conflicts : {"refuse", "drop", "keep"}
+        See `sprat.train.prepare_rows.prepare_rows`.
     resume : bool
         Go on where an interrupted training of the same rows and settings ended.
     overwrite : bool
@@ -155,23 +183,31 @@ def train_adapter(
         spec = with_labels(spec, data)
     spec = replace(spec, adapter=name)
     kind = _KINDS[type(spec)]
-    rows = read_rows(data, spec)
-    if test is None:
-        rows, held = hold_out(rows, held_out, kind=kind, seed=settings.seed)
-    else:
-        held = read_rows(test, spec)
-        if isinstance(spec, LabelSet):
-            held.dataset().targets([label.name for label in spec.labels])
-    train, valid = hold_out(rows, VALIDATION, kind=kind, seed=settings.seed)
+    prepared = prepare_rows(
+        read_rows(data, spec),
+        kind=kind,
+        test=None if test is None else read_rows(test, spec),
+        held_out=held_out,
+        conflicts=conflicts,
+        seed=settings.seed,
+    )
+    train, valid, held = prepared.train, prepared.validation, prepared.test
+    if isinstance(spec, LabelSet):
+        held.dataset().targets([label.name for label in spec.labels])
     made: list[tuple[AdapterReport, LoopState]] = []
 
     def build(out: Path) -> None:
         work = _Work(base, folder, spec, name, settings, progress)
-        examples = work.examples(train), work.examples(valid)
+        # Those of the test rows are for what they show before anything is learned: bad ones.
+        learned, judged, _ = (work.examples(rows) for rows in (train, valid, held))
         facts, state = work.learn(
-            *examples, out / WEIGHTS, checkpoint=store.partial_downloads(name), resume=resume
+            learned, judged, out / WEIGHTS, checkpoint=store.partial_downloads(name), resume=resume
         )
-        evaluation = work.judge(held, out)
+        answers = work.answers(held, out)
+        fresh = np.flatnonzero(~prepared.is_leaked_m).tolist()
+        without_leaked = None
+        if 0 < len(fresh) < len(held):
+            without_leaked = answers.take(fresh).judge(seed=settings.seed).summary()
         report = AdapterReport(
             kind=kind,
             base=ModelRef(name=base.name, digest=base.digest),
@@ -183,17 +219,18 @@ def train_adapter(
             best_pass=state.best,
             apart_before=facts[0],
             apart_after=facts[1],
-            evaluation=evaluation,
+            data=prepared.report,
+            evaluation=answers.judge(seed=settings.seed),
+            without_leaked=without_leaked,
         )
         (out / REPORT).write_text(report.model_dump_json(indent=1), encoding="utf-8")
-        target = store.root / "adapters" / name
-        for file, content in task_files(spec, name, target).items():
+        for file, content in task_files(spec, name).items():
             (out / file).write_text(content, encoding="utf-8")
         write(out / ADAPTER_MANIFEST, work.manifest(out, source=f"trained on {data.name}"))
         made.append((report, state))
 
     manifest, _ = store.add_adapter(name, build, replace=overwrite)
-    return manifest, *made[0]
+    return TrainedAdapter(manifest, *made[0], held)
 
 
 class _Work:
@@ -294,8 +331,8 @@ class _Work:
             files=list_files(folder),
         )
 
-    def judge(self, held: Rows, out: Path) -> TaskReport:
-        """Evaluate the adapter that lies in ``out`` as a named task of a server."""
+    def answers(self, held: Rows, out: Path) -> TaskAnswers:
+        """What the adapter that lies in ``out`` answers, as a named task of a server."""
         trial = out / _TRIAL
         adapter = trial / "adapters" / self._name
         adapter.mkdir(parents=True)
@@ -306,8 +343,6 @@ class _Work:
         try:
             config = Config(tasks={self._name: task_config(self._spec)})
             with Runtime(config=config, store=Store(trial)) as runtime:
-                return evaluate_task(
-                    runtime, self._name, self._spec, held, self._progress, self._settings.seed
-                )
+                return ask(runtime, self._name, self._spec, held, self._progress)
         finally:
             shutil.rmtree(trial)

@@ -18,7 +18,7 @@ from sprat.text.template import TEXT, Template
 from sprat.train import split
 from sprat.train.data import Dataset, read
 from sprat.train.examples import Example, Examples
-from sprat.train.rows import bad_rows, read_records
+from sprat.train.rows import MAX_TEXT_BYTES, bad_rows, read_records
 from sprat.values import ExtractSpec, Label, LabelSet, TransformSpec
 
 Spec = LabelSet | ExtractSpec | TransformSpec
@@ -174,7 +174,8 @@ def _read_values(path: Path, schema: Schema) -> Rows:
         text = str(record["text"])
         try:
             if ("value" in record) == ("spans" in record):
-                raise ValueError("expected either value or spans")
+                found = "both" if "value" in record else "neither"
+                raise ValueError(f"expected either value or spans, found {found}")
             if "value" in record:
                 value = record["value"]
             else:
@@ -182,6 +183,8 @@ def _read_values(path: Path, schema: Schema) -> Rows:
             if not isinstance(value, dict):
                 raise ValueError("value: expected an object")
             answers.append(_in_order(value, json.loads(schema.text)))
+        except RecursionError:
+            faults.append((line, "value: nested too deeply"))
         except ValueError as error:
             faults.append((line, str(error)))
         else:
@@ -228,9 +231,14 @@ def _from_spans(text: str, spans: object, properties: dict[str, Any]) -> dict[st
 
 def _in_order(value: Any, schema: Any) -> str:
     """JSON without white space, the keys of objects in the order of the schema's properties."""
-    return json.dumps(
-        _ordered(value, schema), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )
+    ordered = _ordered(value, schema)
+    try:
+        made = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise ValueError("value: holds a number that JSON does not have") from None
+    if (size := len(made.encode("utf-8", "replace"))) > MAX_TEXT_BYTES:
+        raise ValueError(f"value: {size} bytes, at most {MAX_TEXT_BYTES} are accepted")
+    return made
 
 
 def _ordered(value: Any, schema: Any) -> Any:

@@ -1,23 +1,31 @@
-"""Evaluate the bundles that there are: a tier, on labelled rows, alone or beside another bundle."""
+"""Evaluate the bundles that there are on labelled rows: what they answer, or a tier alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import Calibration
+from sprat.bundle_manifest import Calibration, TierManifest
 from sprat.errors import DataError, InvalidInput
 from sprat.progress import Progress, Silent
 from sprat.train.asked import Ask, log_probabilities
 from sprat.train.compare import Comparison, compare
 from sprat.train.data import Dataset
 from sprat.train.evaluate import SURE, evaluate
-from sprat.train.head import Embed, embed_texts
+from sprat.train.evaluate_cascade import CascadeReport, TierOutput, evaluate_cascade
+from sprat.train.head import Embed, OpenEmbed, embed_texts
 from sprat.train.report import Report
+from sprat.train.thresholds import ABSTAINED
 from sprat.values import FloatArray
+
+AskTier = Callable[[TierManifest], AbstractContextManager[Ask]]
+"""Loads the model of a tier without a head, or connects to its endpoint, for as long as it is
+asked."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,14 +34,14 @@ class Assessment:
 
     Attributes
     ----------
-    report : Report
+    report : Report or CascadeReport
     rows : Dataset
         N rows that are in scope.
     answers : tuple of str
-        Label that each of them got.
+        Label that each of them got; empty where a cascade abstained.
     """
 
-    report: Report
+    report: Report | CascadeReport
     rows: Dataset
     answers: tuple[str, ...]
 
@@ -82,15 +90,7 @@ def assess(
     manifest = bundle.manifest
     inside, outside = _in_and_out(data, manifest.labels, out_of_scope_label)
     targets_n = inside.targets(manifest.labels)
-    if embed is not None:
-        vectors = embed_texts(embed, (*inside.texts, *outside.texts))
-        logits = bundle.heads[tier].logits(vectors)
-        logits_nk, outside_mk = logits[: len(inside)], logits[len(inside) :]
-    else:
-        assert ask is not None
-        logits_nk, outside_mk = (
-            log_probabilities(ask, manifest.labels, rows, progress) for rows in (inside, outside)
-        )
+    logits_nk, outside_mk = _logits(bundle, tier, (inside, outside), embed, ask, progress)
     report = evaluate(
         logits_nk,
         targets_n,
@@ -104,11 +104,95 @@ def assess(
     return Assessment(report, inside, _answers(logits_nk, manifest.labels))
 
 
+def assess_cascade(
+    bundle: Bundle,
+    data: Dataset,
+    *,
+    engines: Sequence[str],
+    open_embed: OpenEmbed,
+    open_ask: AskTier,
+    out_of_scope_label: str | None = None,
+    threshold: float = SURE,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Assessment:
+    """Evaluate what a cascade answers to labelled rows, and each of its tiers.
+
+    Every tier reads every row once. The thresholds are those of the bundle.
+
+    Parameters
+    ----------
+    engines : sequence of str
+        Of the models of the tiers; ``remote`` of a remote tier.
+    open_embed, open_ask : callable
+        See `OpenEmbed`, asked for the models of tiers with a head; and `AskTier`, for the others.
+
+    See `assess` for the others and for what is raised.
+    """
+    progress = Silent() if progress is None else progress
+    manifest = bundle.manifest
+    inside, outside = _in_and_out(data, manifest.labels, out_of_scope_label)
+    targets_n = inside.targets(manifest.labels)
+    tiers = []
+    for place, (tier, engine) in enumerate(zip(manifest.tiers, engines, strict=True)):
+        with ExitStack() as stack:
+            embed = ask = None
+            if tier.weights:
+                embed = stack.enter_context(open_embed(tier.model.name))
+            else:
+                ask = stack.enter_context(open_ask(tier))
+            if tier.remote is None:  # What is done once only is nobody's cost.
+                _logits(bundle, place, (inside.take([0]),), embed, ask, Silent())
+            progress.phase(f"tier {tier.name}: {len(data)} rows", total=len(data))
+            started = time.process_time()
+            logits_nk, outside_mk = _logits(bundle, place, (inside, outside), embed, ask, progress)
+            cost_ms = (time.process_time() - started) * 1e3 / len(data)
+        tiers.append(
+            TierOutput(
+                tier.name,
+                engine,
+                tier.accept_at if place in manifest.answering else None,
+                tier.calibration or Calibration(temperature=1.0),
+                logits_nk,
+                outside_mk,
+                max(cost_ms, 1e-6),
+            )
+        )
+    report, label_n = evaluate_cascade(
+        tiers,
+        targets_n,
+        labels=manifest.labels,
+        lines=inside.lines,
+        threshold=threshold,
+        seed=seed,
+    )
+    answers = ("" if at == ABSTAINED else manifest.labels[at] for at in label_n.tolist())
+    return Assessment(report, inside, tuple(answers))
+
+
 def compare_assessments(first: Assessment, second: Assessment, *, seed: int = 0) -> Comparison:
     """Compare two bundles on the same rows; they may have other models and other labels."""
     return compare(
         first.rows.labels, first.answers, second.answers, lines=first.rows.lines, seed=seed
     )
+
+
+def _logits(
+    bundle: Bundle,
+    place: int,
+    parts: Sequence[Dataset],
+    embed: Embed | None,
+    ask: Ask | None,
+    progress: Progress,
+) -> list[FloatArray]:
+    """What a tier says of rows, by the model of its head or by asking: float32[N, K]."""
+    if embed is None:
+        assert ask is not None
+        labels = bundle.manifest.labels
+        return [log_probabilities(ask, labels, rows, progress) for rows in parts]
+    vectors = embed_texts(embed, tuple(text for rows in parts for text in rows.texts))
+    edges = np.cumsum([len(rows) for rows in parts[:-1]])
+    return list(np.split(bundle.heads[place].logits(vectors), edges))
 
 
 def _answers(logits_nk: FloatArray, labels: Sequence[str]) -> tuple[str, ...]:

@@ -122,9 +122,11 @@ def read_categories(path: Path, *, clean_label: str | None = None) -> CategoryDa
     """
     met_clean = False
 
+    is_csv = path.suffix.lower() == ".csv"
+
     def parse(record: dict[str, object]) -> tuple[str, tuple[str, ...]]:
         nonlocal met_clean
-        text, names = _fields(record)
+        text, names = _fields(record, is_csv=is_csv)
         if clean_label in names:
             met_clean = True
             if len(names) > 1:
@@ -142,7 +144,7 @@ def read_categories(path: Path, *, clean_label: str | None = None) -> CategoryDa
     return CategoryData(texts, rows, lines, str(path), sha256_file(path))
 
 
-def _fields(record: dict[str, object]) -> tuple[str, set[str]]:
+def _fields(record: dict[str, object], *, is_csv: bool) -> tuple[str, set[str]]:
     text = string(record, "text")
     if ("label" in record) == ("labels" in record):
         found = "both" if "label" in record else "neither"
@@ -150,7 +152,7 @@ def _fields(record: dict[str, object]) -> tuple[str, set[str]]:
     if "label" in record:
         return text, {label(record, "label")}
     given = record["labels"]
-    if isinstance(given, str):
+    if is_csv and isinstance(given, str):
         given = [part for part in given.split(SEPARATOR) if part.strip()]
     if not isinstance(given, list):
         raise Fault(f"labels: expected a list of strings, found {JSON_TYPES[type(given)]}")

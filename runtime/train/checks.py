@@ -95,8 +95,14 @@ class DataReport(_Part):
     leaked: Repeats
     nearly_leaked: Repeats
 
-    def messages(self) -> list[str]:
-        """One line for people about each thing that was found, with line numbers."""
+    def messages(self, what: str = "labels") -> list[str]:
+        """One line for people about each thing that was found, with line numbers.
+
+        Parameters
+        ----------
+        what : str
+            What the labels are.
+        """
         repeats = (
             (self.duplicates, "training rows repeat another"),
             (self.near_duplicates, "training rows nearly repeat another"),
@@ -104,19 +110,21 @@ class DataReport(_Part):
             (self.nearly_leaked, f"of {self.test_rows} test rows nearly repeat a training row"),
         )
         lines = (
-            (self.dropped_lines, "rows left out, whose text also has another label"),
-            (self.conflict_lines, "training rows kept, whose text also has another label"),
+            (self.dropped_lines, f"rows left out, whose text also has other {what}"),
+            (self.conflict_lines, f"training rows kept, whose text also has other {what}"),
             (self.damaged_lines, "training rows were decoded with a wrong encoding once"),
             (self.damaged_test_lines, "test rows were decoded with a wrong encoding once"),
         )
         return [
             *(f"labels {a!r} and {b!r} are nearly the same" for a, b in self.similar_labels),
-            *(f"{len(n)} {what}: {_shown(n)}" for n, what in lines if n),
+            *(f"{len(n)} {what}: {shown_lines(n)}" for n, what in lines if n),
             *(f"{found.count} {what}{_pairs(found)}" for found, what in repeats if found.count),
         ]
 
 
-def resolve_conflicts(data: Dataset, conflicts: Conflicts) -> tuple[Dataset, tuple[int, ...]]:
+def resolve_conflicts(
+    data: Dataset, conflicts: Conflicts, *, what: str = "labels"
+) -> tuple[Dataset, tuple[int, ...]]:
     """Deal with texts that have more than one label: no head can learn both.
 
     Texts are the same where they differ at most in case, white space and Unicode form.
@@ -125,6 +133,8 @@ def resolve_conflicts(data: Dataset, conflicts: Conflicts) -> tuple[Dataset, tup
     ----------
     conflicts : {"refuse", "drop", "keep"}
         Raise, leave all rows of such a text out, or leave them all in.
+    what : str
+        What the labels are, for messages.
 
     Returns
     -------
@@ -153,13 +163,21 @@ def resolve_conflicts(data: Dataset, conflicts: Conflicts) -> tuple[Dataset, tup
         [
             (
                 data.lines[rows[0]],
-                "the same text with other labels in "
-                + _shown([data.lines[r] for r in rows if data.labels[r] != data.labels[rows[0]]]),
+                f"the same text with other {what} in "
+                + shown_lines(
+                    [data.lines[r] for r in rows if data.labels[r] != data.labels[rows[0]]]
+                ),
             )
             for rows in rivals
         ],
-        hint="\n  correct the labels, or drop or keep such rows explicitly (--conflicts)",
+        hint=f"\n  correct the {what}, or drop or keep such rows explicitly (--conflicts)",
     )
+
+
+def conflicting_lines(data: Dataset) -> tuple[int, ...]:
+    """Lines of the rows whose text has more than one label."""
+    rivals = (rows for rows in _rows_of_text(data.texts) if _labels(data, rows) > 1)
+    return tuple(sorted(data.lines[row] for rows in rivals for row in rows))
 
 
 def require_rows(data: Dataset, least: int = LEAST_ROWS) -> None:
@@ -178,7 +196,10 @@ def require_rows(data: Dataset, least: int = LEAST_ROWS) -> None:
     labels = sorted(set(data.labels))
     if len(labels) < 2:
         raise DataError(
-            data.path, 0, f"expected 2 or more labels, found {len(labels)} in {len(data)} rows"
+            data.path,
+            min(data.lines, default=0),
+            f"expected 2 or more labels, found {len(labels)} in {len(data)} rows: "
+            f"{shown_lines(data.lines)}",
         )
     texts: dict[str, set[str]] = {label: set() for label in labels}
     lines: dict[str, list[int]] = {label: [] for label in labels}
@@ -189,7 +210,7 @@ def require_rows(data: Dataset, least: int = LEAST_ROWS) -> None:
     few = [label for label in labels if len(texts[label]) < least]
     if few:
         shown = "".join(
-            f"\n  {label!r}: {len(texts[label])} in {_shown(lines[label])}"
+            f"\n  {label!r}: {len(texts[label])} in {shown_lines(lines[label])}"
             for label in few[:MAX_SHOWN_ROWS]
         )
         more = len(few) - MAX_SHOWN_ROWS
@@ -250,14 +271,7 @@ def inspect(
         test_rows=len(test),
         rows_of_label=dict(sorted(Counter(train.labels).items())),
         similar_labels=_similar(train.labels),
-        conflict_lines=tuple(
-            sorted(
-                train.lines[row]
-                for rows in _rows_of_text(train.texts)
-                if _labels(train, rows) > 1
-                for row in rows
-            )
-        ),
+        conflict_lines=conflicting_lines(train),
         dropped_lines=dropped_lines,
         damaged_lines=_damaged(train),
         damaged_test_lines=_damaged(test),
@@ -318,7 +332,8 @@ def _repeats(found: dict[int, Repeat], rows: range) -> Repeats:
     return Repeats(count=len(there), first=tuple(there[:MOST_LISTED]))
 
 
-def _shown(lines: Sequence[int]) -> str:
+def shown_lines(lines: Sequence[int]) -> str:
+    """Some lines and how many more, for messages."""
     more = f" and {len(lines) - MAX_SHOWN_ROWS} more" if len(lines) > MAX_SHOWN_ROWS else ""
     return f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines[:MAX_SHOWN_ROWS]))}{more}"
 

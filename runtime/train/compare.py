@@ -1,8 +1,8 @@
-"""Two bundles on the same rows: whether one is better, or only luckier."""
+"""Two bundles or adapters on the same rows: whether one is better, or only luckier."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from sprat.train import metrics
 from sprat.train.metrics import Floats, Picks
 
 SIGNIFICANT = 0.05
+RIGHT = "right"
+"""An answer that is as wanted, where naming it would show what a text says."""
+WRONG = "wrong"
 
 
 class _Part(BaseModel):
@@ -28,7 +31,7 @@ class Disagreement(_Part):
     line : int
         In the data file.
     label, first, second : str
-        The right label and both answers.
+        The right label and both answers. Of values and rewritten texts `RIGHT`, and what is wrong.
     """
 
     line: int
@@ -170,7 +173,7 @@ class Findings:
 
 
 class PartComparison(_Part):
-    """F1 of both, and of the first less that of the second with its 95 % interval."""
+    """A figure of both, and that of the first less that of the second with its 95 % interval."""
 
     name: str
     first: float
@@ -179,7 +182,7 @@ class PartComparison(_Part):
 
 
 class FindingsComparison(_Part):
-    """The first of two bundles of kind moderate or extract beside the second.
+    """The first of two bundles of kind moderate or extract, or adapters, beside the second.
 
     Attributes
     ----------
@@ -245,4 +248,65 @@ def compare_findings(
         rows=compare(wanted, first.shown, second.shown, lines=lines, seed=seed),
         micro_f1=parts[0],
         parts=tuple(parts[1:]),
+    )
+
+
+class RewritingComparison(_Part):
+    """The first of two adapters of kind transform beside the second.
+
+    Attributes
+    ----------
+    rows : Comparison
+        An answer is right where it is as wanted.
+    parts : tuple of PartComparison
+        Means over the rows of the other figures that both have: ``edit_similarity`` and
+        ``schema_valid``.
+    """
+
+    rows: Comparison
+    parts: tuple[PartComparison, ...]
+
+    def message(self) -> str:
+        """Which one is better, for people."""
+        return self.rows.message()
+
+
+def compare_rewriting(
+    first: Mapping[str, Floats],
+    second: Mapping[str, Floats],
+    *,
+    lines: Sequence[int],
+    seed: int = 0,
+) -> RewritingComparison:
+    """Compare two adapters that rewrite the same texts, by a paired bootstrap over the rows.
+
+    Parameters
+    ----------
+    first, second : mapping of str to float64[N]
+        See `sprat.train.evaluate_transform.score_rows`; N from 1.
+    lines : sequence of int
+        Of the rows in their file.
+    seed : int
+        Of the resampling; at least 0.
+    """
+    exact = "exact_match"
+    shown = [[RIGHT if each else WRONG for each in side[exact]] for side in (first, second)]
+    names = [name for name in first if name in second and name != exact]
+    gaps = {name: first[name] - second[name] for name in names}
+    samples = metrics.bootstrap(
+        lambda picks_rn: {name: gap_n[picks_rn].mean(axis=1) for name, gap_n in gaps.items()},
+        (len(lines),),
+        np.random.default_rng(seed),
+    )
+    return RewritingComparison(
+        rows=compare([RIGHT] * len(lines), *shown, lines=lines, seed=seed),
+        parts=tuple(
+            PartComparison(
+                name=name,
+                first=float(first[name].mean()),
+                second=float(second[name].mean()),
+                difference=metrics.interval(float(gap_n.mean()), samples[name]),
+            )
+            for name, gap_n in gaps.items()
+        ),
     )

@@ -10,7 +10,7 @@ from sprat.bundle_manifest import Calibration
 from sprat.calibration import confidences
 from sprat.train import metrics
 from sprat.train.calibrate import log_softmax
-from sprat.train.metrics import Floats, Picks, Rows
+from sprat.train.metrics import Answered, Floats, Picks, Rows
 from sprat.train.report import (
     METRICS,
     Confusion,
@@ -91,9 +91,9 @@ def evaluate(
         out_of_scope_rows=0 if out_of_scope is None else len(out_of_scope),
         intervals=intervals,
         risk_points=_risk_points(curve),
-        worst=_worst(rows, labels, threshold),
-        labels=_per_label(rows, labels, samples["label_f1"]),
-        confusions=_confusions(rows, labels),
+        worst=worst(rows, labels, threshold),
+        labels=per_label(rows, labels, samples["label_f1"]),
+        confusions=confusions(rows, labels),
         reliability=metrics.reliability(rows.confidence, rows.right),
         risk_coverage=_thinned(curve),
     )
@@ -106,11 +106,7 @@ def judge(
     calibration: Calibration,
     rng: np.random.Generator,
 ) -> Rows:
-    """What `sprat.train.metrics` needs to know of each row; see `evaluate` for the parameters.
-
-    Rows of equal confidence come in random order: the order of the file, often sorted by label,
-    would put the right ones into one bin and the wrong ones into another.
-    """
+    """What `sprat.train.metrics` needs to know of each row; see `evaluate` for the parameters."""
     log_p = log_softmax(logits_nk, calibration.temperature)
     p = np.exp(log_p)
     every = np.arange(len(targets_n))
@@ -118,16 +114,15 @@ def judge(
     confidence = confidences(p[every, answers], calibration)
     truth = np.zeros_like(p)
     truth[every, targets_n] = 1
-    order = rng.permutation(len(every))
-    order = order[np.argsort(confidence[order], kind="stable")]
+    order = metrics.ascending(confidence, rng)
     return Rows(
         targets_n[order],
         answers[order],
         confidence[order],
-        -log_p[every, targets_n][order],
-        np.square(p - truth).sum(axis=1)[order],
         np.asarray(lines, np.int64)[order],
         logits_nk.shape[1],
+        -log_p[every, targets_n][order],
+        np.square(p - truth).sum(axis=1)[order],
     )
 
 
@@ -174,7 +169,8 @@ def _thinned(curve: Sequence[RiskPoint]) -> tuple[RiskPoint, ...]:
     return tuple(curve[i] for i in metrics.thinned(len(curve)))
 
 
-def _worst(rows: Rows, labels: Sequence[str], threshold: float) -> tuple[WrongAnswer, ...]:
+def worst(rows: Answered, labels: Sequence[str], threshold: float) -> tuple[WrongAnswer, ...]:
+    """The most confident wrong answers at or above a threshold, at most `MOST_LISTED`."""
     wrong = np.flatnonzero((rows.confidence >= threshold) & ~rows.right)[::-1]
     return tuple(
         WrongAnswer(
@@ -187,7 +183,8 @@ def _worst(rows: Rows, labels: Sequence[str], threshold: float) -> tuple[WrongAn
     )
 
 
-def _per_label(rows: Rows, labels: Sequence[str], f1_rk: Floats) -> tuple[LabelReport, ...]:
+def per_label(rows: Answered, labels: Sequence[str], f1_rk: Floats) -> tuple[LabelReport, ...]:
+    """How each label fares; ``f1_rk`` is its F1 in R resamples of the rows."""
     support = np.bincount(rows.targets, minlength=rows.labels)
     predicted = np.bincount(rows.answers, minlength=rows.labels)
     hits = np.bincount(rows.targets[rows.right], minlength=rows.labels)
@@ -205,7 +202,8 @@ def _per_label(rows: Rows, labels: Sequence[str], f1_rk: Floats) -> tuple[LabelR
     )
 
 
-def _confusions(rows: Rows, labels: Sequence[str]) -> tuple[Confusion, ...]:
+def confusions(rows: Answered, labels: Sequence[str]) -> tuple[Confusion, ...]:
+    """Every pair of labels that was confused, the most frequent first."""
     wrong = ~rows.right
     pairs = rows.targets[wrong].astype(np.int64) * rows.labels + rows.answers[wrong]
     found, counts = np.unique(pairs, return_counts=True)

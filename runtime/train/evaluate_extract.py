@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from sprat.bundle_manifest import Interval
+from sprat.bundle_manifest import Interval, ReportSummary
 from sprat.text.leaves import leaves, pointer, read
 from sprat.train import metrics
+from sprat.train.compare import RIGHT, Findings
 from sprat.values import Extraction
 
 MOST_LISTED = 20
@@ -78,6 +79,10 @@ class ExtractReport(_Part):
     fields: tuple[FieldReport, ...]
     wrong_lines: tuple[int, ...]
 
+    def summary(self) -> ReportSummary:
+        """The figures with their intervals."""
+        return ReportSummary(n=self.n, metrics=self.metrics)
+
 
 def evaluate_extract(
     found: Sequence[Extraction | None],
@@ -99,10 +104,7 @@ def evaluate_extract(
     seed : int
         Of the resampling; at least 0.
     """
-    pairs = [
-        (Counter[tuple[str, str]]() if each is None or not each.json else _leaves(each.json), truth)
-        for each, truth in zip(found, map(_leaves, wanted), strict=True)
-    ]
+    pairs = _pairs(found, wanted)
     counts_n3 = np.array(
         [((one & other).total(), one.total(), other.total()) for one, other in pairs], np.float64
     )
@@ -134,6 +136,39 @@ def evaluate_extract(
         fields=tuple(_fields(pairs)),
         wrong_lines=tuple(lines[row] for row in np.flatnonzero(same_n == 0)[:MOST_LISTED]),
     )
+
+
+def value_findings(found: Sequence[Extraction | None], wanted: Sequence[str]) -> Findings:
+    """What was found, to be compared with what another adapter finds.
+
+    Parameters
+    ----------
+    found, wanted
+        As in `evaluate_extract`. The fields are those that occur in either. A row is shown as
+        `sprat.train.compare.RIGHT`, or by the fields of which something is wrong.
+    """
+    pairs = _pairs(found, wanted)
+    names = sorted({field for pair in pairs for each in pair for field, _ in each})
+    column = {field: index for index, field in enumerate(names)}
+    counts = np.zeros((len(pairs), len(names), 3), np.int64)
+    shown = []
+    for row, (one, other) in enumerate(pairs):
+        for kind, each in enumerate((one & other, one, other)):
+            for (field, _), count in each.items():
+                counts[row, column[field], kind] += count
+        wrong = sorted({field for field, _ in (one - other) + (other - one)})
+        shown.append(f"wrong: {', '.join(wrong)}" if wrong else RIGHT)
+    return Findings(tuple(names), tuple(shown), counts)
+
+
+def _pairs(
+    found: Sequence[Extraction | None], wanted: Sequence[str]
+) -> list[tuple[Leaves, Leaves]]:
+    """What was found and what was wanted of each row."""
+    return [
+        (Counter[tuple[str, str]]() if each is None or not each.json else _leaves(each.json), truth)
+        for each, truth in zip(found, map(_leaves, wanted), strict=True)
+    ]
 
 
 def _leaves(source: str) -> Leaves:

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from sprat.bundle_manifest import Interval, ReportSummary
 from sprat.tagger import Span, Tagger
 from sprat.train.compare import Findings
 from sprat.train.metrics import RESAMPLES, calibration_error, reliability, weights
-from sprat.train.report import ReliabilityBin
+from sprat.train.report import Figures, ReliabilityBin
 from sprat.train.spans import GoldSpan, SpanDataset
 
 METRICS = ("micro_f1", "precision", "recall", "whole_rows", "ece")
@@ -43,7 +42,7 @@ class FieldReport(BaseModel):
     predicted: int
 
 
-class SpanReport(BaseModel):
+class SpanReport(Figures):
     """An evaluation; plain JSON through ``model_dump(mode="json")``, without any text of the rows.
 
     A span counts as found where field, start and end are right, to the character.
@@ -75,9 +74,6 @@ class SpanReport(BaseModel):
         The bins of ``ece``, from the least confident spans to the most.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    n: int
     spans: int
     predicted: int
     right: int
@@ -87,20 +83,10 @@ class SpanReport(BaseModel):
     whole_rows: float
     ece: float
     ece_noise: float
-    intervals: dict[str, tuple[float, float]]
     fields: tuple[FieldReport, ...]
     misplaced: int
     misnamed: int
     reliability: tuple[ReliabilityBin, ...]
-
-    def interval(self, metric: str) -> Interval:
-        """A figure with its interval; ``metric`` is one of `METRICS`."""
-        low, high = self.intervals[metric]
-        return Interval(value=getattr(self, metric), low=low, high=high)
-
-    def summary(self) -> ReportSummary:
-        """What a bundle's manifest says of the evaluation."""
-        return ReportSummary(n=self.n, metrics={name: self.interval(name) for name in METRICS})
 
 
 def evaluate_spans(

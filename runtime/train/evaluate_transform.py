@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from sprat.bundle_manifest import Interval
-from sprat.errors import DataError, InvalidInput, SetupError
+from sprat.bundle_manifest import Interval, ReportSummary
+from sprat.errors import InvalidInput, SetupError
 from sprat.train import metrics
-from sprat.train.rows import read_records
+from sprat.train.metrics import Floats
+from sprat.train.rows import bad_rows, read_records
 
 MOST_LISTED = 20
 """Lines of wrong answers in a report; the counts cover all."""
@@ -78,6 +79,10 @@ class TransformReport(BaseModel):
     metrics: dict[str, Interval]
     wrong_lines: tuple[int, ...]
 
+    def summary(self) -> ReportSummary:
+        """The figures with their intervals."""
+        return ReportSummary(n=self.n, metrics=self.metrics)
+
 
 def read_wanted(path: Path, inputs: Sequence[str] = ()) -> Wanted:
     """Read rows with ``text`` and ``target``, and with the fields that are inputs of the prompt.
@@ -120,20 +125,7 @@ def evaluate_transform(
     SetupError
         jsonschema is not installed, and there is a schema.
     """
-    is_valid = None if schema is None else validator(schema)
-    if is_valid is not None:
-        for line, target in zip(wanted.lines, wanted.targets, strict=True):
-            if not is_valid(target):
-                raise DataError(wanted.path, line, "target: does not fit the schema")
-    pairs = [(_plain(a.text), _plain(t)) for a, t in zip(answers, wanted.targets, strict=True)]
-    columns = {
-        "exact_match": np.array(
-            [a == t or (is_valid is not None and _same_json(a, t)) for a, t in pairs], np.float64
-        ),
-        "edit_similarity": np.array([edit_similarity(a, t) for a, t in pairs]),
-    }
-    if is_valid is not None:
-        columns["schema_valid"] = np.array([is_valid(a.text) for a in answers], np.float64)
+    columns = score_rows(answers, wanted, schema=schema)
     n = len(answers)
     resampled = metrics.bootstrap(
         lambda picks_rn: {name: column[picks_rn].mean(axis=1) for name, column in columns.items()},
@@ -151,6 +143,45 @@ def evaluate_transform(
         },
         wrong_lines=tuple(wanted.lines[row] for row in wrong[:MOST_LISTED]),
     )
+
+
+def score_rows(
+    answers: Sequence[Rewritten], wanted: Wanted, *, schema: str | None = None
+) -> dict[str, Floats]:
+    """What each answer is worth: the figures of `TransformReport` row by row, float64[N] of each.
+
+    See `evaluate_transform` for the parameters and for what is raised.
+    """
+    is_valid = None if schema is None else check_targets(wanted, schema)
+    pairs = [(_plain(a.text), _plain(t)) for a, t in zip(answers, wanted.targets, strict=True)]
+    columns: dict[str, Floats] = {
+        "exact_match": np.array(
+            [a == t or (is_valid is not None and _same_json(a, t)) for a, t in pairs], np.float64
+        ),
+        "edit_similarity": np.array([edit_similarity(a, t) for a, t in pairs]),
+    }
+    if is_valid is not None:
+        columns["schema_valid"] = np.array([is_valid(a.text) for a in answers], np.float64)
+    return columns
+
+
+def check_targets(wanted: Wanted, schema: str) -> Callable[[str], bool]:
+    """Refuse targets that do not fit a schema; see `validator` for what is returned and raised.
+
+    Raises
+    ------
+    DataError
+        It names their lines.
+    """
+    is_valid = validator(schema)
+    faults = [
+        (line, "target: does not fit the schema")
+        for line, target in zip(wanted.lines, wanted.targets, strict=True)
+        if not is_valid(target)
+    ]
+    if faults:
+        raise bad_rows(wanted.path, faults)
+    return is_valid
 
 
 def edit_similarity(one: str, other: str) -> float:

@@ -153,7 +153,7 @@ class Examples:
 
         def make(index: int) -> Example:
             prompt = self._instructed.tokens(instructions, texts[index])
-            return _spelled(prompt, self._engine, values[index], grammar)
+            return self._spelled(prompt, values[index], grammar)
 
         return self._make_all(make, lines, path)
 
@@ -187,9 +187,20 @@ class Examples:
         def make(index: int) -> Example:
             filled = template.fill({**inputs[index], TEXT: texts[index]})
             prompt = self._engine.chat_tokens([Message("user", filled)])
-            return _spelled(prompt, self._engine, answers[index], grammar)
+            return self._spelled(prompt, answers[index], grammar)
 
         return self._make_all(make, lines, path)
+
+    def _spelled(self, prompt: IntArray, answer: str, grammar: LlamaGrammar | None) -> Example:
+        plain = self._engine.tokenize(answer, add_special=False, parse_special=False)
+        tokens = len(prompt) + len(plain)
+        # A grammar may cut the text otherwise, but not into half as many tokens. Walking through it
+        # takes long: not for what is far too long anyway.
+        if tokens > 2 * self._most:
+            raise InputTooLong(field="text", tokens=tokens, limit=self._most)
+        spelling = self._engine.spell(answer, grammar)
+        chosen = np.flatnonzero(spelling.is_chosen).tolist()
+        return Example(prompt, spelling.ids[: chosen[-1] + 1], tuple(map(Step, chosen)))
 
     def _make_all(
         self, make: Callable[[int], Example], lines: Sequence[int], path: str
@@ -234,11 +245,3 @@ def _label(trie: LabelTrie, leaf: int) -> tuple[IntArray, tuple[Step, ...]]:
         elif len(siblings) > 1:
             steps.append(Step(at, siblings))
     return np.array(answer[: steps[-1].at + 1], np.int32), tuple(steps)
-
-
-def _spelled(
-    prompt: IntArray, engine: LlamaEngine, answer: str, grammar: LlamaGrammar | None
-) -> Example:
-    spelling = engine.spell(answer, grammar)
-    chosen = np.flatnonzero(spelling.is_chosen).tolist()
-    return Example(prompt, spelling.ids[: chosen[-1] + 1], tuple(map(Step, chosen)))

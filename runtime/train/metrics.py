@@ -32,8 +32,8 @@ Picks = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """What is known of N rows, in ascending order of confidence.
+class Answered:
+    """What was answered to N rows, in ascending order of confidence.
 
     Attributes
     ----------
@@ -41,10 +41,6 @@ class Rows:
         Right and given labels, from 0 to ``labels`` - 1.
     confidence : float64[N]
         That the answer is right, in [0, 1].
-    nll : float64[N]
-        Negative logarithm of the right label's probability, in nats.
-    brier : float64[N]
-        Squared distance between the probabilities and the one-hot truth, in [0, 2].
     lines : int64[N]
         In the data file.
     labels : int
@@ -54,8 +50,6 @@ class Rows:
     targets: IntArray
     answers: IntArray
     confidence: Floats
-    nll: Floats
-    brier: Floats
     lines: npt.NDArray[np.int64]
     labels: int
 
@@ -64,6 +58,22 @@ class Rows:
         """Whether each answer is right, bool[N]."""
         right_n: npt.NDArray[np.bool_] = self.targets == self.answers
         return right_n
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Answered):
+    """The same, with what the probabilities of all labels are worth.
+
+    Attributes
+    ----------
+    nll : float64[N]
+        Negative logarithm of the right label's probability, in nats.
+    brier : float64[N]
+        Squared distance between the probabilities and the one-hot truth, in [0, 2].
+    """
+
+    nll: Floats
+    brier: Floats
 
 
 def figures(rows: Rows, picks_rn: Picks, threshold: float) -> dict[str, Floats]:
@@ -104,6 +114,16 @@ def figures(rows: Rows, picks_rn: Picks, threshold: float) -> dict[str, Floats]:
         "above": sure_rn.mean(axis=1),
         "wrong_above": (sure_rn & ~right_rn).mean(axis=1),
     }
+
+
+def ascending(confidence_n: Floats, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Rows in ascending order of confidence: int64[N].
+
+    Rows of equal confidence come in random order: the order of the file, often sorted by label,
+    would put the right ones into one bin and the wrong ones into another.
+    """
+    shuffled = rng.permutation(len(confidence_n))
+    return shuffled[np.argsort(confidence_n[shuffled], kind="stable")]
 
 
 def bootstrap(
@@ -285,7 +305,7 @@ def coverages(confidence_rn: Floats, risk_rn: Floats, limits: tuple[float, ...])
     ]
 
 
-def label_f1(rows: Rows, picks_rn: Picks) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def label_f1(rows: Answered, picks_rn: Picks) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """F1 of every label in R samples, and whether the label occurs there at all.
 
     Returns

@@ -7,25 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sprat.train import page_answers, page_findings, plots
+from sprat.train import page_answers, page_cascade, page_findings, plots
 from sprat.train.curve import LearningCurve
+from sprat.train.evaluate_cascade import CascadeReport
 from sprat.train.evaluate_categories import ModerationReport
 from sprat.train.evaluate_extract import ExtractReport
 from sprat.train.evaluate_spans import SpanReport
 from sprat.train.evaluate_transform import TransformReport
-from sprat.train.page_parts import (
-    document,
-    figures,
-    learning_plot,
-    pictures,
-    section,
-    table,
-    wide,
-)
+from sprat.train.page_labels import RELIABILITY, by_label
+from sprat.train.page_parts import document, figures, learning_plot, pictures
 from sprat.train.report import METRICS, SCOPE_METRICS, Report
 
-BundleReport = Report | ModerationReport | SpanReport
-"""What an evaluation of a bundle says, by its kind."""
+BundleReport = Report | CascadeReport | ModerationReport | SpanReport
+"""What an evaluation of a bundle says, by its kind; of a cascade, and of a tier by itself."""
 
 AnyReport = BundleReport | ExtractReport | TransformReport
 """What there are pages of: those, and what an evaluation of an adapter says."""
@@ -56,16 +50,7 @@ _NOTES = {
     "out_of_scope_auroc": "{report.out_of_scope_rows} rows of none of the labels.",
 }
 
-_RELIABILITY = (
-    "How many answers of some confidence are right. Grey bars: where 95 % of perfectly calibrated "
-    "bins would lie."
-)
 _RISK = "How many answers are wrong when only the most confident ones are given."
-_CONFUSION = (
-    "A line holds the rows of one label, a column the answers. Right answers are blue, wrong ones "
-    "orange, the stronger the larger their share of the label's rows. Rest the pointer on a cell "
-    "for its count."
-)
 
 
 def page(
@@ -91,6 +76,8 @@ def page(
         sections = page_findings.of_tagger(report)
     elif isinstance(report, ExtractReport | TransformReport):
         sections = page_answers.of_answers(report)
+    elif isinstance(report, CascadeReport):
+        sections = page_cascade.of_cascade(report)
     else:
         sections = _of_classifier(report, learning)
     return document(sections, title=title, facts=facts)
@@ -105,13 +92,7 @@ def _of_classifier(report: Report, learning: LearningCurve | None) -> list[str]:
     return [
         figures(report.n, rows),
         _plots(report, learning),
-        f'<div class="pair">{_confused(report)}{_worst(report)}</div>',
-        _labels(report),
-        section(
-            "Confusion matrix",
-            _CONFUSION,
-            wide(plots.confusion(report.labels, report.confusions)),
-        ),
+        *by_label(report),
     ]
 
 
@@ -122,7 +103,7 @@ def _plots(report: Report, learning: LearningCurve | None) -> str:
     )
     return pictures(
         [
-            ("Reliability", _RELIABILITY, plots.reliability(report.reliability)),
+            ("Reliability", RELIABILITY, plots.reliability(report.reliability)),
             (
                 "Risk and coverage",
                 f"{_RISK} {thresholds}",
@@ -131,38 +112,3 @@ def _plots(report: Report, learning: LearningCurve | None) -> str:
             *learning_plot(learning),
         ]
     )
-
-
-def _labels(report: Report) -> str:
-    rows = [
-        (
-            each.label,
-            *(f"{value:.3f}" for value in (each.precision, each.recall, each.f1)),
-            "{:.3f} to {:.3f}".format(*each.f1_interval),
-            str(each.support),
-            str(each.predicted),
-        )
-        for each in report.labels
-    ]
-    columns = ("label", "precision", "recall", "F1", "95 % interval", "rows", "answers")
-    about = "Click on a column to sort by it."
-    return section("Labels", about, wide(table(columns, rows, right=range(1, 7), sortable=True)))
-
-
-def _confused(report: Report) -> str:
-    rows = [(c.label, c.predicted, str(c.count)) for c in report.confusions[:20]]
-    about = "The most frequent mistakes." if rows else "No answer is wrong."
-    return section(
-        "Confused labels", about, table(("rows of", "answered as", "how many"), rows, right=(2,))
-    )
-
-
-def _worst(report: Report) -> str:
-    rows = [(str(w.line), w.label, w.predicted, f"{w.confidence:.3f}") for w in report.worst]
-    about = (
-        "Hard cases, or wrong labels in the data: look these lines up in the data file."
-        if rows
-        else f"No answer with a confidence of {report.threshold:g} or more is wrong."
-    )
-    columns = ("line", "label", "answered as", "confidence")
-    return section("Sure and wrong", about, table(columns, rows, right=(0, 3)))

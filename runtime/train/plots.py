@@ -152,7 +152,11 @@ def learning_curve(sizes: Sequence[int], values: Sequence[float], what: str = "a
 
 
 def cost_curve(
-    points: Sequence[tuple[float, float]], chosen: tuple[float, float], alone: Sequence[Alone]
+    points: Sequence[tuple[float, float]],
+    chosen: tuple[float, float],
+    alone: Sequence[Alone],
+    *,
+    chosen_name: str = "chosen",
 ) -> str:
     """Accuracy by cost of a cascade, with other thresholds too.
 
@@ -164,17 +168,19 @@ def cost_curve(
         The same of what was chosen.
     alone : sequence of Alone
         Each tier by itself.
+    chosen_name : str
+        What to call what was chosen.
     """
     every = [*points, chosen, *((cost, accuracy) for _, cost, accuracy in alone)]
     low = math.floor(min(y for _, y in every) * 20 - 0.5) / 20
     axes = _Axes(0, 1.05 * max(x for x, _ in every), max(0.0, low), 1)
-    marks = [_path("line", [(axes.x(x), axes.y(y)) for x, y in points])]
+    marks = [_path("line", [(axes.x(x), axes.y(y)) for x, y in points])] if points else []
     for name, x, y in alone:
         marks.append(_dot(axes.x(x), axes.y(y), f"{name} alone: cost {x:.1%}, accuracy {y:.3f}"))
         marks.append(_text(axes.x(x) - 7, axes.y(y) - 7, name, "end"))
     x, y = chosen
-    marks.append(_dot(axes.x(x), axes.y(y), f"chosen: cost {x:.1%}, accuracy {y:.3f}"))
-    marks.append(_text(axes.x(x) + 7, axes.y(y) + 14, "chosen", "start"))
+    marks.append(_dot(axes.x(x), axes.y(y), f"{chosen_name}: cost {x:.1%}, accuracy {y:.3f}"))
+    marks.append(_text(axes.x(x) + 7, axes.y(y) + 14, chosen_name, "start"))
     return axes.draw(marks, x="cost, share of the best tier alone", y="accuracy")
 
 
@@ -185,14 +191,9 @@ def confusion(labels: Sequence[LabelReport], confusions: Sequence[Confusion]) ->
     """
     index = {label.label: i for i, label in enumerate(labels)}
     wrong = {(index[c.label], index[c.predicted]): c.count for c in confusions}
-    missed = [0] * len(labels)
-    for (i, _), count in wrong.items():
-        missed[i] += count
-    cells = wrong | {
-        (i, i): label.support - missed[i]
-        for i, label in enumerate(labels)
-        if label.support > missed[i]
-    }
+    # What is neither right nor confused was not answered.
+    hits = [round(label.recall * label.support) for label in labels]
+    cells = wrong | {(i, i): count for i, count in enumerate(hits) if count}
     cell = 14.0 if len(labels) > 20 else 22.0
     longest = max(len(_short(label.label)) for label in labels)
     margin = 14 + 6.2 * longest

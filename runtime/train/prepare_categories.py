@@ -10,8 +10,13 @@ import numpy.typing as npt
 
 from sprat.errors import DataError, InvalidInput
 from sprat.train.categories import CategoryData
-from sprat.train.checks import Conflicts, DataReport, inspect, resolve_conflicts
-from sprat.train.rows import MAX_SHOWN_ROWS
+from sprat.train.checks import (
+    Conflicts,
+    DataReport,
+    inspect,
+    resolve_conflicts,
+    shown_lines,
+)
 from sprat.train.split import same_texts
 from sprat.train.stratify import stratify
 from sprat.values import IntArray
@@ -125,18 +130,23 @@ def _texts_of(has_n: npt.NDArray[np.bool_], groups_n: IntArray) -> int:
 def _require_rows(data: CategoryData, names: Sequence[str]) -> None:
     """Refuse rows from which some category cannot be learned."""
     if not names:
-        raise DataError(data.path, 0, f"expected categories, found none in {len(data)} rows")
+        raise DataError(
+            data.path,
+            data.lines[0],
+            f"expected categories, found none in {len(data)} rows: {shown_lines(data.lines)}",
+        )
     groups_n = same_texts(data.texts)
     truth_nk = data.truth(names)
     for i, name in enumerate(names):
         has_n = truth_nk[:, i]
         for rows_n, what in ((has_n, "of"), (~has_n, "without")):
             if (count := _texts_of(rows_n, groups_n)) < LEAST_TEXTS:
-                lines = [data.lines[row] for row in np.flatnonzero(rows_n)[:MAX_SHOWN_ROWS]]
-                where = f", in lines {', '.join(map(str, lines))}" if lines else ""
+                lines = [data.lines[row] for row in np.flatnonzero(rows_n)]
+                where = f" in {shown_lines(lines)}" if lines else ""
+                hint = "" if has_n is rows_n else "; rows of clean texts have no labels"
                 raise DataError(
                     data.path,
-                    lines[0] if lines else 0,
+                    lines[0] if lines else data.lines[0],
                     f"expected {LEAST_TEXTS} or more different texts {what} category {name!r}, "
-                    f"found {count}{where}",
+                    f"found {count}{where}{hint}",
                 )

@@ -20,6 +20,7 @@ from sprat.train.head import Embed
 from sprat.train.moderate import visible_windows
 from sprat.train.spans import SpanDataset
 from sprat.train.tagger import States
+from sprat.values import IntArray
 
 BLOCK = 256
 """Windows whose n-grams are made at a time."""
@@ -27,8 +28,9 @@ BLOCK = 256
 Rows = Dataset | CategoryData | SpanDataset
 """Labelled rows of any kind of task."""
 
-Rated = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
-"""Confidences in [0, 1], and whether answers are right: N rows."""
+Rated = tuple[npt.NDArray[np.float64], IntArray | None, npt.NDArray[np.bool_]]
+"""Confidences in [0, 1], answers as places of labels where they are labels, and whether they are
+right: N rows."""
 
 
 def rate_labels(bundle: Bundle, index: int, rows: Dataset, embed: Embed) -> Rated:
@@ -50,7 +52,8 @@ def rate_labels(bundle: Bundle, index: int, rows: Dataset, embed: Embed) -> Rate
     calibration = bundle.manifest.tiers[index].calibration
     assert calibration is not None
     ranked_nk, probabilities_nk = bundle.heads[index].rank(embed(rows.texts), 1)
-    return confidences(probabilities_nk[:, 0], calibration), ranked_nk[:, 0] == targets_n
+    answer_n = ranked_nk[:, 0]
+    return confidences(probabilities_nk[:, 0], calibration), answer_n, answer_n == targets_n
 
 
 def rate_categories(bundle: Bundle, index: int, rows: CategoryData, embed: Embed) -> Rated:
@@ -85,7 +88,7 @@ def rate_categories(bundle: Bundle, index: int, rows: CategoryData, embed: Embed
     probability_nk = highest(probability_wk, starts_n)
     flagged_nk = probability_nk >= [each.flag_at for each in settings.thresholds]
     chance_n = chance_of_actions(probability_nk, settings.thresholds)
-    return confidences(chance_n, tier.whole), (flagged_nk == truth_nk).all(axis=1)
+    return confidences(chance_n, tier.whole), None, (flagged_nk == truth_nk).all(axis=1)
 
 
 def rate_spans(bundle: Bundle, index: int, rows: SpanDataset, states: States) -> Rated:
@@ -108,6 +111,7 @@ def rate_spans(bundle: Bundle, index: int, rows: SpanDataset, states: States) ->
     found = all_read(tagger.read(rows.texts, states(rows.texts), rows.requested))
     return (
         confidences(np.array([each.chance for each in found]), calibration),
+        None,
         np.array(
             [is_whole(each.spans, gold) for each, gold in zip(found, rows.spans, strict=True)]
         ),

@@ -127,7 +127,33 @@ class ThresholdPoint(_Part):
     recall: float
 
 
-class Report(_Part):
+class Figures(_Part):
+    """What reports of figures with intervals have in common.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    intervals : dict of str to (float, float)
+        95 % bootstrap interval of each figure, by its name.
+    """
+
+    n: int
+    intervals: dict[str, tuple[float, float]]
+
+    def interval(self, metric: str) -> Interval:
+        """A figure with its interval; ``metric`` is one of ``intervals``."""
+        low, high = self.intervals[metric]
+        return Interval(value=getattr(self, metric), low=low, high=high)
+
+    def summary(self) -> ReportSummary:
+        """What a bundle's manifest says of the evaluation."""
+        return ReportSummary(
+            n=self.n, metrics={name: self.interval(name) for name in self.intervals}
+        )
+
+
+class Report(Figures):
     """An evaluation of one tier on rows that it has not seen.
 
     Attributes
@@ -180,7 +206,6 @@ class Report(_Part):
         At most 100 points of the curve, from the highest threshold to the lowest.
     """
 
-    n: int
     accuracy: float
     macro_f1: float
     ece: float
@@ -198,21 +223,9 @@ class Report(_Part):
     out_of_scope_auroc: float | None = None
     out_of_scope_fpr95: float | None = None
     out_of_scope_above: float | None = None
-    intervals: dict[str, tuple[float, float]]
     risk_points: tuple[RiskPoint, ...]
     worst: tuple[WrongAnswer, ...]
     labels: tuple[LabelReport, ...]
     confusions: tuple[Confusion, ...]
     reliability: tuple[ReliabilityBin, ...]
     risk_coverage: tuple[RiskPoint, ...]
-
-    def interval(self, metric: str) -> Interval:
-        """A figure with its interval; ``metric`` is one of ``intervals``."""
-        low, high = self.intervals[metric]
-        return Interval(value=getattr(self, metric), low=low, high=high)
-
-    def summary(self) -> ReportSummary:
-        """What a bundle's manifest says of the evaluation."""
-        return ReportSummary(
-            n=self.n, metrics={name: self.interval(name) for name in self.intervals}
-        )

@@ -22,6 +22,7 @@ from sprat.errors import DataError
 from sprat.manifest import ModelRef
 from sprat.progress import Progress, Silent
 from sprat.tagger import Tagger
+from sprat.train.checks import DataReport
 from sprat.train.confidence import with_whole
 from sprat.train.evaluate_spans import SpanReport, evaluate_spans
 from sprat.train.fit_tagger import TaggedRows, TaggerCandidate, fit_tagger
@@ -78,13 +79,13 @@ class TaggerRecord(_Part):
     ----------
     evaluation : SpanReport
         On all test rows.
-    new_texts : SpanReport or None
-        On those that repeat no training text; None where none does, or all do.
+    without_leaked : SpanReport or None
+        On those that repeat no training row, exactly or nearly; None where none does, or all do.
     training : TaggerTraining
     """
 
     evaluation: SpanReport
-    new_texts: SpanReport | None
+    without_leaked: SpanReport | None
     training: TaggerTraining
 
 
@@ -96,15 +97,18 @@ class ExtractRecord(_Part):
     provenance : Provenance
     spans : int
         That the training rows have.
-    repeated_test_rows : int
-        Test rows that repeat a training text.
+    data : DataReport
+        What was found in the rows.
+    overlapping_lines : tuple of int
+        Rows whose spans overlap: left out, or trained on the longest.
     tiers : dict of str to TaggerRecord
         By name, in the order of the manifest.
     """
 
     provenance: Provenance
     spans: int
-    repeated_test_rows: int
+    data: DataReport
+    overlapping_lines: tuple[int, ...]
     tiers: dict[str, TaggerRecord]
 
     @property
@@ -194,11 +198,11 @@ def train_tagger_tier(
     progress.phase(f"evaluate on {len(test)} rows")
     found = tagger.tag(test.texts, made[len(train) :], test.requested)
     report = evaluate_spans(found, test, tagger, seed=prepared.seed)
-    new_texts = None
-    new = np.flatnonzero(~prepared.is_repeated_m).tolist()
-    if 0 < len(new) < len(test):
-        new_texts = evaluate_spans(
-            [found[row] for row in new], test.take(new), tagger, seed=prepared.seed
+    without_leaked = None
+    fresh = np.flatnonzero(~prepared.is_leaked_m).tolist()
+    if 0 < len(fresh) < len(test):
+        without_leaked = evaluate_spans(
+            [found[row] for row in fresh], test.take(fresh), tagger, seed=prepared.seed
         )
     return TrainedTagger(
         TierManifest(
@@ -212,7 +216,7 @@ def train_tagger_tier(
         tagger,
         TaggerRecord(
             evaluation=report,
-            new_texts=new_texts,
+            without_leaked=without_leaked,
             training=TaggerTraining(
                 folds=int(folds_n.max()) + 1,
                 penalty=fitted.chosen.penalty,
@@ -264,11 +268,14 @@ def train_tagger(
     check_name(name)
     progress = Silent() if progress is None else progress
     train = prepared.train
+    for message in prepared.notes:
+        log.info("%s: %s", train.path, message)
     trained = [each(prepared, progress) for each in tiers]
     record = ExtractRecord(
         provenance=Provenance.of(train, prepared.test, seed=prepared.seed),
         spans=sum(map(len, train.spans)),
-        repeated_test_rows=int(prepared.is_repeated_m.sum()),
+        data=prepared.report,
+        overlapping_lines=prepared.overlapping_lines,
         tiers={tier.manifest.name: tier.record for tier in trained},
     )
     bundle = Bundle(

@@ -20,6 +20,7 @@ TrainedTask = ClassifyTaskConfig | ExtractTaskConfig | TransformTaskConfig
 
 TASK = "task.toml"
 SCHEMA = "schema.json"
+_RELATIVE = f"# {SCHEMA} lies beside this file; where this is copied to, write its whole path."
 
 
 def task_config(spec: LabelSet | ExtractSpec | TransformSpec) -> TrainedTask:
@@ -59,35 +60,45 @@ def task_config(spec: LabelSet | ExtractSpec | TransformSpec) -> TrainedTask:
     )
 
 
-def task_files(
-    spec: LabelSet | ExtractSpec | TransformSpec, name: str, folder: Path
-) -> dict[str, str]:
-    """Files that say how a task is served: `TASK`, to copy into ``sprat.toml``, and its schema.
+def task_files(spec: LabelSet | ExtractSpec | TransformSpec, name: str) -> dict[str, str]:
+    """Files of an adapter's folder that say how its task is served: `TASK`, and a schema beside it.
+
+    Parameters
+    ----------
+    name : str
+        Of the task.
+
+    Returns
+    -------
+    dict of str to str
+        Content by name. They name no place, so that the folder may be moved.
+    """
+    schema = _schema(spec)
+    if schema is None:
+        return {TASK: task_table(spec, name)}
+    return {TASK: f"{_RELATIVE}\n{task_table(spec, name)}", SCHEMA: schema}
+
+
+def task_table(
+    spec: LabelSet | ExtractSpec | TransformSpec, name: str, folder: Path = Path()
+) -> str:
+    """A task as a table of the configuration, to copy into ``sprat.toml``.
 
     Parameters
     ----------
     name : str
         Of the task.
     folder : Path
-        Where the files will lie; an absolute path.
-
-    Returns
-    -------
-    dict of str to str
-        Content by name.
+        Where its schema lies.
     """
     task = task_config(spec)
     entries = {"kind": task.kind, **task.model_dump(exclude_defaults=True, by_alias=True)}
-    files = {}
+    path = str(folder / SCHEMA)
     if isinstance(spec, ExtractSpec):
-        files[SCHEMA] = spec.schema
-        entries["schema"] = str(folder / SCHEMA)
+        entries["schema"] = path
     elif isinstance(spec, TransformSpec) and spec.grammar is not None:
-        source = spec.grammar.source
-        if spec.grammar.kind == "json_schema":
-            files[SCHEMA] = source
-            source = str(folder / SCHEMA)
-        entries["grammar"] = {spec.grammar.kind: source}
+        is_schema = spec.grammar.kind == "json_schema"
+        entries["grammar"] = {spec.grammar.kind: path if is_schema else spec.grammar.source}
     elif isinstance(spec, LabelSet):
         entries["labels"] = [
             {"name": label.name, "description": label.description}
@@ -96,8 +107,7 @@ def task_files(
             for label in spec.labels
         ]
     body = (f"{key} = {_toml(value)}\n" for key, value in entries.items())
-    files[TASK] = "".join([f"[tasks.{_toml(name)}]\n", *body])
-    return files
+    return "".join([f"[tasks.{_toml(name)}]\n", *body])
 
 
 def read_task(folder: Path, name: str) -> TrainedTask:
@@ -108,7 +118,7 @@ def read_task(folder: Path, name: str) -> TrainedTask:
     InvalidInput
         There is none, as for an adapter that was added and not trained.
     ConfigError
-        It cannot be used: its schema is not where it was written to, for one.
+        It cannot be used: its schema is not beside it, for one.
     """
     path = folder / TASK
     if not path.is_file():
@@ -120,6 +130,15 @@ def read_task(folder: Path, name: str) -> TrainedTask:
     task = config.load(path, environment={}).tasks[name]
     assert isinstance(task, TrainedTask)  # no other is written
     return task
+
+
+def _schema(spec: LabelSet | ExtractSpec | TransformSpec) -> str | None:
+    """The JSON Schema that answers have to fit, if there is one."""
+    if isinstance(spec, ExtractSpec):
+        return spec.schema
+    if isinstance(spec, TransformSpec) and spec.grammar is not None:
+        return spec.grammar.source if spec.grammar.kind == "json_schema" else None
+    return None
 
 
 def _toml(value: Any) -> str:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from sprat.calibration import least_confidence
 from sprat.errors import DataError, SetupError
 from sprat.values import IntArray
 
@@ -44,20 +45,31 @@ class TierScores:
     name : str
     confidence_n : float64[N]
         Calibrated, in [0, 1].
+    answer_n : int32[N] or None
+        Its answers: labels of the bundle, by their places. None of kinds that answer otherwise.
     is_right_n : bool[N]
         Whether its answer is the gold label.
     cost_ms : float
         CPU time of a row, above 0.
+    engine : str
+        Of its model: see `sprat.calibration.least_confidence`.
     """
 
     name: str
     confidence_n: _Floats
+    answer_n: IntArray | None
     is_right_n: npt.NDArray[np.bool_]
     cost_ms: float
+    engine: str
 
     def take(self, rows: IntArray) -> TierScores:
         """Those of some rows."""
-        return TierScores(self.name, self.confidence_n[rows], self.is_right_n[rows], self.cost_ms)
+        return replace(
+            self,
+            confidence_n=self.confidence_n[rows],
+            answer_n=None if self.answer_n is None else self.answer_n[rows],
+            is_right_n=self.is_right_n[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +171,12 @@ class Chosen:
 
 
 def cascade(tiers: Sequence[TierScores], thresholds: Sequence[float | None]) -> Answers:
-    """What tiers with these thresholds do, the cheapest first; see `Chosen`."""
+    """What tiers with these thresholds do, the cheapest first; see `Chosen`.
+
+    By the rule of the server, `sprat.calibration.least_confidence`: what is just above a threshold
+    is passed on, too, if somebody is there to pass it on to.
+    """
+    last = max((at for at, each in enumerate(thresholds) if each is not None), default=0)
     count = len(tiers[0].confidence_n)
     tier_n = np.full(count, ABSTAINED, np.int32)
     is_right_n = np.zeros(count, np.bool_)
@@ -169,7 +186,8 @@ def cascade(tiers: Sequence[TierScores], thresholds: Sequence[float | None]) -> 
         if accept_at is None:
             continue
         cost_n[is_open_n] += tier.cost_ms
-        accepted_n = is_open_n & (tier.confidence_n >= accept_at)
+        least = accept_at if index == last else least_confidence(accept_at, tier.engine)
+        accepted_n = is_open_n & (tier.confidence_n >= least)
         tier_n[accepted_n] = index
         is_right_n[accepted_n] = tier.is_right_n[accepted_n]
         is_open_n &= ~accepted_n

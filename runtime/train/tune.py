@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import BundleManifest, TierManifest, Tuning
+from sprat.bundle_manifest import BundleManifest, LoggedRows, TierManifest, Tuning
 from sprat.calibration import confidences
 from sprat.costs import Costs
 from sprat.errors import DataError, InvalidInput
@@ -33,6 +34,10 @@ from sprat.train.thresholds import (
     cascade,
     choose,
 )
+from sprat.train.traffic import traffic_of
+
+EngineOf = Callable[[str], str]
+"""The engine of a model of the store, by the model's name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +70,12 @@ def tune(
     aim: Aim,
     *,
     open_embed: OpenEmbed | OpenStates,
+    engine_of: EngineOf,
     open_ask: OpenAsk | None = None,
     open_remote: OpenRemote | None = None,
     remote_cost_ms: float | None = None,
     costs: Costs | None = None,
+    logged: LoggedRows | None = None,
     seed: int = 0,
     progress: Progress,
 ) -> Tuned:
@@ -86,6 +93,8 @@ def tune(
     open_embed : callable
         See `OpenEmbed`; asked for the model of each tier with a head. Of an extract task see
         `OpenStates`.
+    engine_of : callable
+        See `EngineOf`.
     open_ask : callable, optional
         See `sprat.train.asked.OpenAsk`; asked for the model of each language tier.
     open_remote : callable, optional
@@ -95,6 +104,8 @@ def tune(
         time that asking takes here.
     costs : Costs, optional
         Of the tiers that are not remote, on this machine; absent: measured while they score.
+    logged : LoggedRows, optional
+        Which rows of a decision log these are; absent: those of a file.
     seed : int
         Of halves and resampling, at least 0.
 
@@ -113,6 +124,7 @@ def tune(
         bundle,
         data,
         open_embed=open_embed,
+        engine_of=engine_of,
         open_ask=open_ask,
         open_remote=open_remote,
         remote_cost_ms=remote_cost_ms,
@@ -136,7 +148,7 @@ def tune(
         manifest.tiers[index].model_copy(update={"accept_at": chosen.thresholds[index]})
         for index in kept
     )
-    tuning = _evidence(scores, chosen, aim, data, costs, seed=seed)
+    tuning = _evidence(scores, chosen, aim, data, manifest.labels, logged, costs, seed=seed)
     tuned = replace(
         bundle,
         manifest=manifest.model_copy(update={"tiers": tiers, "tuning": tuning}),
@@ -151,6 +163,7 @@ def score_tiers(
     data: Rows,
     *,
     open_embed: OpenEmbed | OpenStates,
+    engine_of: EngineOf,
     open_ask: OpenAsk | None = None,
     open_remote: OpenRemote | None = None,
     remote_cost_ms: float | None = None,
@@ -176,12 +189,14 @@ def score_tiers(
     for index, tier in enumerate(bundle.manifest.tiers):
         progress.phase(f"tier {tier.name}: {len(data)} rows", total=len(data))
         if tier.language is None and tier.remote is None:
-            scores.append(_score(bundle, index, data, open_embed))
+            scores.append(_score(bundle, index, data, open_embed, engine_of))
             continue
         assert isinstance(data, Dataset)  # such tiers are of classify and route tasks
         with _asking(bundle.manifest, tier, open_ask, open_remote) as ask:
             cost_ms = None if tier.remote is None else remote_cost_ms
-            scores.append(_score_asked(bundle.manifest, index, data, ask, cost_ms, progress))
+            scores.append(
+                _score_asked(bundle.manifest, index, data, ask, engine_of, cost_ms, progress)
+            )
     return tuple(scores)
 
 
@@ -228,15 +243,21 @@ def _check(bundle: Bundle, aim: Aim, seed: int) -> None:
 
 
 def _score(
-    bundle: Bundle, index: int, data: Rows, open_embed: OpenEmbed | OpenStates
+    bundle: Bundle,
+    index: int,
+    data: Rows,
+    open_embed: OpenEmbed | OpenStates,
+    engine_of: EngineOf,
 ) -> TierScores:
     tier = bundle.manifest.tiers[index]
     with open_embed(tier.model.name) as read:
         read(data.texts[:1])  # What is done once only is nobody's cost.
         started = time.process_time()
-        confidence_n, is_right_n = RATE[bundle.manifest.kind](bundle, index, data, read)
+        confidence_n, answer_n, is_right_n = RATE[bundle.manifest.kind](bundle, index, data, read)
         cost_ms = _cost_ms(started, len(data))
-    return TierScores(tier.name, confidence_n, is_right_n, cost_ms)
+    return TierScores(
+        tier.name, confidence_n, answer_n, is_right_n, cost_ms, engine_of(tier.model.name)
+    )
 
 
 def _score_asked(
@@ -244,6 +265,7 @@ def _score_asked(
     index: int,
     data: Dataset,
     ask: Ask,
+    engine_of: EngineOf,
     given_cost_ms: float | None,
     progress: Progress,
 ) -> TierScores:
@@ -257,7 +279,14 @@ def _score_asked(
     cost_ms = _cost_ms(started, len(data)) if given_cost_ms is None else given_cost_ms
     targets_n = data.targets(manifest.labels)
     best_n, is_right_n = best_answers(logs_nk, targets_n, tier.calibration.temperature)
-    return TierScores(tier.name, confidences(best_n, tier.calibration), is_right_n, cost_ms)
+    return TierScores(
+        tier.name,
+        confidences(best_n, tier.calibration),
+        logs_nk.argmax(axis=1).astype(np.int32),
+        is_right_n,
+        cost_ms,
+        "remote" if tier.remote is not None else engine_of(tier.model.name),
+    )
 
 
 def _cost_ms(started: float, count: int) -> float:
@@ -270,6 +299,8 @@ def _evidence(
     chosen: Chosen,
     aim: Aim,
     data: Rows,
+    labels: Sequence[str],
+    logged: LoggedRows | None,
     costs: Costs | None,
     *,
     seed: int,
@@ -299,7 +330,12 @@ def _evidence(
         shares={
             tier.name: float((answers.tier_n == index).mean()) for index, tier in enumerate(scores)
         },
-        **figures,
+        traffic=traffic_of(verified, chosen.thresholds, answers, labels),
+        logged=logged,
+        cost_ratio=figures["cost_ratio"],
+        loss_points=figures["loss_points"],
+        coverage=figures["coverage"],
+        wrong=figures["wrong"],
     )
 
 

@@ -73,6 +73,8 @@ def test_eval_of_an_adapter_gives_the_figures_of_its_training(
     assert not [row["text"] for row in ROWS if str(row["text"]) in html]
     shown = sprat(store, "eval", name, str(rows))
     assert "Evaluation on 10 held-out rows" in shown.stdout
+    # The folder can be moved: nothing in it says where it lies.
+    assert str(store.root) not in (store.adapter(name)[1] / "task.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,27 @@ def test_eval_of_an_adapter_keeps_limits(
     assert f"below {missed[0]} 1.01" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("labels", "Accuracy differs"),
+        ("fields", "Micro-F1 differs"),
+        ("texts", "Exact match differs"),
+    ],
+)
+def test_eval_of_an_adapter_against_another(name: str, said: str, store: Store, rows: Path) -> None:
+    against = evaluated(store, name, str(rows), "--against", name)["against"]
+    assert (against["name"], against["version"]) == (name, store.adapter(name)[0].version)
+    comparison = against["comparison"]
+    counts = comparison.get("rows", comparison)
+    assert (counts["n"], counts["only_first"], counts["only_second"]) == (10, 0, 0)
+    assert counts["p_value"] == 1
+    shown = sprat(store, "eval", name, str(rows), "--against", name)
+    assert shown.returncode == 0, shown.stderr
+    assert f"First: {name}. Second: {name}." in shown.stdout
+    assert f"{said} by +0.0000" in shown.stdout
+
+
 def test_eval_of_an_adapter_says_what_it_cannot_do(
     store: Store, rows: Path, tmp_path: Path
 ) -> None:
@@ -100,9 +123,15 @@ def test_eval_of_an_adapter_says_what_it_cannot_do(
         assert done.returncode == 1
         return done.stderr
 
-    for option in ("--tier", "--against", "--out-of-scope-label", "--clean-label"):
+    for option in ("--tier", "--endpoint", "--out-of-scope-label", "--clean-label"):
         said = refused("labels", str(rows), option, "x")
         assert f"{option}: expected a bundle, not an adapter" in said
+    said = refused("labels", str(rows), "--against", "fields")
+    assert "--against: expected an adapter for classify, but fields is for extract" in said
+    said = refused("labels", str(rows), "--against", "nix")
+    assert "no bundle or adapter named 'nix'" in said
+    said = refused("fields", str(rows), "--threshold", "0.5")
+    assert "--threshold: expected an adapter for classify, not extract" in said
     said = refused("texts", str(rows), "--min-accuracy", "0.5")
     assert "this evaluation has no accuracy; it has edit_similarity, exact_match" in said
     assert "no bundle or adapter named 'nix'; known: fields, labels, texts" in refused(

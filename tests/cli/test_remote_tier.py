@@ -166,6 +166,13 @@ def test_remote_tier_answers_the_hard_texts_of_a_server(
         )
     finally:
         assert server.stop() == 0
+    here = json.loads(run(store, "explain", ROUTE, texts[0], "--config", str(config), "--json"))
+    for each in (here, explained):
+        far_tier = each["tiers"][1]
+        assert (far_tier["tier"], far_tier["model"]) == ("remote", "big")
+        assert [score["label"] for score in far_tier["scores"]] == [truth[texts[0]]]
+    both = ("--config", str(config), "--server", "default")
+    assert "expected no --server" in refused(store, "explain", ROUTE, "a", *both)
     items = [item for item in result.items if item is not None]
     far = info.tiers[1]
     escalated = [text for text, item in zip(texts, items, strict=True) if item.tier == 1]
@@ -176,7 +183,6 @@ def test_remote_tier_answers_the_hard_texts_of_a_server(
     assert far.endpoint is not None
     assert (far.endpoint.name, far.endpoint.state) == ("far", "closed")
     assert far.endpoint.requests_today == far.asked == len(escalated)
-    assert [tier["model"] for tier in explained["tiers"]] == ["tiny-encoder", "big"]
     log = server.log.read_text()
     assert "its remote tier asks endpoint far" in log
     assert not any(text in log for text in texts)
@@ -261,3 +267,26 @@ def test_remote_tier_needs_its_endpoint_to_be_tuned(
     assert "expected the endpoint of tier remote" in refused(store, "tune", ROUTE, *rows)
     far = ("--endpoint", "far", "-c", str(config))
     assert "no tier is remote" in refused(store, "tune", "head", *rows, *far)
+
+
+def test_remote_tier_doctor_says_whom_a_server_would_ask(
+    store: Store, config: Path, chat: ChatServer, added: str, tmp_path: Path
+) -> None:
+    def found(*options: str) -> dict[str, tuple[str, str]]:
+        findings = json.loads(sprat(store, "doctor", *options, "--json").stdout)
+        return {each["part"]: (each["state"], each["detail"]) for each in findings}
+
+    before = len(chat.bodies)
+    assert found()["outbound"] == (
+        "ok",
+        "no task names an endpoint: nothing leaves this machine",
+    )
+    with_config = found("--config", str(config))
+    assert with_config["endpoint far"] == ("ok", f"{chat.url} gets texts of {ROUTE}")
+    assert "outbound" not in with_config
+    assert with_config[f"bundle {ROUTE}"] == ("ok", "on tiny-encoder, big (remote)")
+    broken = tmp_path / "broken.toml"
+    broken.write_text(config.read_text().replace("[tasks.", 'key_variable = "NO_SUCH"\n[tasks.'))
+    state, said = found("--config", str(broken))["endpoint far"]
+    assert (state, "has no NO_SUCH" in said) == ("problem", True)
+    assert len(chat.bodies) == before

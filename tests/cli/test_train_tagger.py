@@ -67,6 +67,32 @@ def test_train_tagger_tunes_an_encoder_behind_the_frozen_one(
     assert "Tier finetune" in shown.stdout
 
 
+def test_train_tagger_writes_its_evaluation_as_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "home")
+    monkeypatch.setenv("SPRAT_HOME", str(store.root))
+    pull(str(write_encoder(tmp_path / "tiny")), store)
+    page = tmp_path / "bookings.html"
+    request = train_request(
+        "extract",
+        data=write_rows(tmp_path / "train.jsonl", make_bookings(60)),
+        base="tiny",
+        out="bookings",
+        html=page,
+    )
+    with pytest.raises(StoreError, match="no is no folder; make it first"):
+        train_tagger(replace(request, html=tmp_path / "no" / "x.html"))
+    assert store.bundles() == []
+    train_tagger(request)
+    assert "Exact spans on 11 held-out rows" in capsys.readouterr().out
+    html = page.read_text("utf-8")
+    assert html.startswith("<!doctype html>")
+    for part in ("Micro-F1", "Reliability", "head on tiny", "11 rows, sha256"):
+        assert part in html
+    assert "table for" not in html
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -75,7 +101,7 @@ def test_train_tagger_tunes_an_encoder_behind_the_frozen_one(
         ({"learning_rate": 0.1}, "--learning-rate: expected --tiers finetune"),
         ({"resume": True}, "--resume: expected --tiers finetune"),
         ({"tiers": ("finetune",), "static_base": "x"}, "--static-base: an extract task has none"),
-        ({"tiers": ("finetune",), "html": Path("x.html")}, "--html: an extract task has none"),
+        ({"targets": Path("targets.json")}, "--targets: an extract task has none"),
         ({"learning_curve": True}, "--learning-curve: an extract task has none"),
         ({"class_weights": "balanced"}, "--class-weights: an extract task has none"),
     ],

@@ -1,8 +1,9 @@
-"""``sprat tune`` as programs and people call it, on a tiny encoder of two tiers."""
+"""``sprat tune``, and ``sprat eval`` of a cascade, as programs and people call them."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from servers import sprat
 from tiny_models import encoder_files, write_files
 from topics import toy_rows, write_rows
 
-from sprat.bundle import Bundle
+from sprat.bundle import Bundle, write_bundle
+from sprat.inprocess import Runtime
 from sprat.pull import pull
 from sprat.store import Store
 
@@ -176,3 +178,79 @@ def test_tune_says_what_is_wrong(home: Path, arguments: tuple[str, ...], message
     assert any(each in done.stderr for each in message.split("|"))
     assert "Traceback" not in done.stderr
     assert store.bundle("two")[0].tuning is None
+
+
+@pytest.fixture(scope="module")
+def cascade(home: Path) -> Path:
+    """The bundle with thresholds that both tiers miss now and then."""
+    made = Bundle.load(Store(home / "home").bundle("two")[1])
+    tiers = tuple(
+        tier.model_copy(update={"accept_at": accept_at})
+        for tier, accept_at in zip(made.manifest.tiers, (0.9, 0.6), strict=True)
+    )
+    changed = replace(made, manifest=made.manifest.model_copy(update={"tiers": tiers}))
+    write_bundle(home / "cascade", lambda folder: changed.save(folder, report="{}"))
+    return home / "cascade"
+
+
+def test_eval_of_a_cascade_is_what_the_server_answers(home: Path, cascade: Path) -> None:
+    store = Store(home / "home")
+    data = home / "traffic.jsonl"
+    done = sprat(store, "eval", str(cascade), str(data), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    given = [json.loads(line) for line in data.read_text("utf-8").splitlines()]
+    with Runtime(tasks=[str(cascade)], store=store) as runtime:
+        items = [
+            item
+            for at in range(0, len(given), 100)
+            for item in runtime.classify("two", [row["text"] for row in given[at : at + 100]]).items
+        ]
+    right = [item.label == row["label"] for item, row in zip(items, given, strict=True)]
+    # What shares a batch moves confidences of the encoder a little.
+    assert report["accuracy"] == pytest.approx(sum(right) / len(right), abs=0.01)
+    answered = [item for item in items if not item.abstained]
+    assert report["coverage"] == pytest.approx(len(answered) / len(items), abs=0.01)
+    assert 0 < report["coverage"] < 1
+    by_tier = [sum(item.tier == at for item in answered) / len(items) for at in (0, 1)]
+    assert [share["answers"] for share in report["shares"]] == pytest.approx(by_tier, abs=0.01)
+    assert min(by_tier) > 0
+    assert list(report["tiers"]) == ["static", "head"]
+    for name, alone in report["tiers"].items():
+        by_itself = sprat(store, "eval", str(cascade), str(data), "--tier", name, "--json")
+        assert json.loads(by_itself.stdout)["accuracy"] == pytest.approx(
+            alone["accuracy"], abs=0.01
+        )
+
+
+def test_eval_gates_and_compares_what_a_cascade_answers(
+    home: Path, cascade: Path, tmp_path: Path
+) -> None:
+    store = Store(home / "home")
+    arguments = ("eval", str(cascade), str(home / "traffic.jsonl"))
+    report = json.loads(sprat(store, *arguments, "--json").stdout)
+    alone = report["tiers"]["head"]["accuracy"]
+    # Rows without an answer are not right: the tier by itself passes where the cascade does not.
+    assert report["accuracy"] < alone
+    limit = ("--min-accuracy", str((report["accuracy"] + alone) / 2))
+    failed = sprat(store, *arguments, *limit)
+    assert failed.returncode == 1
+    assert "gate failed: accuracy is " in failed.stderr
+    assert sprat(store, *arguments, *limit, "--tier", "head").returncode == 0
+    refused = sprat(store, *arguments, "--min-micro-f1", "0.5")
+    assert refused.returncode == 1
+    assert (
+        "--min-micro-f1: this evaluation has no micro_f1; it has above, accuracy, cost_ratio"
+        in (refused.stderr)
+    )
+    page = tmp_path / "cascade.html"
+    shown = sprat(store, *arguments, "--against", "two", "--html", str(page))
+    assert shown.returncode == 0, shown.stderr
+    assert "Tiers in the cascade" in shown.stdout
+    assert "of the CPU time of" in shown.stdout
+    assert "Accuracy differs by -" in shown.stdout
+    html = page.read_text("utf-8")
+    for part in ("Cost and quality", "Answered", "static on tiny-static", ", then head on tiny"):
+        assert part in html
+    for line in (home / "traffic.jsonl").read_text("utf-8").splitlines():
+        assert json.loads(line)["text"] not in html

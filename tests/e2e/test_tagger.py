@@ -83,7 +83,9 @@ def test_tagger_is_trained_and_evaluated_by_commands(
     assert "gate failed: micro_f1 is " in missed.stderr
     for option, message in (
         (("--min-accuracy", "0.1"), "this evaluation has no accuracy; it has "),
-        (("--tier", "head"), "--tier: expected a classify or route task, not extract"),
+        (("--tier", "static"), "no tier named 'static'; known: head"),
+        (("--out-of-scope-label", "x"), "expected a classify or route task, not extract"),
+        (("--threshold", "0.5"), "--threshold: expected a classify or route task, not extract"),
     ):
         refused = sprat(store, "eval", str(out), str(rows[1]), *option)
         assert refused.returncode == 1

@@ -100,6 +100,18 @@ def test_peer_answers_with_its_confidence(store: Store, peer: Peer) -> None:
     assert (result.model, result.model_version) == (FAR, peer.version)
 
 
+def test_peer_on_this_machine_is_not_asked_through_a_proxy(
+    store: Store, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    (item,) = ask(store, peer, "a").items
+    assert item is not None
+    assert (item.tier, item.degraded) == (1, None)
+
+
 def test_peer_is_not_trusted_with_another_authority(
     store: Store, peer: Peer, tmp_path: Path
 ) -> None:

@@ -60,7 +60,8 @@ def train(
     data: Path, store: Store, spec: Any = CLASSIFY, *, name: str = "made", **more: Any
 ) -> tuple[Any, AdapterReport]:
     given = {"settings": SETTINGS, "progress": Silent(), **more}
-    return train_adapter(data, spec, store, name=name, **given)[:2]
+    trained = train_adapter(data, spec, store, name=name, **given)
+    return trained.manifest, trained.report
 
 
 def test_adapt_twice_makes_the_same_adapter(store: Store, data: Path) -> None:

@@ -31,6 +31,13 @@ def jsonl(folder: Path, *rows: Any) -> Path:
     return path
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
 def span(field: str, start: int, end: int, **more: str) -> dict[str, Any]:
     return {"field": field, "start": start, "end": end, **more}
 
@@ -60,8 +67,11 @@ def test_adapter_rows_of_values_have_keys_in_the_order_of_the_schema(tmp_path: P
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({}, "expected either value or spans"),
-        ({"value": {}, "spans": []}, "expected either value or spans"),
+        ({}, "expected either value or spans, found neither"),
+        ({"value": {}, "spans": []}, "expected either value or spans, found both"),
+        ({"value": {"who": "x" * 5_000_000}}, "value: 5000010 bytes, at most 4194304 are"),
+        ({"value": nested(900)}, "value: nested too deeply"),
+        ({"value": {"who": float("nan")}}, "value: holds a number that JSON does not have"),
         ({"value": [1]}, "value: expected an object"),
         ({"spans": {}}, "spans: expected a list"),
         ({"spans": [3]}, "spans[0]: expected an object"),

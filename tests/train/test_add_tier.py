@@ -213,7 +213,7 @@ def manifest(made: Path) -> BundleManifest:
 def train_for(store: Store, spec: LabelSet | ExtractSpec) -> None:
     """Say of the adapter what it was trained for, as a training does."""
     folder = store.adapter("polite")[1]
-    for file, content in task_files(spec, "polite", folder).items():
+    for file, content in task_files(spec, "polite").items():
         (folder / file).write_text(content, encoding="utf-8")
 
 

@@ -172,6 +172,7 @@ def tuned_with(
         data,
         aim,
         open_embed=open_embed,
+        engine_of=lambda name: "ct2",
         progress=Silent(),
         **given,
     ), asked
@@ -207,10 +208,12 @@ def test_asked_remote_tier_costs_its_cpu_time_where_nothing_is_given(
         with_remote_tier(Bundle.load(made)),
         data,
         open_embed=open_embed,
+        engine_of=lambda name: "ct2",
         open_remote=lambda asked: knowing(truth, []),
         progress=Silent(),
     )
     assert 0 < last.cost_ms < 50
+    assert last.engine == "remote"
 
 
 def test_asked_remote_tier_never_gets_every_text(made: Path, embed: Embed, dataset: Rows) -> None:

@@ -60,6 +60,7 @@ def test_categories_read_csv(tmp_path: Path) -> None:
         ({"text": "a"}, "expected either label or labels, found neither"),
         ({"text": "a", "label": "x", "labels": []}, "found both"),
         ({"text": "a", "labels": 3}, "labels: expected a list of strings, found a number"),
+        ({"text": "a", "labels": ""}, "labels: expected a list of strings, found a string"),
         ({"text": "a", "labels": ["x", 3]}, "labels: expected a string, found a number"),
         ({"text": "a", "labels": ["x", " "]}, "labels: empty"),
         ({"text": "a", "labels": ["x" * 129]}, "labels: 129 characters, at most 128"),

@@ -71,7 +71,9 @@ def test_checks_unknown_policy_is_refused() -> None:
 
 
 def test_checks_one_label_is_refused() -> None:
-    with pytest.raises(DataError, match=r"expected 2 or more labels, found 1 in 4 rows"):
+    with pytest.raises(
+        DataError, match=r":1: expected 2 or more labels, found 1 in 4 rows: lines 1, 2, 3, 4"
+    ):
         require_rows(make(*plenty("a")))
 
 
@@ -130,8 +132,8 @@ def test_checks_repeats_within_and_between_parts() -> None:
     assert [(r.line, r.of) for r in report.nearly_leaked.first] == [(12, 1)]
     assert report.conflict_lines == (1, 2)
     assert report.messages() == [
-        "2 rows left out, whose text also has another label: lines 7, 9",
-        "2 training rows kept, whose text also has another label: lines 1, 2",
+        "2 rows left out, whose text also has other labels: lines 7, 9",
+        "2 training rows kept, whose text also has other labels: lines 1, 2",
         "1 training rows repeat another: lines 2 (1)",
         "1 training rows nearly repeat another: lines 3 (1)",
         "1 of 4 test rows repeat a training row: lines 11 (4)",

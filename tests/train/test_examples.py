@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,18 @@ def test_examples_name_the_lines_of_texts_that_are_too_long(examples: Examples) 
     with pytest.raises(DataError, match=r"rows:7: text: \d+ tokens") as error:
         examples.classify(LABELS, ["fine", "x" * 2000], [0, 1], lines=[6, 7], path="rows")
     assert "xx" not in error.value.message
+
+
+def test_examples_refuse_answers_that_are_far_too_long_unspelled(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spell(*_: object) -> None:
+        raise AssertionError("takes minutes")
+
+    monkeypatch.setattr("sprat.engine.llama.LlamaEngine.spell", spell)
+    value = json.dumps({"who": "x" * 100_000}, separators=(",", ":"))
+    with pytest.raises(DataError, match=r"rows:7: text: \d+ tokens"):
+        examples.extract(EXTRACT, ["fine"], [value], lines=[7], path="rows")
 
 
 def test_examples_refuse_labels_that_the_model_reads_alike(examples: Examples) -> None:

@@ -147,9 +147,9 @@ def test_moderate_learns_from_texts_longer_than_a_window(tmp_path: Path, embed: 
         ([()] * 20, "expected categories, found none in 20 rows"),
         (
             [("x",)] * 3 + [()] * 17,
-            "4 or more different texts of category 'x', found 3, in lines 1",
+            "4 or more different texts of category 'x', found 3 in lines 1",
         ),
-        ([("x",)] * 20, "4 or more different texts without category 'x', found 0"),
+        ([("x",)] * 20, "category 'x', found 0; rows of clean texts have no labels"),
     ],
 )
 def test_moderate_refuses_rows_that_do_not_suffice(

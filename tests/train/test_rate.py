@@ -131,7 +131,7 @@ def test_rate_categories_counts_rows_whose_flags_are_all_right(
     moderator: Bundle, embeds: dict[str, Embed]
 ) -> None:
     rows = messages(80, seed=5)
-    confidence_n, right_n = rate_categories(moderator, 1, rows, embeds["fine"])
+    confidence_n, _, right_n = rate_categories(moderator, 1, rows, embeds["fine"])
     tier, head = moderator.manifest.tiers[1], moderator.heads[1]
     settings = tier.moderation
     assert settings is not None
@@ -169,7 +169,7 @@ def test_rate_categories_reads_long_texts_in_windows(
         seen.extend(texts)
         return embeds["fine"](texts)
 
-    _, right_n = rate_categories(moderator, 1, long, embed)
+    _, _, right_n = rate_categories(moderator, 1, long, embed)
     assert len(seen) > BLOCK
     assert max(map(len, seen)) <= settings.window
     assert right_n.mean() > 0.6
@@ -188,7 +188,7 @@ def test_rate_spans_counts_rows_where_all_is_found_and_nothing_else(
         Reading([], 0.6),
     ]
     monkeypatch.setattr(Tagger, "read", lambda *_: found)
-    confidence_n, right_n = rate_spans(tagger, 1, rows, fine_words)
+    confidence_n, _, right_n = rate_spans(tagger, 1, rows, fine_words)
     assert right_n.tolist() == [True, False, False, True]
     assert (np.diff(confidence_n) <= 0).all()
 
@@ -198,7 +198,14 @@ def test_tune_chooses_thresholds_of_moderators(
     moderator: Bundle, embeds: dict[str, Embed], aim: Aim, tmp_path: Path
 ) -> None:
     rows = messages(500, seed=9)
-    tuned = tune(moderator, rows, aim, open_embed=opened(embeds), progress=Silent())
+    tuned = tune(
+        moderator,
+        rows,
+        aim,
+        open_embed=opened(embeds),
+        engine_of=lambda model: "ct2",
+        progress=Silent(),
+    )
     tuning = tuned.tuning
     assert tuning.cost_ms["static"] < tuning.cost_ms["head"]
     assert [tier.name for tier in tuned.scores] == ["static", "head"]
@@ -217,7 +224,14 @@ def test_tune_chooses_thresholds_of_moderators(
 
 def test_tune_chooses_thresholds_of_taggers(tagger: Bundle, tmp_path: Path) -> None:
     rows = distinct(500, seed=9)
-    tuned = tune(tagger, rows, Aim("loss", 0.02), open_embed=opened(STATES), progress=Silent())
+    tuned = tune(
+        tagger,
+        rows,
+        Aim("loss", 0.02),
+        open_embed=opened(STATES),
+        engine_of=lambda model: "ct2",
+        progress=Silent(),
+    )
     tuning = tuned.tuning
     assert tuning.best_tier == "finetune"
     assert tuning.loss_points.value <= 2
@@ -238,7 +252,14 @@ def test_tune_leaves_out_taggers_that_do_not_pay(tagger: Bundle) -> None:
     same = {"coarse": fine_words, "fine": fine_words}
     twice = Bundle(tagger.manifest, taggers=(tagger.taggers[1],) * 2)
     rows = distinct(300, seed=11)
-    tuned = tune(twice, rows, Aim("loss", 0.02), open_embed=opened(same), progress=Silent())
+    tuned = tune(
+        twice,
+        rows,
+        Aim("loss", 0.02),
+        open_embed=opened(same),
+        engine_of=lambda model: "ct2",
+        progress=Silent(),
+    )
     assert len(tuned.bundle.taggers) == len(tuned.bundle.manifest.tiers) == 1
 
 
@@ -247,7 +268,14 @@ def test_tune_refuses_moderators_and_taggers_that_cannot_be_tuned(
 ) -> None:
     def refused(bundle: Bundle, rows: Any, models: Any, error: type[Exception], said: str) -> None:
         with pytest.raises(error, match=said):
-            tune(bundle, rows, Aim("loss", 0.1), open_embed=opened(models), progress=Silent())
+            tune(
+                bundle,
+                rows,
+                Aim("loss", 0.1),
+                open_embed=opened(models),
+                engine_of=lambda model: "ct2",
+                progress=Silent(),
+            )
 
     single = Bundle(
         tagger.manifest.model_copy(update={"tiers": tagger.manifest.tiers[:1]}),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,26 +85,26 @@ def test_train_tagger_is_reproducible(
     assert again.files == manifest.files
 
 
-def test_train_tagger_reports_rows_that_repeat_a_training_text(
-    trained: tuple[Path, BundleManifest, SpanReport],
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
+def test_train_tagger_reports_rows_that_repeat_a_training_row(
+    trained: tuple[Path, BundleManifest, SpanReport], tmp_path: Path
 ) -> None:
     saved = read_record(trained[0])
-    new_texts = saved.tiers["head"].new_texts
-    assert 0 < saved.repeated_test_rows < 40
-    assert new_texts is not None
-    assert new_texts.n == 40 - saved.repeated_test_rows
-    with caplog.at_level(logging.WARNING):
-        train(DATA, tmp_path, test=DATA)
-    assert "80 of 80 test rows repeat a training text" in caplog.text
-    assert read_record(tmp_path).tiers["head"].new_texts is None
+    without_leaked = saved.tiers["head"].without_leaked
+    leaked = saved.data.leaked.count + saved.data.nearly_leaked.count
+    assert 0 < saved.data.leaked.count <= leaked < 40
+    assert without_leaked is not None
+    assert without_leaked.n == 40 - leaked
+    train(DATA, tmp_path, test=DATA)
+    again = read_record(tmp_path)
+    assert again.data.leaked.count == 80
+    assert "80 of 80 test rows repeat a training row: lines 1 (1), " in again.data.messages()[-1]
+    assert again.tiers["head"].without_leaked is None
 
 
 def test_train_tagger_holds_rows_out_by_text(tmp_path: Path) -> None:
     manifest, report = train(DATA, tmp_path, held_out=0.25)
     assert manifest.train_rows + report.n == 80
-    assert read_record(tmp_path).tiers["head"].new_texts is None
+    assert read_record(tmp_path).data.leaked.count == 0
 
 
 def test_train_tagger_learns_which_fields_come_several_times(tmp_path: Path) -> None:
@@ -125,7 +124,11 @@ def test_train_tagger_learns_which_fields_come_several_times(tmp_path: Path) -> 
     ("data", "options", "said"),
     [
         (replace(DATA, spans=((),) * 80, requested=((),) * 80), {}, "no row has a span"),
-        (DATA.take(range(12)), {"test": TEST}, r"4 or more different training texts with each f"),
+        (
+            DATA.take(range(12)),
+            {"test": TEST},
+            r"jsonl:2: expected 4 or more (.|\n)* of 1 fields:\n  'name': 3 in lines 2, 7, 12",
+        ),
         (replace(DATA, requested=(("seat",),) * 80), {}, "bookings.jsonl:1: requested: an unknown"),
         (DATA, {"test": replace(TEST, requested=(("seat",),) * 40)}, "test.jsonl:1: requested"),
         (

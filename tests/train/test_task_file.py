@@ -11,7 +11,7 @@ import pytest
 from sprat.config import Config
 from sprat.errors import ConfigError, InvalidInput
 from sprat.text.schema import Schema
-from sprat.train.task_file import TASK, read_task, task_config, task_files
+from sprat.train.task_file import TASK, read_task, task_config, task_files, task_table
 from sprat.values import (
     ExtractSpec,
     Grammar,
@@ -50,12 +50,15 @@ SPECS = [
 def test_task_file_is_read_as_the_same_spec(
     spec: LabelSet | ExtractSpec | TransformSpec, tmp_path: Path
 ) -> None:
-    for name, content in task_files(spec, "the.task", tmp_path).items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
-    document = tomllib.loads((tmp_path / TASK).read_text(encoding="utf-8"))
-    config = Config.model_validate(document)
-    assert config.tasks["the.task"].spec() == spec
-    assert read_task(tmp_path, "the.task").spec() == spec
+    made = tmp_path / "made"
+    made.mkdir()
+    for name, content in task_files(spec, "the.task").items():
+        (made / name).write_text(content, encoding="utf-8")
+    folder = made.rename(tmp_path / "moved")
+    assert read_task(folder, "the.task").spec() == spec
+    # What is to be copied elsewhere says where the schema lies.
+    document = tomllib.loads(task_table(spec, "the.task", folder))
+    assert Config.model_validate(document).tasks["the.task"].spec() == spec
     served = task_config(spec).spec()
     if isinstance(served, ExtractSpec):
         served = replace(served, schema=Schema(served.schema).text)
@@ -68,7 +71,7 @@ def test_task_file_that_is_not_there_says_what_is_expected(tmp_path: Path) -> No
 
 
 def test_task_file_whose_schema_is_gone_names_the_path(tmp_path: Path) -> None:
-    files = task_files(ExtractSpec("base", SCHEMA, adapter="x"), "x", tmp_path)
+    files = task_files(ExtractSpec("base", SCHEMA, adapter="x"), "x")
     (tmp_path / TASK).write_text(files[TASK], encoding="utf-8")
     with pytest.raises(ConfigError, match=r"tasks\.x\.schema: .*schema\.json cannot be read"):
         read_task(tmp_path, "x")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from sprat.calibration import least_confidence
 from sprat.errors import DataError
 from sprat.train.thresholds import (
     ABSTAINED,
@@ -21,8 +23,13 @@ from sprat.train.thresholds import (
 from sprat.values import IntArray
 
 
-def tier(name: str, confidence: list[float], right: list[int], cost_ms: float) -> TierScores:
-    return TierScores(name, np.array(confidence), np.array(right, np.bool_), cost_ms)
+def tier(
+    name: str, confidence_n: Any, is_right_n: Any, cost_ms: float, engine: str = "static"
+) -> TierScores:
+    """Of rows whose gold label is 1."""
+    is_right_n = np.array(is_right_n, np.bool_)
+    answer_n = is_right_n.astype(np.int32)
+    return TierScores(name, np.array(confidence_n), answer_n, is_right_n, cost_ms, engine)
 
 
 def traffic(n: int, seed: int, *, better: float = 0.97) -> list[TierScores]:
@@ -32,8 +39,8 @@ def traffic(n: int, seed: int, *, better: float = 0.97) -> list[TierScores]:
     second_n = np.maximum(rng.beta(20, 0.6, n), confidence_n)
     second_n = np.minimum(second_n, better + 0.02)
     return [
-        TierScores("static", confidence_n, rng.random(n) < confidence_n, 0.01),
-        TierScores("head", second_n, rng.random(n) < second_n, 1.0),
+        tier("static", confidence_n, rng.random(n) < confidence_n, 0.01),
+        tier("head", second_n, rng.random(n) < second_n, 1.0),
     ]
 
 
@@ -62,6 +69,19 @@ def test_cascade_leaves_a_tier_out_and_leaves_rows_unanswered() -> None:
     assert answers.is_right_n.tolist() == [True, False]
     assert answers.cost_n.tolist() == [10.0, 10.0]
     assert (answers.answered, answers.wrong) == (1, 0)
+
+
+def test_cascade_passes_on_what_the_server_passes_on() -> None:
+    """What is just above a threshold, but of the last tier that takes part."""
+    least = least_confidence(0.8, "ct2")
+    confidence = [0.8, least - 1e-9, least]
+    for engine, expected in (("ct2", [1, 1, 0]), ("llama", [1, 1, 0]), ("static", [0, 0, 0])):
+        first = tier("a", confidence, [1, 1, 1], 1.0, engine)
+        second = tier("b", [0.9] * 3, [1, 1, 1], 10.0, engine)
+        third = tier("c", [0.9] * 3, [1, 1, 1], 100.0, engine)
+        assert cascade([first, second], (0.8, 0.0)).tier_n.tolist() == expected
+        assert cascade([first, second, third], (0.8, 0.5, None)).tier_n.tolist() == expected
+        assert cascade([first, second], (0.8, None)).tier_n.tolist() == [0, 0, 0]
 
 
 def test_best_tier_is_the_cheaper_one_of_equals() -> None:
@@ -103,7 +123,7 @@ def test_choose_is_the_cheapest_of_all_that_hold() -> None:
 def test_choose_leaves_out_a_tier_that_does_not_pay() -> None:
     useful, best = traffic(2000, 1)
     rng = np.random.default_rng(5)
-    useless = TierScores("noise", rng.random(2000), rng.random(2000) < 0.5, 0.5)
+    useless = tier("noise", rng.random(2000), rng.random(2000) < 0.5, 0.5)
     chosen = choose(
         [useful, useless, best], Aim("loss", 0.005), groups=alone(2000), seed=0, path="rows"
     )
@@ -114,8 +134,8 @@ def test_choose_leaves_out_a_tier_that_does_not_pay() -> None:
 def test_choose_ends_with_a_cheaper_tier_that_is_the_best() -> None:
     worse, better = traffic(1000, 2)
     swapped = [
-        TierScores("static", better.confidence_n, better.is_right_n, 0.01),
-        TierScores("head", worse.confidence_n, worse.is_right_n, 1.0),
+        tier("static", better.confidence_n, better.is_right_n, 0.01),
+        tier("head", worse.confidence_n, worse.is_right_n, 1.0),
     ]
     chosen = choose(swapped, Aim("loss", 0.005), groups=alone(1000), seed=0, path="rows")
     assert chosen.thresholds == (0.0, None)
@@ -178,7 +198,7 @@ def test_choose_refuses_too_few_rows(aim: Aim, rows: int) -> None:
 def test_choose_says_what_can_be_had_where_the_aim_cannot() -> None:
     rng = np.random.default_rng(0)
     guessing = [
-        TierScores(name, rng.random(1000), rng.random(1000) < 0.5, cost)
+        tier(name, rng.random(1000), rng.random(1000) < 0.5, cost)
         for name, cost in (("a", 1.0), ("b", 2.0))
     ]
     with pytest.raises(DataError, match=r"no thresholds keep wrong answers at or below 1\.00%"):

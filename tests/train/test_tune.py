@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,14 +27,18 @@ from sprat.calibration import tempered
 from sprat.errors import DataError, InvalidInput
 from sprat.head import Head
 from sprat.manifest import ModelRef
+from sprat.model import Encoded
 from sprat.progress import Silent
+from sprat.scheduler import Mailbox
+from sprat.tasks.cascade import Cascade, Part
+from sprat.tasks.head_tier import HeadTier
 from sprat.train.data import Dataset
 from sprat.train.fit import fit_head
 from sprat.train.head import Embed
 from sprat.train.split import assign_folds
-from sprat.train.thresholds import Aim
+from sprat.train.thresholds import ABSTAINED, Aim, cascade
 from sprat.train.tune import tune
-from sprat.values import FloatArray, Label
+from sprat.values import Classification, FloatArray, Label, ModelInfo
 
 Rows = Callable[..., Dataset]
 
@@ -95,11 +102,17 @@ def opened(embeds: dict[str, Embed]) -> Callable[[str], object]:
     return open_embed
 
 
+def engine_of(model: str) -> str:
+    return {"coarse": "static", "fine": "ct2", "small": "llama"}[model]
+
+
 def test_tune_writes_thresholds_with_their_evidence(
     made: Bundle, dataset: Rows, opened: object, tmp_path: Path
 ) -> None:
     data = replace(dataset(2000, seed=9), sha256="5" * 64)
-    tuned = tune(made, data, Aim("loss", 0.02), open_embed=opened, progress=Silent())  # type: ignore[arg-type]
+    tuned = tune(
+        made, data, Aim("loss", 0.02), open_embed=opened, engine_of=engine_of, progress=Silent()
+    )  # type: ignore[arg-type]
     tuning = tuned.tuning
     static, head = tuned.bundle.manifest.tiers
     assert 0 < static.accept_at <= 1
@@ -123,18 +136,96 @@ def test_tune_counts_what_the_cascade_would_answer(
     made: Bundle, dataset: Rows, opened: object
 ) -> None:
     data = dataset(1200, seed=10)
-    tuned = tune(made, data, Aim("error", 0.2), open_embed=opened, progress=Silent())  # type: ignore[arg-type]
+    tuned = tune(
+        made, data, Aim("error", 0.2), open_embed=opened, engine_of=engine_of, progress=Silent()
+    )  # type: ignore[arg-type]
     tuning, answers = tuned.tuning, tuned.chosen.answers
     assert tuning.coverage.value == pytest.approx(answers.answered / tuning.verified_on)
     assert tuning.wrong.value == pytest.approx(answers.wrong / answers.answered)
     assert tuning.wrong.value <= 0.2
 
 
+class Served:
+    """A model of a server that gives the vectors of ``embed``."""
+
+    def __init__(self, name: str, embed: Embed) -> None:
+        self._embed = embed
+        self.info = ModelInfo(
+            name=name,
+            kind="encoder",
+            engine="ct2",
+            version="0" * 12,
+            architecture="bert",
+            quantization="int8",
+            tokenizer="none",
+            max_tokens=512,
+            dimension=384,
+            licence="",
+            size_bytes=1,
+        )
+
+    async def encode(self, texts: Sequence[str], **_: Any) -> Encoded:
+        n = len(texts)
+        return Encoded(self._embed(texts), list(range(n)), [1] * n, [0] * n, [1] * n, (), 1, 1, 1)
+
+
+async def test_tune_evidence_is_what_the_served_cascade_does(
+    made: Bundle, dataset: Rows, opened: Any, embeds: dict[str, Embed]
+) -> None:
+    """On the same rows: shares of tiers and labels, and what the watch compares with."""
+    data = dataset(2000, seed=9)
+    tuned = tune(
+        made,
+        data,
+        Aim("loss", 0.02),
+        open_embed=opened,
+        engine_of=lambda model: "ct2",  # Both have a band above their thresholds.
+        progress=Silent(),
+    )
+    manifest, tuning = tuned.bundle.manifest, tuned.tuning
+    texts = [data.texts[row] for row in tuned.chosen.verified.tolist()]
+    first = manifest.tiers[0].accept_at
+    verified = [tier.take(tuned.chosen.verified) for tier in tuned.scores]
+    # The row that it is the confidence of is in the band above it.
+    middle = float(np.quantile(verified[0].confidence_n, 0.5, method="lower"))
+
+    async def serve(accept_at: Sequence[float]) -> tuple[Cascade, list[Classification]]:
+        parts = []
+        for place, (tier, least) in enumerate(zip(manifest.tiers, accept_at, strict=True)):
+            model: Any = Served(tier.base.name, embeds[tier.base.name])
+            parts.append(Part(place, HeadTier.of(tuned.bundle, place, model), least))
+        served = Cascade("tickets", manifest, parts)
+        result = await served.run(texts, mailbox=Mailbox(asyncio.get_running_loop()))
+        return served, [item for item in result.items if item is not None]
+
+    for accept_at in ((middle, 0.0), (middle, 0.7)):
+        _, items = await serve(accept_at)
+        answers = cascade(verified, accept_at)
+        tiers = [ABSTAINED if item.abstained else item.tier for item in items]
+        assert tiers == answers.tier_n.tolist()
+
+    served, items = await serve((first, 0.0))
+    for place, tier in enumerate(manifest.tiers):
+        share = sum(item.tier == place for item in items) / tuning.verified_on
+        assert share == pytest.approx(tuning.shares[tier.name])
+    traffic, drift = tuning.traffic, served.info.drift
+    assert traffic is not None
+    assert drift is not None
+    assert Counter(item.label for item in items) == traffic.labels
+    assert drift.rows == traffic.rows == len(items) == tuning.verified_on
+    assert drift.verdict == "stable"
+    for each in drift.figures:
+        assert each.psi is None or each.psi == pytest.approx(0, abs=1e-9)
+        assert each.share == each.expected
+
+
 def test_tune_leaves_out_tiers_that_do_not_pay(made: Bundle, dataset: Rows, opened: object) -> None:
     guessing = Head(np.zeros_like(made.heads[0].weight), made.heads[0].bias)
     poor = Bundle(made.manifest, (guessing, made.heads[1]))
     data = dataset(1200, seed=11)
-    tuned = tune(poor, data, Aim("loss", 0.01), open_embed=opened, progress=Silent())  # type: ignore[arg-type]
+    tuned = tune(
+        poor, data, Aim("loss", 0.01), open_embed=opened, engine_of=engine_of, progress=Silent()
+    )  # type: ignore[arg-type]
     (only,) = tuned.bundle.manifest.tiers
     assert only.name == "head"
     assert len(tuned.bundle.heads) == 1
@@ -166,6 +257,7 @@ def test_tune_asks_language_tiers(
         Aim("error", 0.25),
         open_embed=opened,  # type: ignore[arg-type]
         open_ask=asked.open,
+        engine_of=engine_of,
         progress=Silent(),
     )
     assert [tier.name for tier in tuned.scores] == ["static", "head", "language"]
@@ -179,7 +271,9 @@ def test_tune_asks_language_tiers(
         given = np.array([[score.score for score in item.scores]], np.float32)
         assert last.confidence_n[row] == pytest.approx(tempered(given, 2.0).max(), abs=1e-6)
         assert last.is_right_n[row] == (item.label == data.labels[row])
+        assert made.manifest.labels[last.answer_n[row]] == item.label
     assert last.cost_ms > 0
+    assert [tier.engine for tier in tuned.scores] == ["static", "ct2", "llama"]
     kept = [tier.name for tier in tuned.bundle.manifest.tiers]
     assert len(tuned.bundle.heads) == len([name for name in kept if name != "language"])
     assert sum(tuned.tuning.shares.values()) + (1 - tuned.tuning.coverage.value) == (
@@ -198,6 +292,7 @@ def test_tune_leaves_out_a_language_tier_that_guesses(
         Aim("loss", 0.02),
         open_embed=opened,  # type: ignore[arg-type]
         open_ask=Asked(weight=1.0).open,
+        engine_of=engine_of,
         progress=Silent(),
     )
     assert tuned.tuning.best_tier == "head"
@@ -214,6 +309,7 @@ def test_tune_needs_what_asks_a_language_tier(made: Bundle, dataset: Rows, opene
             dataset(300),
             Aim("loss", 0.05),
             open_embed=opened,  # type: ignore[arg-type]
+            engine_of=engine_of,
             progress=Silent(),
         )
 
@@ -221,7 +317,9 @@ def test_tune_needs_what_asks_a_language_tier(made: Bundle, dataset: Rows, opene
 def test_tune_refuses_what_cannot_be_tuned(made: Bundle, dataset: Rows, opened: object) -> None:
     def refused(bundle: Bundle, aim: Aim, error: type[Exception], match: str) -> None:
         with pytest.raises(error, match=match):
-            tune(bundle, dataset(300), aim, open_embed=opened, progress=Silent())  # type: ignore[arg-type]
+            tune(
+                bundle, dataset(300), aim, open_embed=opened, engine_of=engine_of, progress=Silent()
+            )  # type: ignore[arg-type]
 
     good = Aim("loss", 0.05)
     single = Bundle(
