@@ -19,11 +19,11 @@ from pathlib import Path
 from sprat import costs, measure
 from sprat.benchmarks.data import Texts
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import Interval
 from sprat.config import Config
 from sprat.costs import Costs, TierCost
 from sprat.errors import InvalidInput
 from sprat.inprocess import Runtime
+from sprat.manifest import Interval
 from sprat.progress import Progress
 from sprat.store import Store
 from sprat.task_config import AnyTaskConfig, TaskConfig

@@ -19,9 +19,9 @@ from pydantic import Field, field_validator
 
 from sprat import manifest as manifests
 from sprat import measure
-from sprat.bundle_manifest import BundleManifest, Interval, TierManifest
+from sprat.bundle_manifest import BundleManifest, TierManifest
 from sprat.errors import CorruptFile, StoreError
-from sprat.manifest import Manifest, ModelRef, Name
+from sprat.manifest import Interval, Manifest, ModelRef, Name
 from sprat.store import Store
 
 PACKAGES = ("sprat", "ctranslate2", "llama-cpp-python", "tokenizers", "numpy")

@@ -27,7 +27,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sprat.bundle_manifest import Traffic, Tuning
 from sprat.significance import (
     binomial_tail,
     chi_square_tail,
@@ -35,6 +34,7 @@ from sprat.significance import (
     kolmogorov_tail,
     paired_difference,
 )
+from sprat.tuning_manifest import Traffic, Tuning
 from sprat.values import Drift, DriftFigure, DriftSubject, Verdict
 
 WATCH = 0.1
@@ -93,7 +93,7 @@ class Row(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
-    """Rows, counted as those of a `sprat.bundle_manifest.Traffic` are.
+    """Rows, counted as those of a `sprat.tuning_manifest.Traffic` are.
 
     Attributes
     ----------

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sprat.bundle_manifest import REPORT, BundleManifest, TierTraffic, Traffic
+from sprat.bundle_manifest import REPORT, BundleManifest
 from sprat.calibration import least_confidence
 from sprat.decisions import Decision
 from sprat.drift import Counts
 from sprat.errors import DataError, InvalidInput
+from sprat.tuning_manifest import TierTraffic, Traffic
 
 KINDS = ("classify", "route")
 

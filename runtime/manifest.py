@@ -30,6 +30,14 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Interval(Manifest):
+    """A figure with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 class FileEntry(Manifest):
     """One file: POSIX path below the folder of the manifest, size in bytes, sha256."""
 

@@ -22,13 +22,12 @@ from sprat.bundle_manifest import (
     REPORT,
     BundleManifest,
     Calibration,
-    Interval,
     ReportSummary,
     TierManifest,
 )
 from sprat.errors import CorruptFile, SpratError, StaleBundle, StoreError
 from sprat.head import Head
-from sprat.manifest import FileEntry, ModelManifest, ModelRef
+from sprat.manifest import FileEntry, Interval, ModelManifest, ModelRef
 
 HEAD = "head.safetensors"
 LABELS = ("bug", "praise", "question")

@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import (
-    BundleManifest,
-    Calibration,
-    Interval,
-    ReportSummary,
-    TierManifest,
-)
+from sprat.bundle_manifest import BundleManifest, Calibration, ReportSummary, TierManifest
 from sprat.card import card
 from sprat.errors import CorruptFile, NotFound
 from sprat.head import Head
@@ -23,6 +17,7 @@ from sprat.manifest import (
     ADAPTER_MANIFEST,
     MODEL_MANIFEST,
     AdapterManifest,
+    Interval,
     ModelManifest,
     ModelRef,
     list_files,

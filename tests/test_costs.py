@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sprat import costs, measure
-from sprat.bundle_manifest import BundleManifest, Interval
+from sprat.bundle_manifest import BundleManifest
 from sprat.costs import Costs, TierCost
 from sprat.errors import StoreError
-from sprat.manifest import ModelRef
+from sprat.manifest import Interval, ModelRef
 from sprat.store import Store
 
 TIERS = ("static", "head")

@@ -11,7 +11,6 @@ import pytest
 from scipy import stats
 from tuned import tuning
 
-from sprat.bundle_manifest import TierTraffic, Traffic
 from sprat.drift import (
     COLUMNS,
     DRIFTED,
@@ -27,6 +26,7 @@ from sprat.drift import (
     psi,
     psi_by_chance,
 )
+from sprat.tuning_manifest import TierTraffic, Traffic
 from sprat.values import Drift, DriftFigure
 
 ALARMS = ("watch", "drifted")

@@ -10,11 +10,11 @@ import pytest
 from logs import Logged, write_log
 from tuned import manifest, tuning
 
-from sprat.bundle_manifest import TierTraffic, Traffic
 from sprat.calibration import least_confidence
 from sprat.decisions import read_decisions
 from sprat.drift_log import Counted, count, reference, require_rows
 from sprat.errors import DataError, InvalidInput
+from sprat.tuning_manifest import TierTraffic, Traffic
 
 TRAFFIC = Traffic(
     rows=200,

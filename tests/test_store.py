@@ -12,16 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from sprat.bundle_manifest import (
-    BUNDLE_MANIFEST,
-    BundleManifest,
-    Interval,
-    ReportSummary,
-    TierManifest,
-)
+from sprat.bundle_manifest import BUNDLE_MANIFEST, BundleManifest, ReportSummary, TierManifest
 from sprat.errors import CorruptFile, InvalidInput, NotFound, StoreError
 from sprat.manifest import (
     MODEL_MANIFEST,
+    Interval,
     ModelManifest,
     ModelRef,
     list_files,

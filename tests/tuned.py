@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sprat.bundle_manifest import BundleManifest, Traffic, Tuning
+from sprat.bundle_manifest import BundleManifest
+from sprat.tuning_manifest import Traffic, Tuning
 
 FIGURE = {"value": 0.9, "low": 0.8, "high": 1.0}
 TIERS = ("static", "head")

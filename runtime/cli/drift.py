@@ -16,8 +16,8 @@ from sprat.errors import InvalidInput, NotFound
 from sprat.values import Drift
 
 if TYPE_CHECKING:
-    from sprat.bundle_manifest import Traffic
     from sprat.drift import Counts
+    from sprat.tuning_manifest import Traffic
 
 
 def drift(

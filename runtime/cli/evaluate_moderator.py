@@ -16,8 +16,9 @@ from sprat.cli.output import Bar, print_json, print_table, progress
 from sprat.cli.report_page import write_report
 
 if TYPE_CHECKING:
-    from sprat.bundle_manifest import BundleManifest, Interval, TierManifest
+    from sprat.bundle_manifest import BundleManifest, TierManifest
     from sprat.inprocess import Runtime
+    from sprat.manifest import Interval
     from sprat.store import Store
     from sprat.train.assess_categories import Moderate, ModerationComparison
     from sprat.train.evaluate_categories import ModerationReport

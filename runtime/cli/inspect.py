@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sprat.bundle_manifest import LoggedRows
 from sprat.cli.costs import show_costs
 from sprat.cli.logged import sentence
 from sprat.cli.output import Json, megabytes, print_json, print_table
+from sprat.tuning_manifest import LoggedRows
 
 SHOWN_LABELS = 12
 

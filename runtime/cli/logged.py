@@ -14,8 +14,8 @@ import typer
 from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from sprat.bundle_manifest import LoggedRows
     from sprat.decisions import Decision
+    from sprat.tuning_manifest import LoggedRows
 
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 

@@ -10,7 +10,8 @@ import typer
 from sprat.cli.output import print_table
 
 if TYPE_CHECKING:
-    from sprat.bundle_manifest import Interval, ReportSummary
+    from sprat.bundle_manifest import ReportSummary
+    from sprat.manifest import Interval
     from sprat.train.evaluate_cascade import CascadeReport
     from sprat.train.evaluate_extract import ExtractReport
     from sprat.train.evaluate_task import TaskReport

@@ -18,13 +18,15 @@ from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
     from sprat.bundle import Bundle
-    from sprat.bundle_manifest import BundleManifest, Interval, LoggedRows
+    from sprat.bundle_manifest import BundleManifest
+    from sprat.manifest import Interval
     from sprat.store import Store
     from sprat.train.head import OpenEmbed
     from sprat.train.rate import Rows
     from sprat.train.tagger import OpenStates
     from sprat.train.thresholds import Aim
     from sprat.train.tune import Tuned
+    from sprat.tuning_manifest import LoggedRows
 
 MAX_LOSS = 0.5
 AIMS = "Aims: one of them"

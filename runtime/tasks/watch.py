@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sprat.bundle_manifest import BundleManifest, Traffic
+from sprat.bundle_manifest import BundleManifest
 from sprat.drift import Counts, Row, compare
+from sprat.tuning_manifest import Traffic
 from sprat.values import Drift, Verdict
 
 log = logging.getLogger(__name__)

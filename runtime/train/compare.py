@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from sprat.bundle_manifest import Interval
+from sprat.manifest import Interval
 from sprat.train import metrics
 from sprat.train.metrics import Floats, Picks
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from sprat.bundle_manifest import Interval, ReportSummary
+from sprat.bundle_manifest import ReportSummary
+from sprat.manifest import Interval
 from sprat.train.categories import shown_categories
 from sprat.train.compare import Findings
 from sprat.train.metrics import (

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from sprat.bundle_manifest import Interval, ReportSummary
+from sprat.bundle_manifest import ReportSummary
+from sprat.manifest import Interval
 from sprat.text.leaves import leaves, pointer, read
 from sprat.train import metrics
 from sprat.train.compare import RIGHT, Findings

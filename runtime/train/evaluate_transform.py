@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from sprat.bundle_manifest import Interval, ReportSummary
+from sprat.bundle_manifest import ReportSummary
 from sprat.errors import InvalidInput, SetupError
+from sprat.manifest import Interval
 from sprat.train import metrics
 from sprat.train.metrics import Floats
 from sprat.train.rows import bad_rows, read_records

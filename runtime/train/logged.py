@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sprat.bundle_manifest import BundleManifest, LoggedRows
+from sprat.bundle_manifest import BundleManifest
 from sprat.decisions import Decision
 from sprat.drift_log import KINDS
 from sprat.errors import DataError, InvalidInput
 from sprat.train.data import Dataset
 from sprat.train.thresholds import Rule
+from sprat.tuning_manifest import LoggedRows
 
 
 def labelled(

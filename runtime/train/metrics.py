@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sprat.bundle_manifest import Interval
+from sprat.manifest import Interval
 from sprat.train.report import ReliabilityBin
 from sprat.values import IntArray
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from sprat.bundle_manifest import TierTraffic, Traffic
 from sprat.drift import COLUMNS, VERDICTS, Counts, cells
 from sprat.train.page_parts import document, section, table
+from sprat.tuning_manifest import TierTraffic, Traffic
 from sprat.values import Drift
 
 MOST_LABELS = 30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sprat.bundle_manifest import Interval
+from sprat.manifest import Interval
 from sprat.train import plots
 from sprat.train.curve import LearningCurve
 from sprat.train.evaluate_categories import CategoryReport, ModerationReport

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
-from sprat.bundle_manifest import Interval
+from sprat.manifest import Interval
 from sprat.train import plots
 from sprat.train.curve import LearningCurve
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from sprat.bundle_manifest import Interval, ReportSummary
+from sprat.bundle_manifest import ReportSummary
+from sprat.manifest import Interval
 
 METRICS = (
     "accuracy",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sprat.bundle_manifest import TierTraffic, Traffic
 from sprat.train.thresholds import ABSTAINED, Answers, TierScores
+from sprat.tuning_manifest import TierTraffic, Traffic
 from sprat.values import IntArray
 
 BINS = 10

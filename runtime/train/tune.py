@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import BundleManifest, LoggedRows, TierManifest, Tuning
+from sprat.bundle_manifest import BundleManifest, TierManifest
 from sprat.calibration import confidences
 from sprat.costs import Costs
 from sprat.errors import DataError, InvalidInput
@@ -35,6 +35,7 @@ from sprat.train.thresholds import (
     choose,
 )
 from sprat.train.traffic import traffic_of
+from sprat.tuning_manifest import LoggedRows, Tuning
 
 EngineOf = Callable[[str], str]
 """The engine of a model of the store, by the model's name."""

@@ -16,13 +16,7 @@ import pytest
 from tiny_models import CHAT_TEMPLATE, WORDS, encoder_files, gguf_file, write_files
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import (
-    BundleManifest,
-    Calibration,
-    Interval,
-    ReportSummary,
-    TierManifest,
-)
+from sprat.bundle_manifest import BundleManifest, Calibration, ReportSummary, TierManifest
 from sprat.errors import (
     ConfigError,
     CorruptFile,
@@ -35,7 +29,7 @@ from sprat.errors import (
     UnsupportedModel,
 )
 from sprat.head import Head
-from sprat.manifest import ModelRef
+from sprat.manifest import Interval, ModelRef
 from sprat.pull import pull
 from sprat.quantize import gate_rows
 from sprat.quantize.choose import Outcome, Request, quantize

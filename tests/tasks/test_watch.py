@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tuned import manifest, tuning
 
-from sprat.bundle_manifest import BundleManifest, TierTraffic, Traffic
+from sprat.bundle_manifest import BundleManifest
 from sprat.tasks.watch import STEP, WINDOW, Watch
+from sprat.tuning_manifest import TierTraffic, Traffic
 from sprat.values import (
     Classification,
     Degraded,

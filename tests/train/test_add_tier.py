@@ -15,7 +15,7 @@ from tiny_models import CHAT_TEMPLATE, encoder_files, gguf_file, write_files
 
 from sprat import adapter
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import REPORT, BundleManifest, Interval, Language, Route, Tuning
+from sprat.bundle_manifest import REPORT, BundleManifest, Language, Route
 from sprat.errors import (
     CorruptFile,
     DataError,
@@ -23,7 +23,7 @@ from sprat.errors import (
     NotFound,
     StaleAdapter,
 )
-from sprat.manifest import ModelRef
+from sprat.manifest import Interval, ModelRef
 from sprat.progress import Silent
 from sprat.pull import pull
 from sprat.store import Store
@@ -40,6 +40,7 @@ from sprat.train.head import Embed, train_classifier, train_tier
 from sprat.train.prepare import prepare
 from sprat.train.record import LanguageRecord, TrainingRecord
 from sprat.train.task_file import task_files
+from sprat.tuning_manifest import Tuning
 from sprat.values import ExtractSpec, Label, LabelSet
 
 Rows = Callable[..., Dataset]

@@ -9,16 +9,10 @@ import pytest
 from asking import Asked
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import (
-    BundleManifest,
-    Calibration,
-    Interval,
-    ReportSummary,
-    TierManifest,
-)
+from sprat.bundle_manifest import BundleManifest, Calibration, ReportSummary, TierManifest
 from sprat.errors import DataError, InvalidInput
 from sprat.head import Head
-from sprat.manifest import ModelRef
+from sprat.manifest import Interval, ModelRef
 from sprat.train.assess import assess, compare_assessments
 from sprat.train.data import Dataset
 from sprat.train.fit import fit_head

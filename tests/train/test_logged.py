@@ -8,12 +8,12 @@ import pytest
 from logs import Logged, write_log
 from tuned import manifest
 
-from sprat.bundle_manifest import LoggedRows
 from sprat.decisions import read_decisions
 from sprat.errors import DataError
 from sprat.train.data import Dataset
 from sprat.train.logged import labelled
 from sprat.train.thresholds import Rule
+from sprat.tuning_manifest import LoggedRows
 
 MANIFEST = manifest(("a", "b"), (0.5, 0.5))
 

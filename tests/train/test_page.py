@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from sprat.bundle_manifest import Calibration, Interval
+from sprat.bundle_manifest import Calibration
+from sprat.manifest import Interval
 from sprat.tagger import Span
 from sprat.train import page_findings, plots
 from sprat.train.curve import CurvePoint, LearningCurve

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sprat.bundle_manifest import TierTraffic, Traffic
 from sprat.drift import Counts, compare
 from sprat.train.page_drift import MOST_LABELS, drift_page
+from sprat.tuning_manifest import TierTraffic, Traffic
 from sprat.values import Drift
 
 TRAFFIC = Traffic(

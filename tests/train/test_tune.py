@@ -15,18 +15,11 @@ import pytest
 from asking import Asked
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import (
-    BundleManifest,
-    Calibration,
-    Interval,
-    Language,
-    ReportSummary,
-    TierManifest,
-)
+from sprat.bundle_manifest import BundleManifest, Calibration, Language, ReportSummary, TierManifest
 from sprat.calibration import tempered
 from sprat.errors import DataError, InvalidInput
 from sprat.head import Head
-from sprat.manifest import ModelRef
+from sprat.manifest import Interval, ModelRef
 from sprat.model import Encoded
 from sprat.progress import Silent
 from sprat.scheduler import Mailbox
