@@ -1,4 +1,8 @@
-"""The verbs of sprat as coroutines: what the gRPC servicer and the in-process Runtime both call."""
+"""The verbs of sprat as coroutines: what the gRPC servicer and the in-process Runtime both call.
+
+The file is long because each verb has its method here: what a request asks is checked, and what was
+answered is logged, in one place.
+"""
 
 from __future__ import annotations
 
