@@ -1,4 +1,4 @@
-"""What a cascade costs beside its tiers: tiers that answer at once, against one of them alone."""
+"""What a cascade costs beside its tiers, which answer at once here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from sprat.benchmarks.harness import Context, Figure, Outcome, Table, figure
 from sprat.bundle_manifest import BundleManifest
 from sprat.errors import SetupError
 from sprat.scheduler import Mailbox
-from sprat.tasks.cascade import Cascade
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.tier import Identity, Judged, Part
-from sprat.values import ClassifyResult, Truncation
+from sprat.values import Classification, ClassifyResult, Truncation
 
 TIERS = ("static", "head", "finetune")
 LABELS = 77
@@ -125,7 +124,6 @@ async def _run(context: Context) -> Outcome:
     manifest = _manifest()
     labels = manifest.labels
     last = InstantTier(TIERS[-1], labels, 0)
-    plain = ClassifyTask("plain", manifest, Part(2, last, ACCEPT_AT))
     figures: list[Figure] = []
     rows = []
     for name, share, unsure in TRAFFIC:
@@ -133,19 +131,18 @@ async def _run(context: Context) -> Outcome:
             InstantTier(tier, labels, percent)
             for tier, percent in zip(TIERS, (*unsure, 0), strict=True)
         )
-        task = Cascade(
+        task = ClassifyTask(
             "cascade", manifest, [Part(at, tier, ACCEPT_AT) for at, tier in enumerate(tiers)]
         )
         for size in SIZES:
             calls = _calls(size)
             for texts in calls:
                 _check(await _once(task, texts, mailbox), [_tier(text, unsure) for text in texts])
-                _check(await _once(plain, texts, mailbox), [0] * size)
             beyond, alone = [], []
             for _ in range(context.rounds):
-                cascade_us, plain_us = await _pair(task, plain, calls, mailbox, round_s)
-                beyond.append(cascade_us - plain_us)
-                alone.append(plain_us)
+                cascade_us, tier_us = await _pair(task, last, calls, mailbox, round_s)
+                beyond.append(cascade_us - tier_us)
+                alone.append(tier_us)
             each = "1 text" if size == 1 else f"{size:,} texts"
             figures.append(
                 figure(
@@ -162,9 +159,9 @@ async def _run(context: Context) -> Outcome:
         parameters={"tiers": len(TIERS), "labels": LABELS, "rounds": context.rounds},
         method=(
             f"Three tiers of {LABELS} labels whose answers were made before, against one of them "
-            "alone, in turn on one event loop, with a deadline as calls through gRPC have one: "
-            "median CPU time of calls beyond that of the one tier, over all their texts. Nothing "
-            "of engines, tokenizing and gRPC is in it. Median of rounds."
+            "that is asked without a task, in turn on one event loop, with a deadline as calls "
+            "through gRPC have one: median CPU time of calls beyond that of the one tier, over all "
+            "their texts. Nothing of engines, tokenizing and gRPC is in it. Median of rounds."
         ),
         figures=tuple(figures),
         table=Table(
@@ -179,34 +176,53 @@ def _tier(text: str, unsure: tuple[int, int]) -> int:
     return next((at for at, each in enumerate(unsure) if not is_unsure(int(text), each)), 2)
 
 
-async def _once(
-    task: Cascade | ClassifyTask, texts: Sequence[str], mailbox: Mailbox
-) -> ClassifyResult:
+async def _once(task: ClassifyTask, texts: Sequence[str], mailbox: Mailbox) -> ClassifyResult:
     return await task.run(texts, deadline=time.monotonic() + TIMEOUT_S, mailbox=mailbox)
 
 
+async def _alone(
+    tier: InstantTier, texts: Sequence[str], mailbox: Mailbox
+) -> tuple[Classification, ...]:
+    """What the tier says, as callers see it."""
+    judged = await tier.judge(
+        texts,
+        top_k=None,
+        truncation="refuse",
+        partial=False,
+        deadline=time.monotonic() + TIMEOUT_S,
+        mailbox=mailbox,
+    )
+    return tuple(judged.answer(row, abstained=False) for row in range(len(judged.index)))
+
+
 async def _pair(
-    task: Cascade,
-    plain: ClassifyTask,
+    task: ClassifyTask,
+    tier: InstantTier,
     calls: Sequence[Sequence[str]],
     mailbox: Mailbox,
     round_s: float,
 ) -> tuple[float, float]:
     """CPU microseconds a text of both, in turn: of the median time over all calls."""
     spent_ns: tuple[list[int], list[int]] = ([], [])
-    both: tuple[Cascade | ClassifyTask, ...] = (task, plain)
+
+    async def through_task(texts: Sequence[str]) -> None:
+        await _once(task, texts, mailbox)
+
+    async def through_tier(texts: Sequence[str]) -> None:
+        await _alone(tier, texts, mailbox)
+
     end = time.perf_counter() + round_s
     while len(spent_ns[1]) < LEAST_PASSES or time.perf_counter() < end:
-        for each, spent in zip(both, spent_ns, strict=True):
+        for ask, spent in zip((through_task, through_tier), spent_ns, strict=True):
             started = time.thread_time_ns()
             for texts in calls:
-                await _once(each, texts, mailbox)
+                await ask(texts)
             spent.append(time.thread_time_ns() - started)
             # Nothing waits here: the loop would never forget timers that were cancelled.
             await asyncio.sleep(0)
     count = sum(map(len, calls))
-    cascade_us, plain_us = (measure.median(each) / count / 1e3 for each in spent_ns)
-    return cascade_us, plain_us
+    task_us, tier_us = (measure.median(each) / count / 1e3 for each in spent_ns)
+    return task_us, tier_us
 
 
 def _calls(size: int) -> list[list[str]]:

@@ -18,7 +18,6 @@ from sprat.scheduler import ComputePool
 from sprat.store import Store
 from sprat.task_config import ModelTaskConfig, TaskConfig
 from sprat.tasks import named
-from sprat.tasks.cascade import Cascade
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
 from sprat.tasks.language_tier import LanguageTier
@@ -32,7 +31,7 @@ from sprat.tasks.tier import Part, Tier
 
 log = logging.getLogger(__name__)
 
-Task = Cascade | ClassifyTask | ModerateTask | RouteTask | TagTask | NamedTask
+Task = ClassifyTask | ModerateTask | RouteTask | TagTask | NamedTask
 
 
 class Registry:
@@ -316,12 +315,10 @@ def _classifier(
     parts: list[Part[Tier]],
     task: TaskConfig,
     unconfigured: tuple[str, ...],
-) -> ClassifyTask | Cascade | RouteTask:
+) -> ClassifyTask | RouteTask:
     """The task of a bundle of kind classify or route on its tiers that take part."""
-    classifier = (
-        ClassifyTask(name, manifest, parts[0], unconfigured=unconfigured)
-        if len(parts) == 1
-        else Cascade(name, manifest, parts, on_failure=task.on_failure, unconfigured=unconfigured)
+    classifier = ClassifyTask(
+        name, manifest, parts, on_failure=task.on_failure, unconfigured=unconfigured
     )
     return classifier if manifest.route is None else RouteTask(classifier, manifest.route)
 

@@ -26,7 +26,6 @@ from sprat.scheduler import ComputePool, Mailbox
 from sprat.shadow import Ask, Shadows
 from sprat.store import Store
 from sprat.tasks import choose, decide, embed, extract, generate, route, transform
-from sprat.tasks.cascade import Cascade
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.named import VERBS, NamedTask, Spec
@@ -158,11 +157,11 @@ class Service:
     ) -> ClassifyResult:
         """Classify texts by a task.
 
-        See `sprat.tasks.cascade.Cascade.run`, and `choose` for the task of a generative model,
-        which takes no effort.
+        See `sprat.tasks.classify.ClassifyTask.run`, and `choose` for the task of a generative
+        model, which takes no effort.
         """
         found = self.registry.task(task)
-        if isinstance(found, ClassifyTask | Cascade):
+        if isinstance(found, ClassifyTask):
             self._check_texts(texts)
             answered = await found.run(
                 texts,
@@ -523,7 +522,7 @@ class Service:
         ask: Ask
         if isinstance(found, RouteTask):
             found = found.classifier
-        if isinstance(found, Cascade):
+        if isinstance(found, ClassifyTask):
             asking = found.asking(
                 top_k=1, truncation=truncation, partial=True, mailbox=self._mailbox
             )
@@ -533,7 +532,7 @@ class Service:
                 found.ask_last, found.asking(partial=True, mailbox=self._mailbox)
             )
         else:
-            # One tier; or an extraction, which is no label that could be compared.
+            # An extraction is no label that could be compared.
             return
         shadows.offer(task, request_id, texts, result, last=found.last, ask=ask)
 

@@ -933,7 +933,7 @@ class TierInfo:
     name : str
         As in the bundle.
     accept_at : float
-        Its threshold: see `sprat.tasks.cascade.Cascade`.
+        Its threshold: see `sprat.tasks.cascade.Escalation`.
     asked : int
         Texts that it gave an answer for, sure or not.
     answered : int

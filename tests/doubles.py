@@ -545,7 +545,8 @@ def classify_task(
     tier = HeadTier.of(bundle, len(bundle.manifest.tiers) - 1, model)
     last = bundle.manifest.tiers[-1]
     least = last.accept_at if accept_at is None else accept_at
-    return ClassifyTask(name, bundle.manifest, Part(len(bundle.manifest.tiers) - 1, tier, least))
+    parts = [Part(len(bundle.manifest.tiers) - 1, tier, least)]
+    return ClassifyTask(name, bundle.manifest, parts)
 
 
 def make_service(

@@ -29,7 +29,7 @@ from sprat.registry import Registry
 from sprat.scheduler import ComputePool
 from sprat.store import Store
 from sprat.task_config import ClassifyTaskConfig, TaskConfig, ThresholdsConfig
-from sprat.tasks.cascade import Cascade
+from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.route import RouteTask
 from sprat.values import CategoryThresholds, Label, TaskInfo
 
@@ -356,7 +356,7 @@ def test_registry_tiers_with_thresholds_are_a_cascade(
     add_tiers(store, tmp_path, accept_at=(0.9, 0.3))
     registry = load(tiered(), store, permits, pool)
     task = registry.task("t")
-    assert isinstance(task, Cascade)
+    assert isinstance(task, ClassifyTask)
     assert [name for name, _ in task.info.models] == [SMALLER, ENCODER]
     assert [(tier.name, tier.accept_at) for tier in task.info.tiers] == [
         ("static", 0.9),

@@ -21,23 +21,17 @@ from sprat.errors import (
     SpratError,
 )
 from sprat.model.common import note
-from sprat.scheduler import Mailbox
 from sprat.tasks.pace import Pace
 from sprat.tasks.tier import (
     AnyTierT,
     Heard,
     Item,
-    Judged,
     Part,
-    Tier,
     check_effort,
-    check_request,
     version_of,
 )
 from sprat.tasks.watch import Watch
 from sprat.values import (
-    Classification,
-    ClassifyResult,
     Degraded,
     Effort,
     ItemError,
@@ -46,7 +40,6 @@ from sprat.values import (
     TierAnswer,
     TierInfo,
     Timings,
-    Truncation,
 )
 
 REPLY_S = 0.005
@@ -327,51 +320,6 @@ class Escalation(Generic[AnyTierT, Item]):
                 abstained=self._on_failure == "abstain",
                 degraded=_REASONS[type(error)],
             )
-
-
-class Cascade(Escalation[Tier, Classification]):
-    """A classifier of several tiers, with the interface of `sprat.tasks.classify.ClassifyTask`."""
-
-    async def run(
-        self,
-        texts: Sequence[str],
-        *,
-        top_k: int | None = None,
-        truncation: Truncation = "refuse",
-        partial: bool = False,
-        effort: Effort = Effort(),
-        deadline: float = math.inf,
-        mailbox: Mailbox,
-    ) -> ClassifyResult:
-        """Classify texts.
-
-        See `Escalation.answer` and `sprat.tasks.classify.ClassifyTask.run` for the parameters and
-        for what is raised.
-        """
-        check_request(top_k, effort, calibrated=self._has_confidence)
-
-        ask = self.asking(top_k=top_k, truncation=truncation, partial=partial, mailbox=mailbox)
-        return await self.answer(
-            texts, ask, ClassifyResult, partial=partial, effort=effort, deadline=deadline
-        )
-
-    @staticmethod
-    def asking(
-        *, top_k: int | None, truncation: Truncation, partial: bool, mailbox: Mailbox
-    ) -> Callable[[Tier, Sequence[str], float], Coroutine[Any, Any, Judged]]:
-        """How a tier is asked; see `run`."""
-
-        def ask(tier: Tier, texts: Sequence[str], deadline: float) -> Coroutine[Any, Any, Judged]:
-            return tier.judge(
-                texts,
-                top_k=top_k,
-                truncation=truncation,
-                partial=partial,
-                deadline=deadline,
-                mailbox=mailbox,
-            )
-
-        return ask
 
 
 class _Call(Generic[Item]):

@@ -1,72 +1,19 @@
-"""Classify: the label that a single tier says, and the honesty to abstain."""
+"""Classify: the label that the tiers of a bundle say, and the honesty to abstain."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
-from sprat.bundle_manifest import BundleManifest
-from sprat.errors import ConfigError
-from sprat.model.common import note
 from sprat.scheduler import Mailbox
-from sprat.tasks.tier import Part, Tier, check_request, version_of
-from sprat.values import (
-    Classification,
-    ClassifyResult,
-    Effort,
-    TaskInfo,
-    Timings,
-    Truncation,
-)
+from sprat.tasks.cascade import Escalation
+from sprat.tasks.tier import Judged, Tier, check_request
+from sprat.values import Classification, ClassifyResult, Effort, Truncation
 
 
-class ClassifyTask:
-    """A classifier: a tier of a bundle by itself.
-
-    Parameters
-    ----------
-    name : str
-        How requests call it.
-    manifest : BundleManifest
-        Of a bundle of kind classify or route.
-    part : Part
-        The tier that answers, the last one of the bundle that can be asked. Below its threshold it
-        abstains.
-    unconfigured : tuple of str
-        See `sprat.values.TaskInfo`.
-
-    Raises
-    ------
-    ConfigError
-        When there is a threshold, but no calibration and so no confidence.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        manifest: BundleManifest,
-        part: Part[Tier],
-        *,
-        unconfigured: tuple[str, ...] = (),
-    ) -> None:
-        tier, accept_at = part.tier, part.accept_at
-        self._tier = tier
-        if accept_at > 0 and not tier.calibrated:
-            raise ConfigError(
-                f"tasks.{name}.accept_at",
-                f"{accept_at:g} needs a confidence, but bundle {manifest.name} is not calibrated",
-            )
-        self.info = TaskInfo(
-            name=name,
-            kind=manifest.kind,
-            labels=manifest.labels,
-            models=((tier.identity.name, tier.identity.version),),
-            calibrated=tier.calibrated,
-            accept_at=accept_at,
-            version=version_of(manifest, [part], unconfigured),
-            unconfigured=unconfigured,
-        )
+class ClassifyTask(Escalation[Tier, Classification]):
+    """A classifier: the tiers of a bundle of kind classify or route, one or several."""
 
     async def run(
         self,
@@ -85,46 +32,30 @@ class ClassifyTask:
         ----------
         top_k : int, optional
             How many scores to return, from 1; absent: all labels.
-        effort : Effort
-            Only ``accept_at`` means something where there is one tier.
 
-        See `sprat.tasks.tier.Tier.judge` for the others and for what is raised.
-
-        Raises
-        ------
-        EngineError
-            A text got no scores; with ``partial``, it is listed.
+        See `Escalation.answer` and `sprat.tasks.tier.Tier.judge` for the others and for what is
+        raised.
         """
-        started = time.perf_counter_ns()
-        check_request(top_k, effort, calibrated=self.info.calibrated)
-        accept_at = self.info.accept_at if effort.accept_at is None else effort.accept_at
-        judged = await self._tier.judge(
-            texts,
-            top_k=top_k,
-            truncation=truncation,
-            partial=partial,
-            deadline=deadline,
-            mailbox=mailbox,
+        check_request(top_k, effort, calibrated=self._has_confidence)
+        ask = self.asking(top_k=top_k, truncation=truncation, partial=partial, mailbox=mailbox)
+        return await self.answer(
+            texts, ask, ClassifyResult, partial=partial, effort=effort, deadline=deadline
         )
-        items: list[Classification | None] = [None] * len(texts)
-        for row, index in enumerate(judged.index):
-            items[index] = judged.answer(row, abstained=not judged.is_sure(row, accept_at))
-        errors = list(judged.errors)
-        for index, error in judged.failed.items():
-            note(errors, index, error, partial)
-        errors.sort(key=lambda each: each.index)
-        model = self._tier.identity
-        return ClassifyResult(
-            items=tuple(items),
-            errors=tuple(errors),
-            model=model.name,
-            model_version=model.version,
-            task_version=self.info.version,
-            calibrated=self.info.calibrated,
-            timings=Timings(
-                judged.tokenize_ns,
-                judged.queue_ns,
-                judged.infer_ns,
-                time.perf_counter_ns() - started,
-            ),
-        )
+
+    @staticmethod
+    def asking(
+        *, top_k: int | None, truncation: Truncation, partial: bool, mailbox: Mailbox
+    ) -> Callable[[Tier, Sequence[str], float], Coroutine[Any, Any, Judged]]:
+        """How a tier is asked; see `run`."""
+
+        def ask(tier: Tier, texts: Sequence[str], deadline: float) -> Coroutine[Any, Any, Judged]:
+            return tier.judge(
+                texts,
+                top_k=top_k,
+                truncation=truncation,
+                partial=partial,
+                deadline=deadline,
+                mailbox=mailbox,
+            )
+
+        return ask

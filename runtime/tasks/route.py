@@ -9,7 +9,6 @@ from sprat.bundle_manifest import Route
 from sprat.model import GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tasks import choose
-from sprat.tasks.cascade import Cascade
 from sprat.tasks.classify import ClassifyTask
 from sprat.values import (
     ClassifyResult,
@@ -31,13 +30,13 @@ class RouteTask:
 
     Parameters
     ----------
-    classifier : ClassifyTask or Cascade
+    classifier : ClassifyTask
         Of a bundle of kind route.
     route : Route
         Its targets.
     """
 
-    def __init__(self, classifier: ClassifyTask | Cascade, route: Route) -> None:
+    def __init__(self, classifier: ClassifyTask, route: Route) -> None:
         self.classifier = classifier
         self._route = route
 

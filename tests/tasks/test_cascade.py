@@ -32,7 +32,8 @@ from sprat.head import Head
 from sprat.model import Encoded
 from sprat.model.common import note
 from sprat.scheduler import ComputePool, Mailbox
-from sprat.tasks.cascade import REPLY_S, Cascade
+from sprat.tasks.cascade import REPLY_S
+from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
 from sprat.tasks.route import RouteTask
 from sprat.tasks.tier import Part
@@ -145,11 +146,11 @@ def cascade(
     engine: str = "ct2",
     on_failure: OnFailure = "abstain",
     calibrated: Sequence[bool] = (True, True, True),
-) -> tuple[Cascade, list[Model]]:
+) -> tuple[ClassifyTask, list[Model]]:
     models = [Model(place, engine) for place in range(len(accept_at))]
     made = bundle(accept_at, calibrated=calibrated)
     parts = [part(made, place, models[place], least) for place, least in enumerate(accept_at)]
-    return Cascade("letters", made.manifest, parts, on_failure=on_failure), models
+    return ClassifyTask("letters", made.manifest, parts, on_failure=on_failure), models
 
 
 def part(made: Bundle, place: int, model: Any, accept_at: float) -> Part:
@@ -161,7 +162,9 @@ async def mailbox() -> Mailbox:
     return Mailbox(asyncio.get_running_loop())
 
 
-async def run(task: Cascade, texts: Sequence[str], mailbox: Mailbox, **options: Any) -> list[Any]:
+async def run(
+    task: ClassifyTask, texts: Sequence[str], mailbox: Mailbox, **options: Any
+) -> list[Any]:
     """The answers, all of which must be there."""
     result = await task.run(texts, mailbox=mailbox, **options)
     assert result.errors == ()
@@ -169,7 +172,7 @@ async def run(task: Cascade, texts: Sequence[str], mailbox: Mailbox, **options: 
     return list(result.items)
 
 
-async def one(task: Cascade, text: str, mailbox: Mailbox, **options: Any) -> Classification:
+async def one(task: ClassifyTask, text: str, mailbox: Mailbox, **options: Any) -> Classification:
     (item,) = await run(task, [text], mailbox, **options)
     assert isinstance(item, Classification)
     return item
@@ -302,7 +305,7 @@ def test_cascade_tiers_have_the_labels_of_the_bundle() -> None:
     for labels in (LABELS[:3], LABELS[::-1]):
         other = Part(1, replace(HeadTier.of(made, 1, model), labels=labels), 0.0)
         with pytest.raises(ConfigError, match="labels that are not the 4 of bundle") as caught:
-            Cascade("letters", made.manifest, [first, other])
+            ClassifyTask("letters", made.manifest, [first, other])
         assert caught.value.path == "tasks.letters.tiers.head"
 
 
@@ -311,7 +314,7 @@ def test_cascade_version_covers_its_thresholds() -> None:
 
     def version(*accept_at: float) -> str:
         parts = [part(made, i, Model(i, "ct2"), at) for i, at in enumerate(accept_at)]
-        return Cascade("letters", made.manifest, parts).info.version
+        return ClassifyTask("letters", made.manifest, parts).info.version
 
     assert version(0.8, 0.5) == made.manifest.version
     assert len({version(0.8, 0.5), version(0.7, 0.5), version(0.8, 0.4)}) == 3
@@ -532,7 +535,7 @@ async def test_cascade_cancelled_leaves_nothing_queued(mailbox: Mailbox) -> None
     made = bundle((0.8, 0.0), calibrated=(True, True))
     first = Model(0, "ct2")
     parts = [part(made, 0, first, 0.8), part(made, 1, better, 0.0)]
-    task = Cascade("letters", made.manifest, parts)
+    task = ClassifyTask("letters", made.manifest, parts)
     engine.gate.clear()
     busy = asyncio.ensure_future(better.encode(["x"], mailbox=mailbox))
     await eventually(lambda: engine.calls, "nothing runs")

@@ -31,7 +31,6 @@ from sprat.errors import DeadlineExceeded, EngineError, InputTooLong, InvalidInp
 from sprat.model import EncoderModel, GenerativeModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tasks import choose
-from sprat.tasks.cascade import Cascade
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
 from sprat.tasks.language_tier import LanguageTier
@@ -90,12 +89,12 @@ def cascade(
     *,
     accept_at: Sequence[float] = (1.0, 0.0),
     on_failure: OnFailure = "abstain",
-) -> Cascade:
+) -> ClassifyTask:
     """A head that passes everything on by default, and a language model."""
     made = two_tiers(encoder, model)
     tiers = HeadTier.of(made, 0, encoder), LanguageTier.of(made.manifest, 1, model)
     parts = [Part(at, tier, accept_at[at]) for at, tier in enumerate(tiers)]
-    return Cascade("t", made.manifest, parts, on_failure=on_failure)
+    return ClassifyTask("t", made.manifest, parts, on_failure=on_failure)
 
 
 async def judge(tier: LanguageTier, texts: Sequence[str], mailbox: Mailbox, **given: Any) -> Judged:
@@ -105,7 +104,7 @@ async def judge(tier: LanguageTier, texts: Sequence[str], mailbox: Mailbox, **gi
 
 
 async def answers(
-    task: Cascade, texts: Sequence[str], mailbox: Mailbox, **options: Any
+    task: ClassifyTask, texts: Sequence[str], mailbox: Mailbox, **options: Any
 ) -> list[Classification]:
     result = await task.run(texts, mailbox=mailbox, **options)
     assert result.errors == ()
@@ -171,7 +170,7 @@ async def test_language_tier_alone_is_a_classifier(
 ) -> None:
     made = two_tiers(encoder, model)
     tier = LanguageTier.of(made.manifest, 1, model)
-    task = ClassifyTask("t", made.manifest, Part(1, tier, 0.4))
+    task = ClassifyTask("t", made.manifest, [Part(1, tier, 0.4)])
     result = await task.run(TEXTS, mailbox=mailbox, truncation="truncate")
     assert [item and item.label for item in result.items] == ["third", "second", ""]
     assert (result.model, result.model_version) == (model.info.name, model.info.version)
@@ -248,7 +247,8 @@ async def test_language_tier_alone_names_the_text_without_scores(
     encoder: EncoderModel, model: GenerativeModel, generator: Generator, mailbox: Mailbox
 ) -> None:
     made = two_tiers(encoder, model)
-    task = ClassifyTask("t", made.manifest, Part(1, LanguageTier.of(made.manifest, 1, model), 0.0))
+    tier = LanguageTier.of(made.manifest, 1, model)
+    task = ClassifyTask("t", made.manifest, [Part(1, tier, 0.0)])
     generator.choices.odd[1] = Chosen(1, np.full(3, np.nan, np.float32))
     result = await task.run(["first", "second"], partial=True, mailbox=mailbox)
     assert [item and item.label for item in result.items] == ["first", None]

@@ -23,8 +23,9 @@ from sprat.manifest import Interval, ModelRef
 from sprat.model import Encoded
 from sprat.progress import Silent
 from sprat.scheduler import Mailbox
-from sprat.tasks.cascade import Cascade, Part
+from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
+from sprat.tasks.tier import Part
 from sprat.train.data import Dataset
 from sprat.train.fit import fit_head
 from sprat.train.head import Embed
@@ -182,12 +183,12 @@ async def test_tune_evidence_is_what_the_served_cascade_does(
     # The row that it is the confidence of is in the band above it.
     middle = float(np.quantile(verified[0].confidence_n, 0.5, method="lower"))
 
-    async def serve(accept_at: Sequence[float]) -> tuple[Cascade, list[Classification]]:
+    async def serve(accept_at: Sequence[float]) -> tuple[ClassifyTask, list[Classification]]:
         parts = []
         for place, (tier, least) in enumerate(zip(manifest.tiers, accept_at, strict=True)):
             model: Any = Served(tier.base.name, embeds[tier.base.name])
             parts.append(Part(place, HeadTier.of(tuned.bundle, place, model), least))
-        served = Cascade("tickets", manifest, parts)
+        served = ClassifyTask("tickets", manifest, parts)
         result = await served.run(texts, mailbox=Mailbox(asyncio.get_running_loop()))
         return served, [item for item in result.items if item is not None]
 
