@@ -8,56 +8,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import Calibration
 from sprat.calibration import confidences
 from sprat.errors import EngineError, SpratError
 from sprat.head import Head
 from sprat.model import EmbeddingModel
 from sprat.scheduler import Mailbox
-from sprat.tasks.tier import Identity, Judged
+from sprat.tasks.tier import Judged, ModelTier
 from sprat.values import Truncation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeadTier:
+class HeadTier(ModelTier[EmbeddingModel]):
     """A head and its calibration on the model whose vectors it was fitted on; a `Tier`.
 
     Attributes
     ----------
-    name : str
-        As in the bundle.
-    labels : tuple of str
-        In the order of the rows of the head.
+    head : Head
+        With a row for each label.
     """
 
-    name: str
-    labels: tuple[str, ...]
     head: Head
-    calibration: Calibration | None
-    model: EmbeddingModel
 
     @classmethod
     def of(cls, bundle: Bundle, place: int, model: EmbeddingModel) -> HeadTier:
         """The tier at a place of a bundle."""
         manifest = bundle.manifest
         tier = manifest.tiers[place]
-        return cls(tier.name, manifest.labels, bundle.heads[place], tier.calibration, model)
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether its answers have a confidence."""
-        return self.calibration is not None
-
-    @property
-    def identity(self) -> Identity:
-        """That of the model."""
-        info = self.model.info
-        return Identity(info.name, info.version, info.engine)
-
-    @property
-    def endpoint_info(self) -> None:
-        """None: it runs here."""
-        return None
+        return cls(tier.name, manifest.labels, tier.calibration, model, bundle.heads[place])
 
     async def judge(
         self,

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sprat.bundle_manifest import BundleManifest, Calibration
+from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import confidences, tempered
 from sprat.errors import EngineError, SpratError
 from sprat.model import GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tasks import choose
-from sprat.tasks.tier import Identity, Judged
+from sprat.tasks.tier import Judged, ModelTier
 from sprat.values import IntArray, LabelSet, Truncation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LanguageTier:
+class LanguageTier(ModelTier[GenerativeModel]):
     """Labels with their descriptions, asked of a generative model, and a calibration; a `Tier`.
 
     Its probabilities are those of `sprat.tasks.choose`, at the temperature of the calibration. What
@@ -26,21 +26,12 @@ class LanguageTier:
 
     Attributes
     ----------
-    name : str
-        As in the bundle.
-    labels : tuple of str
-        In the order of the bundle.
     spec : LabelSet
-        What is asked: the same labels, in the order in which the model reads them.
-    model : GenerativeModel
-        Loaded with the adapter of ``spec``.
+        What is asked: the same labels, in the order in which the model reads them. The model is
+        loaded with its adapter.
     """
 
-    name: str
-    labels: tuple[str, ...]
     spec: LabelSet
-    calibration: Calibration | None
-    model: GenerativeModel
     _columns: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,23 +54,7 @@ class LanguageTier:
         assert tier.language is not None
         spec = tier.language.spec(model.info.name)
         choose.check(model, spec)
-        return cls(tier.name, manifest.labels, spec, tier.calibration, model)
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether its answers have a confidence."""
-        return self.calibration is not None
-
-    @property
-    def identity(self) -> Identity:
-        """That of the model."""
-        info = self.model.info
-        return Identity(info.name, info.version, info.engine)
-
-    @property
-    def endpoint_info(self) -> None:
-        """None: it runs here."""
-        return None
+        return cls(tier.name, manifest.labels, tier.calibration, model, spec)
 
     async def judge(
         self,

@@ -20,15 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import Calibration, Thresholds
 from sprat.bundle_manifest import Moderation as ModerationSettings
+from sprat.bundle_manifest import Thresholds
 from sprat.calibration import chance_of_actions, confidences
 from sprat.errors import EngineError, SpratError
 from sprat.head import Head
 from sprat.model import EmbeddingModel, Encoded
 from sprat.model.common import readable
 from sprat.scheduler import ComputePool, Mailbox
-from sprat.tasks.tier import Identity, Whole
+from sprat.tasks.tier import ModelTier, Whole
 from sprat.text.ngrams import with_ngrams
 from sprat.text.windows import windows
 from sprat.tokenizer import is_visible
@@ -93,29 +93,23 @@ class Moderated(Whole[Moderation]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ModerateTier:
+class ModerateTier(ModelTier[EmbeddingModel]):
     """The heads of one tier, one a category, on the model that they were fitted on.
+
+    Its confidence is that a text is flagged for the right categories.
 
     Attributes
     ----------
-    name : str
-        As in the bundle.
-    labels : tuple of str
-        The categories, in the order of the rows of the head.
+    head : Head
+        With a row for each category.
     settings : Moderation
         Windows and thresholds.
-    calibration : Calibration or None
-        Of the confidence that a text is flagged for the right categories.
     pool : ComputePool
         Where long texts are worked on.
     """
 
-    name: str
-    labels: tuple[str, ...]
     head: Head
     settings: ModerationSettings
-    calibration: Calibration | None
-    model: EmbeddingModel
     pool: ComputePool
 
     @classmethod
@@ -127,26 +121,9 @@ class ModerateTier:
         tier = manifest.tiers[place]
         assert tier.moderation is not None  # the manifest of a moderate bundle has it
         return cls(
-            *(tier.name, manifest.labels, bundle.heads[place], tier.moderation, tier.whole),
-            model,
-            pool,
+            *(tier.name, manifest.labels, tier.whole, model),
+            *(bundle.heads[place], tier.moderation, pool),
         )
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether its answers have a confidence."""
-        return self.calibration is not None
-
-    @property
-    def identity(self) -> Identity:
-        """That of the model."""
-        info = self.model.info
-        return Identity(info.name, info.version, info.engine)
-
-    @property
-    def endpoint_info(self) -> None:
-        """None: it runs here."""
-        return None
 
     def acting_at(self, thresholds: tuple[Thresholds, ...]) -> ModerateTier:
         """The same with other thresholds, for which nothing was calibrated."""

@@ -11,14 +11,13 @@ from typing import Any, get_args
 import numpy as np
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import Calibration
 from sprat.calibration import confidences
 from sprat.errors import EngineError, InvalidInput, SpratError
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import Reading, Span, Tagger
 from sprat.tasks.cascade import Escalation
-from sprat.tasks.tier import Identity, Whole
+from sprat.tasks.tier import ModelTier, Whole
 from sprat.text.leaves import pointer
 from sprat.values import (
     Effort,
@@ -49,29 +48,22 @@ class Tagged(Whole[Extraction]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TagTier:
+class TagTier(ModelTier[EncoderModel]):
     """A tagger on the encoder that it was fitted on.
+
+    Its confidence is that all fields are right and none is missing.
 
     Attributes
     ----------
-    name : str
-        As in the bundle.
-    labels : tuple of str
-        The fields.
+    tagger : Tagger
     are_spans_calibrated : bool
         Whether single fields have a confidence.
-    calibration : Calibration or None
-        Of the confidence that all fields are right and none is missing.
     pool : ComputePool
         Where longer texts are tagged.
     """
 
-    name: str
-    labels: tuple[str, ...]
     tagger: Tagger
     are_spans_calibrated: bool
-    calibration: Calibration | None
-    model: EncoderModel
     pool: ComputePool
 
     @classmethod
@@ -80,27 +72,9 @@ class TagTier:
         manifest = bundle.manifest
         tier = manifest.tiers[place]
         return cls(
-            *(tier.name, manifest.labels, bundle.taggers[place]),
-            *(tier.calibration is not None, tier.whole),
-            model,
-            pool,
+            *(tier.name, manifest.labels, tier.whole, model),
+            *(bundle.taggers[place], tier.calibration is not None, pool),
         )
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether its answers have a confidence."""
-        return self.calibration is not None
-
-    @property
-    def identity(self) -> Identity:
-        """That of the encoder."""
-        info = self.model.info
-        return Identity(info.name, info.version, info.engine)
-
-    @property
-    def endpoint_info(self) -> None:
-        """None: it runs here."""
-        return None
 
     async def judge(
         self,

@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from sprat.bundle_manifest import BundleManifest
+from sprat.bundle_manifest import BundleManifest, Calibration
 from sprat.errors import InvalidInput, SpratError
+from sprat.model import Model
 from sprat.scheduler import Mailbox
 from sprat.values import (
     Classification,
@@ -247,6 +248,45 @@ class AnyTier(Protocol):
 
 
 AnyTierT = TypeVar("AnyTierT", bound=AnyTier)
+ModelT = TypeVar("ModelT", bound=Model)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelTier(Generic[ModelT]):
+    """What tiers on a model of this process have in common; an `AnyTier`.
+
+    Attributes
+    ----------
+    name : str
+        As in the bundle.
+    labels : tuple of str
+        Those of the bundle, in its order.
+    calibration : Calibration or None
+        Of the confidence that an answer is right.
+    model : Model
+        What answers.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    calibration: Calibration | None
+    model: ModelT
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its answers have a confidence."""
+        return self.calibration is not None
+
+    @property
+    def identity(self) -> Identity:
+        """That of the model."""
+        info = self.model.info
+        return Identity(info.name, info.version, info.engine)
+
+    @property
+    def endpoint_info(self) -> None:
+        """None: it runs here."""
+        return None
 
 
 class Tier(AnyTier, Protocol):
