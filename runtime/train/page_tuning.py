@@ -9,6 +9,7 @@ from sprat.train.page_parts import document, figures, pictures, section, table
 from sprat.train.rate import Rows, row_names
 from sprat.train.thresholds import ABSTAINED, cost_curve
 from sprat.train.tune import Tuned
+from sprat.tuning_manifest import Tuning
 
 MOST_LABELS = 30
 
@@ -54,12 +55,20 @@ def tuning_page(tuned: Tuned, data: Rows) -> str:
         title=f"{manifest.name}: thresholds",
         facts={
             "Bundle": f"{manifest.name}, version {manifest.version}, {manifest.kind}",
-            "Aim": f"{tuning.rule} of at most {tuning.limit:g}"
-            + (f", with probability {1 - tuning.delta:g}" if tuning.rule == "error" else ""),
+            "Aim": _aim(tuning),
             "Data": f"{len(data):,} rows, sha256 {data.sha256[:12]}; thresholds chosen on "
             f"{tuning.chosen_on:,}, verified on {tuning.verified_on:,}",
         },
     )
+
+
+def _aim(tuning: Tuning) -> str:
+    if tuning.rule == "loss":
+        return f"at most {100 * tuning.limit:g} points less accurate than the best tier alone"
+    if tuning.rule == "error":
+        sure = 1 - tuning.delta
+        return f"at most {tuning.limit:.4g} of the answers wrong, with probability {sure:.4g}"
+    return f"at most {tuning.limit:g} CPU ms a text"
 
 
 def _tiers(tuned: Tuned) -> str:
