@@ -73,13 +73,13 @@ class Registry:
         """
         loaded: dict[str, Model] = {}
         endpoints: dict[str, Endpoint] = {}
+        of_tasks = _adapters_of_tasks(config, store)
 
         def load_model(name: str) -> Model:
             if name not in loaded:
                 manifest, folder = store.model(name, check=True)
                 settings = config.models.get(name, ModelConfig())
-                of_tasks = _adapters_of_tasks(config, store, name)
-                wanted = dict.fromkeys((*settings.adapters, *of_tasks))
+                wanted = dict.fromkeys((*settings.adapters, *of_tasks.get(name, ())))
                 found = adapters.resolve(wanted, store, base=manifest)
                 log.info("loading model %s (%s, %s)", name, manifest.engine, manifest.quantization)
                 loaded[name] = models.load(
@@ -323,15 +323,16 @@ def _classifier(
     return classifier if manifest.route is None else RouteTask(classifier, manifest.route)
 
 
-def _adapters_of_tasks(config: Config, store: Store, model: str) -> list[str]:
-    """The adapters that tasks name for a model, themselves or in the tiers of their bundles."""
-    found = []
+def _adapters_of_tasks(config: Config, store: Store) -> dict[str, list[str]]:
+    """By model, the adapters that tasks name, themselves or in the tiers of their bundles."""
+    found: dict[str, list[str]] = {}
     for task in config.tasks.values():
         if not isinstance(task, TaskConfig):
-            found += [task.adapter] if task.model == model and task.adapter else []
+            if task.adapter:
+                found.setdefault(task.model, []).append(task.adapter)
             continue
         for tier in store.bundle(task.bundle)[0].tiers:
             asked = tier.language
-            if asked is not None and asked.adapter is not None and tier.model.name == model:
-                found.append(asked.adapter.name)
+            if asked is not None and asked.adapter is not None:
+                found.setdefault(tier.model.name, []).append(asked.adapter.name)
     return found
