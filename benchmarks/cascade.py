@@ -31,10 +31,10 @@ from sprat.train.split import same_texts
 from sprat.train.thresholds import Aim, TierScores, best_tier, cascade, choose
 from sprat.train.tune import score_tiers
 
-ROWS = 10
+ROWS = 30
 """Of each label: what tiers are trained on."""
 
-KEPT = 2_000
+KEPT = 4_000
 """Other training rows: what thresholds are chosen on."""
 
 SEED = 7
