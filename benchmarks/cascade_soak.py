@@ -21,6 +21,7 @@ from urllib.request import urlopen
 import numpy as np
 
 from sprat import measure
+from sprat.asked_manifest import Remote
 from sprat.benchmarks import bundle
 from sprat.benchmarks.harness import Context, Outcome, Table, figure
 from sprat.benchmarks.process import ScriptedChatProcess, ServerProcess
@@ -28,7 +29,7 @@ from sprat.benchmarks.scripted_chat import FAILING, WAYS
 from sprat.benchmarks.soak import Opinion, Subject, Tally, plan, soak
 from sprat.benchmarks.workbench import Row, Workbench, banking_rows, draw
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import Calibration, Remote, ReportSummary, TierManifest
+from sprat.bundle_manifest import Calibration, ReportSummary, TierManifest
 from sprat.config import Config
 from sprat.errors import SetupError
 from sprat.inprocess import Runtime

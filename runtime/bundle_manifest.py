@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sprat.asked_manifest import Language, Remote
 from sprat.manifest import FileEntry, Interval, Manifest, ModelRef, Name, digest_of
 from sprat.tuning_manifest import Tuning
-from sprat.values import Label, LabelSet, Scoring
 
 BUNDLE_MANIFEST = "bundle.json"
 REPORT = "report.json"
@@ -133,64 +133,7 @@ class Moderation(Manifest):
         return self
 
 
-class Remote(Manifest):
-    """What a remote tier asks an endpoint about a text. Which endpoint: the configuration says it.
-
-    Attributes
-    ----------
-    model : str
-        As the endpoint calls it; of another sprat server the task.
-    task_version : str
-        Of that task; empty of a chat endpoint, whose models have no digest.
-    labels : tuple of Label
-        Those of the bundle, in the order in which a model reads them.
-    instructions : str
-        As in `sprat.values.LabelSet`.
-    votes : int
-        Answers for each text; see `sprat.endpoints.labels.LabelQuestion`.
-    """
-
-    model: str = Field(min_length=1)
-    task_version: str = ""
-    labels: tuple[Label, ...]
-    instructions: str = ""
-    votes: int = Field(default=1, ge=1)
-
-
 TierName = Literal["static", "head", "finetune", "language", "remote"]
-
-
-class Language(Manifest):
-    """What a language tier asks its model about a text.
-
-    Attributes
-    ----------
-    labels : tuple of Label
-        Those of the bundle, in the order in which the model reads them.
-    instructions, scoring, normalize_length, correct_prior
-        As in `sprat.values.LabelSet`.
-    adapter : ModelRef or None
-        The LoRA adapter that the model answers under.
-    """
-
-    labels: tuple[Label, ...]
-    instructions: str = ""
-    scoring: Scoring = "constrained"
-    normalize_length: bool = False
-    correct_prior: bool = False
-    adapter: ModelRef | None = None
-
-    def spec(self, model: str) -> LabelSet:
-        """The same as a request would bring it, for the model of that name."""
-        return LabelSet(
-            model,
-            self.labels,
-            self.instructions,
-            self.scoring,
-            self.normalize_length,
-            self.correct_prior,
-            "" if self.adapter is None else self.adapter.name,
-        )
 
 
 class TierManifest(Manifest):

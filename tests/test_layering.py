@@ -74,7 +74,7 @@ def matches(module: str, patterns: Iterable[str]) -> bool:
 LEAVES = ("sprat.errors", "sprat.values")
 FOUNDATION = (
     *("sprat.config", "sprat.task_config", "sprat.endpoint_config"),
-    *("sprat.manifest", "sprat.bundle_manifest", "sprat.tuning_manifest"),
+    *("sprat.manifest", "sprat.bundle_manifest", "sprat.asked_manifest", "sprat.tuning_manifest"),
     *("sprat.catalog", "sprat.store"),
 )
 BENCHMARKS = "sprat.benchmarks.*"  # measures every layer from outside

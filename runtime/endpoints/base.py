@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sprat.bundle_manifest import Remote
+from sprat.asked_manifest import Remote
 from sprat.endpoints.guard import Guard
 from sprat.errors import DeadlineExceeded, EngineError, QueueFull, SpratError
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from sprat.bundle_manifest import Remote
+from sprat.asked_manifest import Remote
 from sprat.endpoint_config import EndpointConfig
 from sprat.endpoints.base import Said, missed
 from sprat.endpoints.guard import Guard

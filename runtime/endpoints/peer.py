@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from sprat.bundle_manifest import Remote
+from sprat.asked_manifest import Remote
 from sprat.client.aio import AsyncClient
 from sprat.endpoint_config import EndpointConfig
 from sprat.endpoints.base import Said, missed

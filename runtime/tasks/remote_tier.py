@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sprat.bundle_manifest import BundleManifest, Calibration, Remote
+from sprat.asked_manifest import Remote
+from sprat.bundle_manifest import BundleManifest, Calibration
 from sprat.calibration import confidences, spread, tempered
 from sprat.endpoints.base import Endpoint, Question, Said
 from sprat.errors import SpratError

@@ -12,15 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from sprat import adapter as adapters
+from sprat.asked_manifest import Language, Remote
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import (
-    REPORT,
-    BundleManifest,
-    Language,
-    Remote,
-    TierManifest,
-    TierName,
-)
+from sprat.bundle_manifest import REPORT, BundleManifest, TierManifest, TierName
 from sprat.errors import CorruptFile, DataError, InvalidInput
 from sprat.manifest import ModelRef
 from sprat.progress import Progress
@@ -144,7 +138,7 @@ def remote(
     bundle, labels
         As in `language`.
     model, task_version, instructions, votes
-        See `sprat.bundle_manifest.Remote`.
+        See `sprat.asked_manifest.Remote`.
 
     Raises
     ------

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from sprat.bundle_manifest import Remote
+from sprat.asked_manifest import Remote
 from sprat.endpoints.base import Endpoint, Said
 from sprat.errors import SpratError
 from sprat.scheduler import LoopThread

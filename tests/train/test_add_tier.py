@@ -14,8 +14,9 @@ from asking import Asked
 from tiny_models import CHAT_TEMPLATE, encoder_files, gguf_file, write_files
 
 from sprat import adapter
+from sprat.asked_manifest import Language
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import REPORT, BundleManifest, Language, Route
+from sprat.bundle_manifest import REPORT, BundleManifest, Route
 from sprat.errors import (
     CorruptFile,
     DataError,

@@ -15,8 +15,8 @@ from remotes import remote_tier
 from topics import TOPICS
 
 from sprat import remote as chats
+from sprat.asked_manifest import Remote
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import Remote
 from sprat.calibration import confidences, log_scores, spread, tempered
 from sprat.endpoint_config import EndpointConfig
 from sprat.endpoints.base import Said

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from asking import Asked
 
+from sprat.asked_manifest import Language
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import BundleManifest, Calibration, Language, ReportSummary, TierManifest
+from sprat.bundle_manifest import BundleManifest, Calibration, ReportSummary, TierManifest
 from sprat.calibration import tempered
 from sprat.errors import DataError, InvalidInput
 from sprat.head import Head
