@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sprat.manifest import Manifest, ModelRef
-from sprat.values import Label, LabelSet, Scoring
+from sprat.values import Grammar, Label, LabelSet, Sampling, Scoring, TransformSpec
 
 
 class Language(Manifest):
@@ -63,3 +63,61 @@ class Remote(Manifest):
     labels: tuple[Label, ...]
     instructions: str = ""
     votes: int = Field(default=1, ge=1)
+
+
+class Rewriting(Manifest):
+    """What a language tier of a transform task asks its model about a text.
+
+    Attributes
+    ----------
+    prompt : str
+        As in `sprat.values.TransformSpec`; its placeholders are ``{text}`` and the task's inputs.
+    sampling : Sampling
+        How tokens are chosen.
+    lookup : bool
+        As in `sprat.values.TransformSpec`.
+    adapter : ModelRef or None
+        The LoRA adapter that the model answers under.
+    """
+
+    prompt: str = Field(min_length=1)
+    sampling: Sampling = Sampling()
+    lookup: bool = True
+    adapter: ModelRef | None = None
+
+    def spec(self, model: str, grammar: Grammar | None) -> TransformSpec:
+        """The same as a request would bring it, for the model of that name.
+
+        Parameters
+        ----------
+        grammar : Grammar or None
+            What answers of the task have to fit.
+        """
+        return TransformSpec(
+            model,
+            self.prompt,
+            grammar,
+            self.sampling,
+            self.lookup,
+            "" if self.adapter is None else self.adapter.name,
+        )
+
+
+class RemoteRewriting(Manifest):
+    """What a remote tier of a transform task asks an endpoint about a text.
+
+    Attributes
+    ----------
+    model, task_version
+        As in `Remote`.
+    prompt : str
+        As in `Rewriting`; empty of another sprat server, whose task has its own.
+    sampling : Sampling
+        How a model behind a chat endpoint chooses tokens: of it ``max_tokens``, ``temperature``,
+        ``top_p``, ``seed`` and ``stop`` are sent.
+    """
+
+    model: str = Field(min_length=1)
+    task_version: str = ""
+    prompt: str = ""
+    sampling: Sampling = Sampling()

@@ -13,23 +13,26 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sprat import manifest as manifests
+from sprat.asked_manifest import RemoteRewriting, Rewriting
 from sprat.bundle_manifest import (
     BUNDLE_MANIFEST,
     REPORT,
     BundleManifest,
     Calibration,
     TierManifest,
+    Transform,
 )
-from sprat.errors import CorruptFile, NotFound, StaleBundle, StoreError
+from sprat.errors import CorruptFile, InvalidInput, NotFound, StaleBundle, StoreError
 from sprat.head import Head
 from sprat.manifest import AdapterManifest, ModelManifest, ModelRef
 from sprat.store import Store
 from sprat.tagger import Tagger
+from sprat.text.template import TEXT, Template
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +103,8 @@ class Bundle:
         manifest = manifests.read(folder / BUNDLE_MANIFEST, BundleManifest)
         for tier in manifest.tiers:
             _check_versions(folder, tier, bases, adapters)
+        if manifest.transform is not None:
+            _check_prompts(folder, manifest.transform, manifest.tiers)
         fitted = [tier for tier in manifest.tiers if tier.weights]
         listed = {entry.path for entry in manifest.files}
         for tier in fitted:
@@ -191,6 +196,28 @@ def _check_versions(
                 f"tier {tier.name} was made with {made_with.name} version "
                 f"{made_with.digest[:12]}, but {found.name} here is version {found.version}; "
                 f"{remedy} again",
+            )
+
+
+def _check_prompts(folder: Path, task: Transform, tiers: Iterable[TierManifest]) -> None:
+    """Refuse prompts without a place for each input of their task, or with another one."""
+    wanted = {TEXT, *task.inputs}
+    for tier in tiers:
+        asked = tier.language or tier.remote
+        assert isinstance(asked, Rewriting | RemoteRewriting)
+        if not asked.prompt:
+            continue
+        where = str(folder / BUNDLE_MANIFEST)
+        try:
+            found = {*Template(asked.prompt).names}
+        except InvalidInput as error:
+            raise CorruptFile(where, f"tier {tier.name}: {error.message}") from None
+        if found != wanted:
+            shown, there = (
+                ", ".join(f"{{{name}}}" for name in sorted(names)) for names in (wanted, found)
+            )
+            raise CorruptFile(
+                where, f"tier {tier.name}: prompt: expected the placeholders {shown}; found {there}"
             )
 
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sprat.asked_manifest import Language, Remote
+from sprat.asked_manifest import Language, Remote, RemoteRewriting, Rewriting
 from sprat.manifest import FileEntry, Interval, Manifest, ModelRef, Name, digest_of
 from sprat.tuning_manifest import Tuning
+from sprat.values import Grammar
 
 BUNDLE_MANIFEST = "bundle.json"
 REPORT = "report.json"
@@ -133,7 +134,58 @@ class Moderation(Manifest):
         return self
 
 
-TierName = Literal["static", "head", "finetune", "language", "remote"]
+class Transform(Manifest):
+    """What all tiers of a transform task have in common.
+
+    Attributes
+    ----------
+    inputs : tuple of str
+        Placeholders of the prompts besides ``{text}``, in any order; no two alike.
+    grammar : Grammar or None
+        What every answer has to fit; None: any text.
+    right_at : float
+        Least edit similarity to the wanted text, in (0, 1], with which an answer counted as right
+        in the calibration; 1: an exact match. See `sprat.train.evaluate_transform`.
+    """
+
+    inputs: tuple[str, ...] = ()
+    grammar: Grammar | None = None
+    right_at: float = Field(default=1.0, gt=0, le=1)
+
+    @field_validator("inputs")
+    @classmethod
+    def _inputs_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "text" in value or len(set(value)) < len(value):
+            raise ValueError("inputs: expected different names other than text")
+        return value
+
+
+class Sureness(Manifest):
+    """How probable a tier's rewriting is by its own lights: `calibration.chance_of_rewriting`.
+
+    Attributes
+    ----------
+    quantiles : tuple of float
+        Which quantiles of the log-probabilities of an answer's tokens count; each in [0, 1].
+    weights : tuple of float
+        One for each of them.
+    bias : float
+    """
+
+    quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
+    weights: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    bias: float = Field(allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Sureness:
+        if len(self.weights) != len(self.quantiles):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.quantiles)} quantiles")
+        return self
+
+
+TierName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+FITTED_TIERS = ("static", "head", "finetune")
+"""Names of the tiers that have weights: how they were made."""
 
 
 class TierManifest(Manifest):
@@ -142,15 +194,16 @@ class TierManifest(Manifest):
     Attributes
     ----------
     name : str
-        How it was made: a head on a static model, on a frozen encoder, or on one that was
-        fine-tuned for the task; or a generative model that is asked, here or remotely.
+        ``static``, ``head`` or ``finetune`` where there are weights: a head on a static model, on
+        a frozen encoder, or on one that was fine-tuned for the task. Any other of a generative
+        model that is asked, here or remotely.
     base : ModelRef or None
         The model whose vectors the head was fitted on, or that is asked; None of a remote tier.
     weights : str
         The safetensors file of the head, below the bundle's folder; empty of a tier that is asked.
-    language : Language or None
+    language : Language, Rewriting or None
         Of a language tier only, in the place of weights.
-    remote : Remote or None
+    remote : Remote, RemoteRewriting or None
         Of a remote tier only, in the place of weights and base.
     calibration : Calibration or None
         Without it answers carry scores, but no confidence.
@@ -161,30 +214,33 @@ class TierManifest(Manifest):
         On held-out rows that neither the head nor the calibration has seen.
     moderation : Moderation or None
         Of a tier of a moderate task, whose head gives calibrated logits: nothing else scales them.
+    sureness : Sureness or None
+        Of a calibrated tier of a transform task. A remote one without it has the confidences of the
+        task that it asks in the place of chances.
     """
 
     name: TierName
     base: ModelRef | None = None
     weights: str = ""
-    language: Language | None = None
-    remote: Remote | None = None
+    language: Language | Rewriting | None = None
+    remote: Remote | RemoteRewriting | None = None
     calibration: Calibration | None
     accept_at: float = Field(default=0.0, ge=0, le=1)
     evaluation: ReportSummary
     moderation: Moderation | None = None
+    sureness: Sureness | None = None
 
     @property
     def whole(self) -> Calibration | None:
-        """The calibration of whole answers of a moderate or extract task, where there is one."""
+        """The calibration of whole answers, which are no labels, where there is one."""
         return self.calibration if self.calibration and self.calibration.isotonic else None
 
     @model_validator(mode="after")
     def _has_what_its_name_says(self) -> TierManifest:
-        for name, section in (("language", self.language), ("remote", self.remote)):
-            if (self.name == name) != (section is not None):
-                raise ValueError(f"a tier has the section {name} if its name is {name}")
-        if (self.language is None and self.remote is None) != bool(self.weights):
+        if bool(self.weights) + (self.language is not None) + (self.remote is not None) != 1:
             raise ValueError("a tier has either weights or the section of what is asked")
+        if bool(self.weights) != (self.name in FITTED_TIERS):
+            raise ValueError(f"a tier has weights if its name is one of {', '.join(FITTED_TIERS)}")
         if (self.base is None) != (self.remote is not None):
             raise ValueError("a tier has a base if it is not remote")
         return self
@@ -216,6 +272,9 @@ class Route(Manifest):
     default_target: str = ""
 
 
+_LEAST_LABELS = {"classify": 2, "route": 2, "moderate": 1, "extract": 1, "transform": 0}
+
+
 class BundleManifest(Manifest):
     """What a bundle is. Written as ``bundle.json`` in its folder.
 
@@ -223,7 +282,7 @@ class BundleManifest(Manifest):
     ----------
     labels : tuple of str
         In the order of the rows of every head; none empty, no two alike. The fields of an extract
-        task.
+        task; none of a transform task.
     tiers : tuple of TierManifest
         From the cheapest to the best, each another one; those with weights come first. The first is
         not remote.
@@ -231,17 +290,20 @@ class BundleManifest(Manifest):
         Of bundles of kind route only.
     extract : Extract or None
         Of an extract task.
+    transform : Transform or None
+        Of a transform task.
     tuning : Tuning or None
         Where the thresholds of the tiers come from.
     """
 
     format: Literal[2] = 2
     name: Name
-    kind: Literal["classify", "route", "moderate", "extract"]
-    labels: tuple[str, ...] = Field(min_length=1)
+    kind: Literal["classify", "route", "moderate", "extract", "transform"]
+    labels: tuple[str, ...]
     tiers: tuple[TierManifest, ...] = Field(min_length=1)
     route: Route | None = None
     extract: Extract | None = None
+    transform: Transform | None = None
     tuning: Tuning | None = None
     train_rows: int = Field(ge=1)
     created: str
@@ -271,8 +333,9 @@ class BundleManifest(Manifest):
 
     @model_validator(mode="after")
     def _moderation_fits(self) -> BundleManifest:
-        if self.kind not in ("moderate", "extract") and len(self.labels) < 2:
-            raise ValueError(f"a bundle of kind {self.kind} needs 2 or more labels")
+        least = _LEAST_LABELS[self.kind]
+        if len(self.labels) < least:
+            raise ValueError(f"a bundle of kind {self.kind} needs {least} or more labels")
         for tier in self.tiers:
             if (tier.moderation is None) == (self.kind == "moderate"):
                 raise ValueError("a tier has the section moderation if the kind is moderate")
@@ -288,6 +351,10 @@ class BundleManifest(Manifest):
         for tier in self.tiers:
             asked = tier.language or tier.remote
             if asked is None:
+                continue
+            if isinstance(asked, Rewriting | RemoteRewriting):
+                if self.kind != "transform":
+                    raise ValueError(f"tier {tier.name}: a rewriting is for kind transform only")
                 continue
             if self.kind not in ("classify", "route"):
                 raise ValueError(f"a bundle of kind {self.kind} has no {tier.name} tier")
@@ -309,6 +376,34 @@ class BundleManifest(Manifest):
             raise ValueError("extract: expected for kind extract, and for no other")
         if self.extract is not None and not set(self.extract.many) <= set(self.labels):
             raise ValueError("extract.many: expected labels of the bundle")
+        return self
+
+    @model_validator(mode="after")
+    def _transform_fits(self) -> BundleManifest:
+        if (self.kind == "transform") != (self.transform is not None):
+            raise ValueError("transform: expected for kind transform, and for no other")
+        if self.transform is None:
+            if any(tier.sureness is not None for tier in self.tiers):
+                raise ValueError(f"a tier of a bundle of kind {self.kind} has no sureness")
+            return self
+        if self.labels:
+            raise ValueError("labels: expected none for kind transform")
+        for tier in self.tiers:
+            if tier.weights:
+                raise ValueError(f"a bundle of kind {self.kind} has no {tier.name} tier")
+            far = tier.remote
+            if isinstance(far, RemoteRewriting) and bool(far.prompt) == bool(far.task_version):
+                raise ValueError(
+                    f"tier {tier.name}: expected a prompt, or the version of a task, which has its "
+                    "own"
+                )
+            if tier.calibration is None:
+                if tier.sureness is not None:
+                    raise ValueError(f"tier {tier.name}: sureness needs a calibration")
+            elif tier.sureness is None and not (tier.remote and tier.remote.task_version):
+                raise ValueError(f"tier {tier.name}: a calibration needs sureness")
+            elif tier.whole is None:
+                raise ValueError(f"tier {tier.name}: calibration: expected an isotonic curve")
         return self
 
     @property
@@ -342,8 +437,14 @@ class BundleManifest(Manifest):
             answers += [self.route.targets[label] for label in self.labels]
         if self.extract is not None:
             answers += [repr(self.extract)]
+        if self.transform is not None:
+            answers += [repr(self.transform)]
         for tier in self.tiers:
             answers += [tier.name, "" if tier.base is None else tier.base.digest, tier.weights]
             answers += [repr(tier.calibration), repr(tier.accept_at), repr(tier.moderation)]
-            answers += [repr(asked) for asked in (tier.language, tier.remote) if asked is not None]
+            answers += [
+                repr(each)
+                for each in (tier.language, tier.remote, tier.sureness)
+                if each is not None
+            ]
         return digest_of((f for f in self.files if f.path != REPORT), extra="\0".join(answers))[:12]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sprat.bundle_manifest import Calibration, Thresholds
+from sprat.bundle_manifest import Calibration, Sureness, Thresholds
 from sprat.values import FloatArray
 
 DEAD_BAND = 0.1
@@ -159,6 +159,49 @@ def chance_of_actions(
         flagged_nk, probability_nk, 1 - probability_nk
     ).prod(axis=1)
     return chance_n
+
+
+LEAST_LOGPROB = -100.0
+"""Log-probabilities below it count as this: some endpoints say -9999 where they have no number."""
+
+
+def chance_of_rewriting(logprobs: Sequence[float], sureness: Sureness, *, is_sound: bool) -> float:
+    """Probability that a rewritten text is right, by the log-probabilities of its tokens.
+
+    The logistic function of a weighted sum of quantiles of the log-probabilities (Gupta et al.,
+    2024, "Language Model Cascades: Token-level uncertainty and beyond"). Their sum falls with every
+    token, and their mean hides the one wrong token of a long answer; low quantiles tell
+    of it whatever the length.
+
+    Parameters
+    ----------
+    logprobs : sequence of float
+        Natural logarithm of the probability of each token that was not forced by a grammar; none:
+        there was no choice, and every quantile is 0.
+    sureness : Sureness
+        The tier's.
+    is_sound : bool
+        Whether the answer is complete, and fits the grammar where there is one. Else it is wrong.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN where a log-probability is.
+
+    Examples
+    --------
+    >>> sure = Sureness(quantiles=(0.0, 0.5), weights=(1.0, 2.0), bias=1.0)
+    >>> round(chance_of_rewriting([-0.5, -0.1, -2.0], sure, is_sound=True), 3)
+    0.119
+    >>> chance_of_rewriting([-0.5, -0.1, -2.0], sure, is_sound=False)
+    0.0
+    """
+    if not is_sound:
+        return 0.0
+    logprobs_t = np.maximum(np.array(logprobs or [0.0], np.float64), LEAST_LOGPROB)
+    quantiles_q = np.quantile(logprobs_t, sureness.quantiles)
+    odds = sureness.bias + float(np.dot(sureness.weights, quantiles_q))
+    return float(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
 
 
 def least_confidence(accept_at: float, engine: str) -> float:

@@ -232,7 +232,7 @@ def test_bundle_file_that_is_not_as_listed_is_corrupt(
         (lambda document: document["files"][0].update(path="../x"), "path"),
         (
             lambda document: document["tiers"][0].update(name="language"),
-            "section language if its name is language",
+            "weights if its name is one of static, head, finetune",
         ),
         (lambda document: document["tiers"][0].update(weights=""), "either weights or the section"),
         (
@@ -261,8 +261,8 @@ def test_bundle_file_that_is_not_as_listed_is_corrupt(
             "a bundle of kind extract has no language tier",
         ),
         (
-            lambda document: document["tiers"][0].update(name="remote"),
-            "section remote if its name is remote",
+            lambda document: document["tiers"].append(remote_tier("abc", name="head")),
+            "weights if its name is one of static, head, finetune",
         ),
         (
             lambda document: document["tiers"].append(remote_tier("ab")),

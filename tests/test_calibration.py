@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from sprat.bundle_manifest import Calibration, Thresholds
+from sprat.bundle_manifest import Calibration, Sureness, Thresholds
 from sprat.calibration import (
     DEAD_BAND,
     chance_of_actions,
+    chance_of_rewriting,
     confidences,
     least_confidence,
     log_scores,
@@ -96,6 +99,36 @@ def test_calibration_refuses_a_curve_that_is_none(
 def test_calibration_refuses_a_ceiling_out_of_range(ceiling: float) -> None:
     with pytest.raises(ValidationError, match="ceiling"):
         Calibration(temperature=1.0, ceiling=ceiling)
+
+
+def test_calibration_chance_of_a_rewriting_is_logistic_in_quantiles() -> None:
+    sure = Sureness(quantiles=(0.0, 0.25, 1.0), weights=(1.0, 2.0, 3.0), bias=0.5)
+    logprobs = [-4.0, -1.0, -3.0, -2.0, -0.5]
+    odds = 0.5 - 4.0 - 2 * 3.0 - 3 * 0.5
+    chance = chance_of_rewriting(logprobs, sure, is_sound=True)
+    assert chance == pytest.approx(1 / (1 + math.exp(-odds)))
+    assert chance_of_rewriting(sorted(logprobs), sure, is_sound=True) == chance
+
+
+def test_calibration_chance_of_a_rewriting_without_a_choice_is_that_of_certain_tokens() -> None:
+    sure = Sureness(quantiles=(0.0,), weights=(5.0,), bias=2.0)
+    without = chance_of_rewriting([], sure, is_sound=True)
+    assert without == chance_of_rewriting([0.0], sure, is_sound=True)
+    assert without == pytest.approx(1 / (1 + math.exp(-2.0)))
+
+
+@pytest.mark.parametrize("logprobs", [[], [-0.1], [math.nan]])
+def test_calibration_chance_of_an_unsound_rewriting_is_none(logprobs: list[float]) -> None:
+    sure = Sureness(quantiles=(0.5,), weights=(1.0,), bias=100.0)
+    assert chance_of_rewriting(logprobs, sure, is_sound=False) == 0.0
+
+
+@pytest.mark.parametrize("least", [-math.inf, -9999.0])
+@pytest.mark.parametrize("weight", [1e300, -1e300, 1.0])
+def test_calibration_chance_of_a_rewriting_stays_a_probability(least: float, weight: float) -> None:
+    sure = Sureness(quantiles=(0.0, 1.0), weights=(weight, weight), bias=0.0)
+    assert 0 <= chance_of_rewriting([least, -1.0], sure, is_sound=True) <= 1
+    assert math.isnan(chance_of_rewriting([math.nan, -1.0], sure, is_sound=True))
 
 
 @pytest.mark.parametrize("accept_at", [0.01, 0.5, 0.9, 0.999])

@@ -365,18 +365,20 @@ def _assess(
 
 def _tier_asker(store: Store, manifest: BundleManifest, use: EndpointUse | None) -> AskTier:
     """What loads the model of a language tier, or connects to the endpoint of a remote one."""
+    from sprat.asked_manifest import Language, Remote
     from sprat.train.asked import ask_opener
     from sprat.train.asked_remote import remote_opener
 
     def open_ask(tier: TierManifest) -> AbstractContextManager[Ask]:
         if tier.remote is None:
-            assert tier.language is not None
+            assert isinstance(tier.language, Language)
             return ask_opener(store)(tier.language.spec(tier.model.name))
         if use is None:
             raise InvalidInput(
                 f"{manifest.name}: expected --endpoint for tier remote, or another --tier",
                 field="endpoint",
             )
+        assert isinstance(tier.remote, Remote)
         return remote_opener(use.open)(tier.remote)
 
     return open_ask

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sprat.asked_manifest import Language
 from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import confidences, tempered
 from sprat.errors import EngineError, SpratError
@@ -51,7 +52,7 @@ class LanguageTier(ModelTier[GenerativeModel]):
             The model has no chat template.
         """
         tier = manifest.tiers[place]
-        assert tier.language is not None
+        assert isinstance(tier.language, Language)
         spec = tier.language.spec(model.info.name)
         choose.check(model, spec)
         return cls(tier.name, manifest.labels, tier.calibration, model, spec)

@@ -51,7 +51,7 @@ class RemoteTier:
             The endpoint is not what the tier was calibrated with.
         """
         tier = manifest.tiers[place]
-        assert tier.remote is not None
+        assert isinstance(tier.remote, Remote)
         question = endpoint.question(tier.remote)
         return cls(tier.name, manifest.labels, tier.remote, tier.calibration, endpoint, question)
 

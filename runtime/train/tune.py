@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sprat.asked_manifest import Language, Remote
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest, TierManifest
 from sprat.calibration import confidences
@@ -208,9 +209,9 @@ def _asking(
     open_remote: OpenRemote | None,
 ) -> AbstractContextManager[Ask]:
     """What asks a tier without a head."""
-    if tier.remote is not None and open_remote is not None:
+    if isinstance(tier.remote, Remote) and open_remote is not None:
         return open_remote(tier.remote)
-    if tier.language is not None and open_ask is not None:
+    if isinstance(tier.language, Language) and open_ask is not None:
         return open_ask(tier.language.spec(tier.model.name))
     needed = "open_ask" if tier.remote is None else "open_remote"
     raise InvalidInput(f"{manifest.name}: tier {tier.name} needs {needed}", field=needed)
