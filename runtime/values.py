@@ -801,6 +801,8 @@ class Chunk:
     cached_tokens, forced_tokens, drafted_tokens, accepted_tokens : int
         Of the prompt, read before for another answer; generated without a choice, because of the
         grammar; guessed from prompt and answer; guessed right.
+    cpu_ms : float or None
+        CPU milliseconds of the answer, as in `Classification`. No part of comparisons.
     """
 
     text: str
@@ -814,6 +816,7 @@ class Chunk:
     forced_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    cpu_ms: float | None = field(default=None, compare=False)
     timings: Timings = field(default_factory=Timings)
     model: str = ""
     model_version: str = ""

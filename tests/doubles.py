@@ -287,7 +287,7 @@ class Generator:
     choices: Chooser = field(default_factory=Chooser)
     on_chooser: Callable[[], object] | None = None
     adapters: frozenset[str] = frozenset({"red", "blue"})
-    step_tokens: int = 0
+    step_tokens: dict[int, int] = field(default_factory=dict)
     closed: bool = False
     owner: int | None = None
 

@@ -93,6 +93,7 @@ async def test_model_generate_streams_and_ends_with_the_totals(
     last = chunks[-1]
     assert (last.prompt_tokens, last.output_tokens) == (4, 5)
     assert (last.model, last.model_version) == (GENERATOR, generator.info.version)
+    assert last.cpu_ms is not None
     timings = last.timings
     assert min(timings.tokenize_ns, timings.queue_ns, timings.infer_ns) > 0
     assert timings.total_ns >= timings.tokenize_ns + timings.queue_ns + timings.infer_ns

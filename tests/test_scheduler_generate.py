@@ -137,11 +137,31 @@ def test_scheduler_generate_counts_what_kept_prefixes_save(
     assert scheduler.prefix_use == PrefixUse(requests=3, hits=2, saved_tokens=12)
 
 
+def test_scheduler_generate_shares_the_cpu_time_of_steps_by_tokens(
+    generate: MakeGenerator, generator: Generator
+) -> None:
+    scheduler = generate()
+    generator.gate.clear()
+    one, three = Answer("ab", max_tokens=3), Answer("abcdef", max_tokens=3)
+    generator.step_tokens = {0: 1, 1: 3, 9: 4}
+    began = time.perf_counter_ns()
+    scheduler.submit([one.work, three.work])
+    generator.gate.set()
+    one.check("aba")
+    three.check("abc")
+    spent_ns = time.perf_counter_ns() - began
+    assert 0 < one.work.cpu_ns < three.work.cpu_ns
+    assert three.work.cpu_ns == pytest.approx(3 * one.work.cpu_ns, abs=10)
+    assert one.work.cpu_ns + three.work.cpu_ns <= spent_ns + 10, (
+        "half of two threads' was another's"
+    )
+
+
 def test_scheduler_generate_slices_prompts_finer_while_an_answer_is_written(
     generate: MakeGenerator, generator: Generator
 ) -> None:
     """On a slow machine: nobody's next token waits for all of a neighbour's prompt."""
-    generator.step_tokens = SLICE_TOKENS
+    generator.step_tokens = {0: SLICE_TOKENS}
     generator.on_step = lambda: time.sleep(2 * GAP_S)
     scheduler = generate()
     answer = Answer("abc", max_tokens=4)

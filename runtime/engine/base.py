@@ -263,8 +263,8 @@ class GenerativeEngine(Protocol):
     """Most live sequences."""
     adapters: frozenset[str]
     """Names of the LoRA adapters that sequences and choices can work under."""
-    step_tokens: int
-    """Tokens that the last step decoded."""
+    step_tokens: dict[int, int]
+    """Tokens that the last step decoded, by the sequence that they were for."""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> IntArray:
         """Tokens of a text: int32[T]. Special-token text is only special if asked."""

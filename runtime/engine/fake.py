@@ -207,7 +207,7 @@ class FakeGenerator:
         self.context_length = context_length
         self.sequence_limit = sequence_limit
         self.adapters: frozenset[str] = frozenset()
-        self.step_tokens = 0
+        self.step_tokens: dict[int, int] = {}
         self.steps = 0
         self.closed = False
         self._answer = answer
@@ -313,13 +313,13 @@ class FakeGenerator:
         # Stable: in order of arrival within the running and within the waiting.
         order = sorted(self._live.values(), key=lambda s: s.prompt_left > 0)
         progress = []
-        self.step_tokens = 0
+        self.step_tokens = {}
         for sequence in order:
             taken = min(max_tokens, max(1, sequence.prompt_left))
             if not taken:
                 break
             max_tokens -= taken
-            self.step_tokens += taken
+            self.step_tokens[sequence.start.sequence] = taken
             sequence.prompt_left = max(0, sequence.prompt_left - taken)
             if not sequence.prompt_left:
                 progress.append(self._sample(sequence))

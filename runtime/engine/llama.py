@@ -123,7 +123,7 @@ class LlamaEngine:
         self._adapters: dict[str, Adapter] = {}
         try:
             self.adapters = frozenset(adapters or ())
-            self.step_tokens = 0
+            self.step_tokens: dict[int, int] = {}
             for name, file in (adapters or {}).items():
                 self._adapters[name] = Adapter(self._lib, self._model, file)
             trained = int(self._lib.llama_model_n_ctx_train(self._model))
@@ -362,7 +362,7 @@ class LlamaEngine:
         """See `sprat.engine.base.GenerativeEngine.step`."""
         progress: list[Progress] = []
         plan = self._plan(min(max_tokens, BATCH_TOKENS))
-        self.step_tokens = sum(plan.values())
+        self.step_tokens = {sequence.number: count for sequence, count in plan.items()}
         for lane in self._lanes:
             planned = sorted((s for s in plan if s.lane is lane), key=lambda s: s.place)
             if planned:

@@ -229,6 +229,7 @@ class GenerativeModel:
                     forced_tokens=work.forced_tokens,
                     drafted_tokens=work.drafted_tokens,
                     accepted_tokens=work.accepted_tokens,
+                    cpu_ms=work.cpu_ns / 1e6,
                     timings=Timings(
                         tokenize_ns,
                         work.started_ns - work.submitted_ns,

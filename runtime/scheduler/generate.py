@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sprat.budget import ComputePermits
@@ -33,6 +33,8 @@ class GenerateWork:
         `SpratError` instead.
     output_tokens, cached_tokens, forced_tokens, drafted_tokens, accepted_tokens : int
         Sums over the `Progress` so far.
+    cpu_ns : int
+        CPU time of its tokens so far, in nanoseconds: see `GenerateScheduler`.
     """
 
     start: Start
@@ -45,6 +47,7 @@ class GenerateWork:
     forced_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    cpu_ns: int = 0
     cancelled: bool = False
     sequence: int = -1
 
@@ -69,6 +72,8 @@ class GenerateWork:
 
 class GenerateScheduler:
     """Runs the answers of one generative model side by side on the engine's owner thread.
+
+    The CPU time of a step is its wall time by its threads, shared by the tokens of the answers.
 
     Parameters
     ----------
@@ -280,11 +285,11 @@ class GenerateScheduler:
         is_writing = any(work.output_tokens for work in self._live.values())
         try:
             with self._permits.hold(self.name, self._permits.permits) as threads:
-                started = time.perf_counter()
+                started = time.perf_counter_ns()
                 progress = engine.step(
                     max_tokens=self._slices.size(is_writing=is_writing), threads=threads
                 )
-                self._slices.note(engine.step_tokens, time.perf_counter() - started)
+                spent_ns = time.perf_counter_ns() - started
         except Exception as error:
             failure = as_sprat_error(self.name, error)
             for sequence, work in list(self._live.items()):
@@ -292,6 +297,8 @@ class GenerateScheduler:
                 work.on_progress(failure)
             self._live.clear()
             return
+        self._charge(engine.step_tokens, spent_ns * threads)
+        self._slices.note(sum(engine.step_tokens.values()), spent_ns / 1e9)
         for item in progress:
             live = self._live.get(item.sequence)
             if live is None:
@@ -305,6 +312,13 @@ class GenerateScheduler:
                 self.prefix_use = self.prefix_use.count(live.cached_tokens)
             if item.error is not None or item.finish_reason:
                 del self._live[item.sequence]
+
+    def _charge(self, tokens: Mapping[int, int], cpu_ns: int) -> None:
+        """Share the CPU time of a step out over the answers by the tokens it decoded for them."""
+        total = sum(tokens.values())
+        for sequence, count in tokens.items():
+            if (work := self._live.get(sequence)) is not None:
+                work.cpu_ns += cpu_ns * count // total
 
     def _step_choices(self, chooser: ChoiceEngine) -> None:
         try:

@@ -158,6 +158,7 @@ def test_llama_short_prompt_leaves_the_rest_of_its_turn_to_the_next(engine: Llam
     engine.start(Start(1, long_prompt(engine, 100), Sampling(max_tokens=9)))
     assert [p.sequence for p in engine.step(max_tokens=64, threads=2)] == [0]
     assert engine._live[1].position == 54
+    assert engine.step_tokens == {0: 10, 1: 54}
 
 
 def test_llama_step_keeps_to_its_tokens_and_serves_all_in_turn(engine: LlamaEngine) -> None:
