@@ -204,6 +204,20 @@ def chance_of_rewriting(logprobs: Sequence[float], sureness: Sureness, *, is_sou
     return float(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
 
 
+def confidences_of_rewritings(
+    chance_n: npt.NDArray[np.float64], calibration: Calibration
+) -> npt.NDArray[np.float64]:
+    """As `confidences`, of chances by `chance_of_rewriting`: what is wrong for sure has none.
+
+    Examples
+    --------
+    >>> curve = Calibration(temperature=1.0, isotonic=((0.2, 0.1), (0.9, 0.8)))
+    >>> confidences_of_rewritings(np.array([0.0, 0.1, 1.0]), curve).round(3).tolist()
+    [0.0, 0.1, 0.8]
+    """
+    return np.where(chance_n == 0, 0.0, confidences(chance_n, calibration))
+
+
 def least_confidence(accept_at: float, engine: str) -> float:
     """From which confidence on a tier answers that has a better one behind it.
 

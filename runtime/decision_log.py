@@ -38,6 +38,7 @@ from sprat.errors import (
 )
 from sprat.scheduler import BatchWriter, Mailbox
 from sprat.values import (
+    Chunk,
     Classification,
     ClassifyResult,
     Extraction,
@@ -49,15 +50,16 @@ from sprat.values import (
     Routing,
     TaskInfo,
     TierAnswer,
+    TransformResult,
 )
 
 log = logging.getLogger(__name__)
 
-Result = ClassifyResult | RouteResult | ModerateResult | ExtractResult
-Answer = Classification | Moderation | Extraction
+Result = ClassifyResult | RouteResult | ModerateResult | ExtractResult | TransformResult
+Answer = Classification | Moderation | Extraction | Chunk
 
-LOGGED_KINDS = ("classify", "route", "moderate", "extract")
-"""Kinds of tasks whose answers are decisions of one label."""
+LOGGED_KINDS = ("classify", "route", "moderate", "extract", "transform")
+"""Kinds of tasks whose answers are written, each as a row with one label."""
 
 QUEUE_BYTES = 64_000_000
 """Of texts and answers that wait to be written, about."""
@@ -85,7 +87,10 @@ ALLOW = "allow"
 """Label of a text that no category of a moderate task applies to."""
 
 RIGHT_OR_WRONG = ("right", "wrong")
-"""What feedback says of an extraction, whose values would be text."""
+"""What feedback says of an extraction or a rewriting, which would be text."""
+
+COMPLETE = "complete"
+"""Label of a rewriting that came to its end."""
 
 _PASSING = ("database or disk is full", "disk I/O error", "database is locked")
 
@@ -205,8 +210,8 @@ class DecisionLog:
         Parameters
         ----------
         label : str
-            A label of the task; of a moderate task a category or ``allow``; of an extract task
-            ``right`` or ``wrong``.
+            A label of the task; of a moderate task a category or ``allow``; of an extract or
+            transform task ``right`` or ``wrong``.
         item : int
             Which text of the call, from 0.
 
@@ -360,7 +365,7 @@ class DecisionLog:
                 *(hash_text(text, self._file.key), _storable(text) if self._store_text else None),
                 *(_storable(label), said.confidence, said.abstained or not label, said.tier),
                 *(said.escalated, said.degraded, _storable(json.dumps(tiers, ensure_ascii=False))),
-                said.input_tokens,
+                said.prompt_tokens if isinstance(said, Chunk) else said.input_tokens,
             )
 
     def _lost(self) -> int:
@@ -381,6 +386,8 @@ def _label(item: Answer) -> str:
             return "" if item.abstained else item.category or ALLOW
         case Extraction():
             return "" if item.value is None else str(len(item.fields))
+        case Chunk():
+            return COMPLETE if item.complete and not item.abstained else ""
 
 
 def _heard(item: Answer) -> tuple[TierAnswer, ...]:
@@ -399,7 +406,7 @@ def _heard(item: Answer) -> tuple[TierAnswer, ...]:
 
 def feedback_labels(task: TaskInfo) -> tuple[str, ...]:
     """What may be said to be right for a text of a task."""
-    if task.kind == "extract":
+    if task.kind in ("extract", "transform"):
         return RIGHT_OR_WRONG
     return (*task.labels, ALLOW) if task.kind == "moderate" else task.labels
 

@@ -9,19 +9,21 @@ column             meaning
 =================  =============================================================================
 request_id, item   the call, as its reply says, and which of its texts, from 0
 time               when it was answered, in seconds since 1970
-task, kind         name of the task, and ``classify``, ``route``, ``moderate`` or ``extract``
+task, kind         name of the task, and ``classify``, ``route``, ``moderate``, ``extract`` or
+                   ``transform``
 task_version       as in the reply: another one means other weights or thresholds
 text_hash          16 bytes: keyed BLAKE2b over the text as UTF-8 (`sprat.decision_log`)
 text               the text itself; NULL unless the server was told to store it
 label              what was answered; empty where the task abstained. Of a route, the destination's
                    name; of a moderation, the category that it is due to, or ``allow``; of an
-                   extraction, how many fields were found
+                   extraction, how many fields were found; of a rewriting, ``complete``
 confidence         calibrated probability that the answer is right; NULL where nothing is calibrated
-abstained          1 where the confidence did not suffice, or an extraction did not come to an end
+abstained          1 where the confidence did not suffice, or an extraction or a rewriting did not
+                   come to an end
 tier, escalated    which tier answered, from 0; 1 where an earlier one was not sure enough
 degraded           why a better tier was not heard; NULL where none was needed
 tiers              JSON: ``[{"tier", "name", "label", "confidence"}]`` of every tier that was heard,
-                   sure or not; of an extraction, the label is empty
+                   sure or not; of an extraction or a rewriting, the label is empty
 input_tokens       tokens that the model read
 =================  =============================================================================
 """

@@ -215,11 +215,17 @@ class Runtime:
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Chunk]:
         """See `sprat.client.Client.transform`."""
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        return self._stream(self._service.transform(spec, text, inputs=inputs, deadline=deadline))
+        effort = Effort(max_tier, accept_at, budget_ms)
+        return self._stream(
+            self._service.transform(spec, text, inputs=inputs, effort=effort, deadline=deadline)
+        )
 
     def embed(
         self,

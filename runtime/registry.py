@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from sprat import adapter as adapters
 from sprat import model as models
@@ -25,13 +26,15 @@ from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.moderate_tier import ModerateTier
 from sprat.tasks.named import NamedTask
 from sprat.tasks.remote_tier import RemoteTier
+from sprat.tasks.rewrite_tier import LanguageRewriter
 from sprat.tasks.route import RouteTask
 from sprat.tasks.tag import TagTask, TagTier
 from sprat.tasks.tier import Part, Tier
+from sprat.tasks.transform_task import TransformTask
 
 log = logging.getLogger(__name__)
 
-Task = ClassifyTask | ModerateTask | RouteTask | TagTask | NamedTask
+Task = ClassifyTask | ModerateTask | RouteTask | TagTask | TransformTask | NamedTask
 
 
 class Registry:
@@ -270,10 +273,25 @@ def _tier(name: str, bundle: Bundle, place: int, model: Model) -> Tier:
     if tier.language is None:
         return HeadTier.of(bundle, place, models.require_encoder(model, manifest.kind))
     generative = models.require_generative(model, f"tier {tier.name}")
-    try:
+    with _naming(name, tier.name):
         return LanguageTier.of(manifest, place, generative)
+
+
+def _rewriter(name: str, bundle: Bundle, place: int, model: Model) -> LanguageRewriter:
+    """The language tier at a place of a bundle of kind transform, on its model."""
+    tier = bundle.manifest.tiers[place].name
+    generative = models.require_generative(model, f"tier {tier}")
+    with _naming(name, tier):
+        return LanguageRewriter.of(bundle.manifest, place, generative)
+
+
+@contextmanager
+def _naming(task: str, tier: str) -> Iterator[None]:
+    """Say of which tier a model cannot be asked what it asks."""
+    try:
+        yield
     except InvalidInput as error:
-        raise ConfigError(f"tasks.{name}.tiers.{tier.name}", error.message) from None
+        raise ConfigError(f"tasks.{task}.tiers.{tier}", error.message) from None
 
 
 def _whole_task(
@@ -284,7 +302,7 @@ def _whole_task(
     task: TaskConfig,
     pool: ComputePool,
 ) -> Task:
-    """The task of a bundle of kind moderate or extract on its tiers that take part.
+    """The task of a bundle of kind moderate, extract or transform on its tiers that take part.
 
     Parameters
     ----------
@@ -292,6 +310,12 @@ def _whole_task(
         Their thresholds and models, by their places.
     """
     manifest = bundle.manifest
+    if manifest.kind == "transform":
+        rewriters = [
+            Part(at, _rewriter(name, bundle, at, used[at]), least)
+            for at, least in accept_at.items()
+        ]
+        return TransformTask(name, manifest, rewriters, on_failure=task.on_failure)
     if manifest.kind == "extract":
         taggers = [
             Part(at, TagTier.of(bundle, at, states, pool), least)

@@ -31,6 +31,7 @@ from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.named import VERBS, NamedTask, Spec
 from sprat.tasks.route import RouteTask
 from sprat.tasks.tag import TagTask
+from sprat.tasks.transform_task import TransformTask
 from sprat.values import (
     Chunk,
     ClassifyResult,
@@ -52,6 +53,7 @@ from sprat.values import (
     Timings,
     TokenizeResult,
     TokenStates,
+    TransformResult,
     TransformSpec,
     Truncation,
 )
@@ -340,21 +342,37 @@ class Service:
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,
+        effort: Effort = Effort(),
         deadline: float = math.inf,
     ) -> AsyncGenerator[Chunk, None]:
-        """Stream a text as a task or a prompt rewrites it. See `sprat.tasks.transform.run`."""
-        spec, version = self._spec(spec, TransformSpec)
-        found = require_generative(self.registry.model(spec.model), "transform")
-        self._check_size(spec.prompt, "prompt")
+        """Stream a text as a task or a prompt rewrites it.
+
+        See `sprat.tasks.transform_task.TransformTask.run` for the task of a bundle, and
+        `sprat.tasks.transform.run`, which takes no effort.
+        """
         self._check_size(text, "text")
         for value in (inputs or {}).values():
             self._check_size(value, "inputs")
+        if isinstance(spec, str):
+            task = self.registry.task(spec)
+            if isinstance(task, TransformTask):
+                answer = task.run(
+                    text, inputs=inputs, effort=effort, deadline=deadline, mailbox=self._mailbox
+                )
+                return self._logged_stream(spec, text, answer)
+        _check_no_effort(effort)
+        asked = spec
+        spec, version = self._spec(spec, TransformSpec)
+        found = require_generative(self.registry.model(spec.model), "transform")
+        self._check_size(spec.prompt, "prompt")
         if spec.grammar is not None:
             self._check_size(spec.grammar.source, "grammar")
         chunks = transform.run(
             found, text, spec, inputs=inputs, deadline=deadline, mailbox=self._mailbox
         )
-        return _versioned(chunks, version) if version else chunks
+        if not isinstance(asked, str):
+            return chunks
+        return self._logged_stream(asked, text, _versioned(chunks, version))
 
     async def decide(
         self,
@@ -507,6 +525,29 @@ class Service:
         if self._shadows is not None and effort.accept_at is None:
             self._offer(self._shadows, task, request_id, texts, result, truncation)
         return replace(result, request_id=request_id)
+
+    async def _logged_stream(
+        self, task: str, text: str, chunks: AsyncGenerator[Chunk, None]
+    ) -> AsyncGenerator[Chunk, None]:
+        """The same chunks; what the last one says of the answer goes to the decision log.
+
+        No shadows: a rewriting is no label that could be compared.
+        """
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if chunk.finish_reason is None or self._decisions is None:
+                    yield chunk
+                    continue
+                result = TransformResult(
+                    (chunk,),
+                    (),
+                    chunk.model,
+                    chunk.model_version,
+                    chunk.task_version,
+                    chunk.calibrated,
+                    chunk.timings,
+                )
+                yield replace(chunk, request_id=self._decisions.put(task, [text], result))
 
     def _offer(
         self,

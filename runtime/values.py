@@ -139,7 +139,7 @@ class TierAnswer:
         Which one, from 0.
     label : str
         Its most probable label, whether it was accepted or not; of a moderate task the
-        category that it would flag, or ``allow``; empty of an extract task.
+        category that it would flag, or ``allow``; empty of an extract or transform task.
     confidence : float or None
         Calibrated probability, in [0, 1], that its answer is right; None without calibration.
     cpu_ms : float or None
@@ -803,6 +803,14 @@ class Chunk:
         grammar; guessed from prompt and answer; guessed right.
     cpu_ms : float or None
         CPU milliseconds of the answer, as in `Classification`. No part of comparisons.
+    confidence : float or None
+        Calibrated probability, in [0, 1], that the answer is right; None without calibration.
+    calibrated : bool
+        Whether answers of the task have a confidence.
+    abstained, tier, escalated, degraded, tiers
+        As in `Classification`. Who abstained has no text.
+    request_id : str
+        As in `ClassifyResult`.
     """
 
     text: str
@@ -821,6 +829,31 @@ class Chunk:
     model: str = ""
     model_version: str = ""
     task_version: str = ""
+    confidence: float | None = None
+    calibrated: bool = False
+    abstained: bool = False
+    tier: int = 0
+    escalated: bool = False
+    degraded: Degraded | None = None
+    tiers: tuple[TierAnswer, ...] = ()
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TransformResult:
+    """The answer of a transform task as a cascade gives it: one last chunk, with all of its text.
+
+    The others as in `ClassifyResult`.
+    """
+
+    items: tuple[Chunk | None, ...]
+    errors: tuple[ItemError, ...]
+    model: str
+    model_version: str
+    task_version: str
+    calibrated: bool
+    timings: Timings
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

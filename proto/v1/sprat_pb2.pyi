@@ -612,7 +612,7 @@ class TransformSpec(_message.Message):
     def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., lookup: _Optional[bool] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class TransformRequest(_message.Message):
-    __slots__ = ("task", "text", "inputs", "spec")
+    __slots__ = ("task", "text", "inputs", "spec", "max_tier", "accept_at", "budget_ms")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -624,14 +624,20 @@ class TransformRequest(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
+    MAX_TIER_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_AT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     task: str
     text: str
     inputs: _containers.ScalarMap[str, str]
     spec: TransformSpec
-    def __init__(self, task: _Optional[str] = ..., text: _Optional[str] = ..., inputs: _Optional[_Mapping[str, str]] = ..., spec: _Optional[_Union[TransformSpec, _Mapping]] = ...) -> None: ...
+    max_tier: int
+    accept_at: float
+    budget_ms: float
+    def __init__(self, task: _Optional[str] = ..., text: _Optional[str] = ..., inputs: _Optional[_Mapping[str, str]] = ..., spec: _Optional[_Union[TransformSpec, _Mapping]] = ..., max_tier: _Optional[int] = ..., accept_at: _Optional[float] = ..., budget_ms: _Optional[float] = ...) -> None: ...
 
 class TransformResponse(_message.Message):
-    __slots__ = ("text", "finish_reason", "complete", "prompt_tokens", "cached_tokens", "output_tokens", "forced_tokens", "drafted_tokens", "accepted_tokens", "model", "task_version", "timings")
+    __slots__ = ("text", "finish_reason", "complete", "prompt_tokens", "cached_tokens", "output_tokens", "forced_tokens", "drafted_tokens", "accepted_tokens", "model", "task_version", "timings", "confidence", "calibrated", "abstained", "tier", "escalated", "degraded", "tiers", "cpu_ms", "request_id")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
@@ -644,6 +650,15 @@ class TransformResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
+    ABSTAINED_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    ESCALATED_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    TIERS_FIELD_NUMBER: _ClassVar[int]
+    CPU_MS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     text: str
     finish_reason: FinishReason
     complete: bool
@@ -656,7 +671,16 @@ class TransformResponse(_message.Message):
     model: ModelVersion
     task_version: str
     timings: Timings
-    def __init__(self, text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., complete: _Optional[bool] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., forced_tokens: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    confidence: float
+    calibrated: bool
+    abstained: bool
+    tier: int
+    escalated: bool
+    degraded: Degraded
+    tiers: _containers.RepeatedCompositeFieldContainer[TierAnswer]
+    cpu_ms: float
+    request_id: str
+    def __init__(self, text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., complete: _Optional[bool] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., forced_tokens: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., confidence: _Optional[float] = ..., calibrated: _Optional[bool] = ..., abstained: _Optional[bool] = ..., tier: _Optional[int] = ..., escalated: _Optional[bool] = ..., degraded: _Optional[_Union[Degraded, str]] = ..., tiers: _Optional[_Iterable[_Union[TierAnswer, _Mapping]]] = ..., cpu_ms: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("model", "texts", "truncation", "partial_results")

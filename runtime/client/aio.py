@@ -196,10 +196,14 @@ class AsyncClient:
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
         timeout_s: float | None = None,
     ) -> AsyncIterator[Chunk]:
         """See `Client.transform`."""
-        request = codec.transform_request(spec, text, inputs)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.transform_request(spec, text, inputs, effort)
         call = self._stub.Transform(request, timeout=timeout_s, metadata=self._metadata)
         try:
             async for response in call:

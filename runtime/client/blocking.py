@@ -293,10 +293,15 @@ class Client:
         text: str,
         *,
         inputs: Mapping[str, str] | None = None,
+        max_tier: int | None = None,
+        accept_at: float | None = None,
+        budget_ms: float | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Chunk]:
         """Stream a text as a prompt rewrites it. The last chunk says whether it is complete.
 
+        Of the task of a bundle it also says which tier answered, how sure it is, and whether the
+        task abstained; then there is no text.
         Closing the iterator stops the generation on the server.
 
         Parameters
@@ -306,10 +311,13 @@ class Client:
             chosen.
         inputs : mapping of str to str, optional
             Values of the prompt's placeholders other than ``{text}``.
+        max_tier, accept_at, budget_ms
+            As in `classify`; for the task of a bundle only.
         timeout_s : float, optional
             Deadline of the whole answer, in seconds; absent: none.
         """
-        request = codec.transform_request(spec, text, inputs)
+        effort = Effort(max_tier, accept_at, budget_ms)
+        request = codec.transform_request(spec, text, inputs, effort)
         call = self._stub.Transform(request, timeout=timeout_s, metadata=self._metadata)
         try:
             for response in call:

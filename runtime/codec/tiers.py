@@ -6,10 +6,24 @@ from typing import Any
 
 from sprat.codec.common import set_number
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import Classification, Degraded, Effort, Extraction, Moderation, TierAnswer
+from sprat.values import (
+    Chunk,
+    Classification,
+    Degraded,
+    Effort,
+    Extraction,
+    Moderation,
+    TierAnswer,
+)
 
-_Request = pb.ClassifyRequest | pb.RouteRequest | pb.ModerateRequest | pb.ExtractRequest
-_Answer = pb.Classification | pb.Moderation | pb.Extraction
+_Request = (
+    pb.ClassifyRequest
+    | pb.RouteRequest
+    | pb.ModerateRequest
+    | pb.ExtractRequest
+    | pb.TransformRequest
+)
+_Answer = pb.Classification | pb.Moderation | pb.Extraction | pb.TransformResponse
 
 _EFFORT = ("max_tier", "accept_at", "budget_ms")
 
@@ -36,7 +50,7 @@ def set_effort(message: _Request, effort: Effort) -> None:
         set_number(message, name, getattr(effort, name), name)
 
 
-def fill_tiers(made: _Answer, item: Classification | Moderation | Extraction) -> None:
+def fill_tiers(made: _Answer, item: Classification | Moderation | Extraction | Chunk) -> None:
     """Put what an answer says of its tiers into its message."""
     if item.confidence is not None:
         made.confidence = item.confidence

@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 from sprat.codec.common import checked, timings, timings_message
 from sprat.codec.generate import FINISH_REASON_NUMBERS, FINISH_REASONS, sampling, sampling_message
+from sprat.codec.tiers import fill_tiers, set_effort, tier_facts
 from sprat.errors import InvalidInput
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import Chunk, Grammar, GrammarKind, TransformSpec
+from sprat.values import Chunk, Effort, Grammar, GrammarKind, TransformSpec
 
 
 def grammar(message: pb.Grammar) -> Grammar:
@@ -44,7 +45,10 @@ def transform_spec(message: pb.TransformSpec) -> TransformSpec:
 
 
 def transform_request(
-    spec: str | TransformSpec, text: str, inputs: Mapping[str, str] | None
+    spec: str | TransformSpec,
+    text: str,
+    inputs: Mapping[str, str] | None,
+    effort: Effort = Effort(),
 ) -> pb.TransformRequest:
     """A transform call as a message."""
     request = pb.TransformRequest(
@@ -58,6 +62,7 @@ def transform_request(
         request.task = checked(spec, "task")
     else:
         request.spec.CopyFrom(_spec_message(spec))
+    set_effort(request, effort)
     return request
 
 
@@ -83,7 +88,7 @@ def transform_response(chunk: Chunk) -> pb.TransformResponse:
     """A `Chunk` as a message; the totals only on the last one."""
     if chunk.finish_reason is None:
         return pb.TransformResponse(text=chunk.text)
-    return pb.TransformResponse(
+    made = pb.TransformResponse(
         text=chunk.text,
         finish_reason=FINISH_REASON_NUMBERS[chunk.finish_reason],
         complete=chunk.complete,
@@ -96,7 +101,11 @@ def transform_response(chunk: Chunk) -> pb.TransformResponse:
         model=pb.ModelVersion(name=chunk.model, version=chunk.model_version),
         task_version=chunk.task_version,
         timings=timings_message(chunk.timings),
+        calibrated=chunk.calibrated,
+        request_id=chunk.request_id,
     )
+    fill_tiers(made, chunk)
+    return made
 
 
 def transform_chunk(response: pb.TransformResponse) -> Chunk:
@@ -115,4 +124,7 @@ def transform_chunk(response: pb.TransformResponse) -> Chunk:
         model=response.model.name,
         model_version=response.model.version,
         task_version=response.task_version,
+        calibrated=response.calibrated,
+        request_id=response.request_id,
+        **tier_facts(response),
     )

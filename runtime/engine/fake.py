@@ -25,7 +25,15 @@ import numpy.typing as npt
 from sprat.engine.base import Choice, Chosen, CompiledGrammar, Progress, Start
 from sprat.engine.stream import TextStream
 from sprat.errors import EngineError, InvalidInput
-from sprat.values import FinishReason, FloatArray, Grammar, IntArray, Message
+from sprat.values import (
+    FinishReason,
+    FloatArray,
+    Grammar,
+    IntArray,
+    Message,
+    TokenChoice,
+    TokenLogprob,
+)
 
 BEGIN, END = 256, 257
 """Token ids of `FakeGenerator` beyond the 256 bytes: start of a text, end of an answer."""
@@ -178,6 +186,8 @@ class FakeGenerator:
     ----------
     answer : str or None, default None
         What every sequence answers; None repeats its prompt without special tokens.
+    logprob : float, default -0.5
+        What every token is reported with, where `Start` asks for that.
     context_length : int, default 2048
         Most tokens of a sequence.
     sequence_limit : int, default 8
@@ -199,6 +209,7 @@ class FakeGenerator:
         self,
         *,
         answer: str | None = None,
+        logprob: float = -0.5,
         context_length: int = 2048,
         sequence_limit: int = 8,
         delay_s: float = 0.0,
@@ -211,6 +222,7 @@ class FakeGenerator:
         self.steps = 0
         self.closed = False
         self._answer = answer
+        self._logprob = logprob
         self._delay_s = delay_s
         self._failing_steps = failing_steps
         self._live: dict[int, _Sequence] = {}
@@ -339,7 +351,17 @@ class FakeGenerator:
         if finish_reason is not None:
             text += stream.flush()
             self.stop(start.sequence)
-        return Progress(start.sequence, text, 1, finish_reason)
+        logprobs: tuple[TokenChoice, ...] = ()
+        if start.logprobs is not None and token != END:
+            logprobs = (TokenChoice(TokenLogprob(bytes([token]), self._logprob)),)
+        return Progress(
+            start.sequence,
+            text,
+            1,
+            finish_reason,
+            complete=finish_reason == "stop",
+            logprobs=logprobs,
+        )
 
     def close(self) -> None:
         """Drop every sequence and make every later step fail."""

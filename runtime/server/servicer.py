@@ -118,6 +118,7 @@ async def _transform(
         _asked(request, "spec", codec.transform_spec),
         request.text,
         inputs=dict(request.inputs),
+        effort=codec.effort(request),
         deadline=deadline,
     )
     async with aclosing(chunks):

@@ -23,6 +23,7 @@ def run(
     spec: TransformSpec,
     *,
     inputs: Mapping[str, str] | None = None,
+    logprobs: int | None = None,
     deadline: float = math.inf,
     mailbox: Mailbox,
 ) -> AsyncGenerator[Chunk, None]:
@@ -32,6 +33,8 @@ def run(
     ----------
     inputs : mapping of str to str, optional
         Values of the prompt's placeholders, but for that of the text; each may be empty.
+    logprobs : int, optional
+        As in `sprat.model.GenerativeModel.generate`.
 
     Raises
     ------
@@ -49,7 +52,7 @@ def run(
             check_text(value, field="inputs")
     filled = template.fill({**(inputs or {}), TEXT: text})
     probes = [[Message("user", template.fill_all(probe))] for probe in PROBES]
-    return _stream(model, filled, probes, spec, deadline, mailbox)
+    return _stream(model, filled, probes, spec, logprobs, deadline, mailbox)
 
 
 def check(model: GenerativeModel, spec: TransformSpec) -> None:
@@ -75,6 +78,7 @@ async def _stream(
     filled: str,
     probes: list[list[Message]],
     spec: TransformSpec,
+    logprobs: int | None,
     deadline: float,
     mailbox: Mailbox,
 ) -> AsyncGenerator[Chunk, None]:
@@ -87,6 +91,7 @@ async def _stream(
         probes=probes,
         grammar=grammar,
         lookup=spec.lookup,
+        logprobs=logprobs,
         adapter=spec.adapter,
         deadline=deadline,
         mailbox=mailbox,
