@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
 from pydantic import Field
 
 from sprat.manifest import Manifest, ModelRef
-from sprat.values import Grammar, Label, LabelSet, Sampling, Scoring, TransformSpec
+from sprat.values import (
+    ExtractSpec,
+    Grammar,
+    Label,
+    LabelSet,
+    Sampling,
+    Scoring,
+    TransformSpec,
+)
 
 
 class Language(Manifest):
@@ -40,6 +52,10 @@ class Language(Manifest):
             "" if self.adapter is None else self.adapter.name,
         )
 
+    def check(self, labels: Sequence[str], many: Collection[str]) -> None:
+        """See `QUESTIONS`."""
+        _check_labels(self.labels, labels)
+
 
 class Remote(Manifest):
     """What a remote tier asks an endpoint about a text. Which endpoint: the configuration says it.
@@ -63,6 +79,69 @@ class Remote(Manifest):
     labels: tuple[Label, ...]
     instructions: str = ""
     votes: int = Field(default=1, ge=1)
+
+    def check(self, labels: Sequence[str], many: Collection[str]) -> None:
+        """See `QUESTIONS`."""
+        _check_labels(self.labels, labels)
+
+
+class Fields(Manifest):
+    """What a language tier of an extract task asks its model about a text.
+
+    Attributes
+    ----------
+    json_schema : str
+        JSON Schema of an object whose properties are the fields of the bundle; see `check_fields`.
+    instructions : str
+        As in `sprat.values.ExtractSpec`.
+    max_tokens : int
+        Most tokens of an answer. Values are words of the text, and a small model that finds none
+        may write on without an end.
+    adapter : ModelRef or None
+        The LoRA adapter that the model answers under.
+    """
+
+    json_schema: str
+    instructions: str = ""
+    max_tokens: int = Field(default=128, ge=1)
+    adapter: ModelRef | None = None
+
+    def spec(self, model: str) -> ExtractSpec:
+        """The same as a request would bring it, for the model of that name."""
+        return ExtractSpec(
+            model,
+            self.json_schema,
+            self.instructions,
+            max_tokens=self.max_tokens,
+            adapter="" if self.adapter is None else self.adapter.name,
+        )
+
+    def check(self, labels: Sequence[str], many: Collection[str]) -> None:
+        """See `QUESTIONS`."""
+        check_fields(self.json_schema, labels, many)
+
+
+class RemoteFields(Manifest):
+    """What a remote tier of an extract task asks an endpoint about a text.
+
+    Attributes
+    ----------
+    model, task_version, instructions, votes
+        As in `Remote`.
+    json_schema, max_tokens
+        As in `Fields`. A sprat server, whose task knows them, is not told.
+    """
+
+    model: str = Field(min_length=1)
+    task_version: str = ""
+    json_schema: str
+    instructions: str = ""
+    max_tokens: int = Field(default=128, ge=1)
+    votes: int = Field(default=1, ge=1)
+
+    def check(self, labels: Sequence[str], many: Collection[str]) -> None:
+        """See `QUESTIONS`."""
+        check_fields(self.json_schema, labels, many)
 
 
 class Rewriting(Manifest):
@@ -102,6 +181,9 @@ class Rewriting(Manifest):
             "" if self.adapter is None else self.adapter.name,
         )
 
+    def check(self, labels: Sequence[str], many: Collection[str]) -> None:
+        """See `QUESTIONS`: that there are none, the bundle says itself."""
+
 
 class RemoteRewriting(Manifest):
     """What a remote tier of a transform task asks an endpoint about a text.
@@ -121,3 +203,103 @@ class RemoteRewriting(Manifest):
     task_version: str = ""
     prompt: str = ""
     sampling: Sampling = Sampling()
+
+    def check(self, labels: Sequence[str], many: Collection[str]) -> None:
+        """See `QUESTIONS`: that there are none, the bundle says itself."""
+
+
+AnyLanguage = Language | Fields | Rewriting
+"""What language tiers ask, by kind of task."""
+
+AnyRemote = Remote | RemoteFields | RemoteRewriting
+"""What remote tiers ask, by kind of task."""
+
+QUESTIONS: dict[str, tuple[type[AnyLanguage], type[AnyRemote]]] = {
+    "classify": (Language, Remote),
+    "route": (Language, Remote),
+    "extract": (Fields, RemoteFields),
+    "transform": (Rewriting, RemoteRewriting),
+}
+"""By kind of bundle, what its language tier and its remote tier ask.
+
+Each class has ``check``, which is given the labels of the bundle, and those that a text may have
+several values of, and raises ValueError where it asks for something else."""
+
+
+def fields_schema(fields: Iterable[Label], many: Collection[str]) -> str:
+    """The schema for the fields of an extract task.
+
+    A field that a text does not have is null, or an empty list. All are required: some endpoints
+    take no other schemas, and then the answer says of each field that it is not there.
+
+    Parameters
+    ----------
+    fields : iterable of Label
+        With what describes them.
+    many : collection of str
+        Fields that a text may have several of.
+
+    Returns
+    -------
+    str
+        JSON.
+    """
+    properties: dict[str, dict[str, Any]] = {}
+    for field in fields:
+        is_many = field.name in many
+        node = {"type": "array", "items": {"type": "string"}} if is_many else {}
+        properties[field.name] = node or {"type": ["string", "null"]}
+        if field.description:
+            properties[field.name]["description"] = field.description
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    return json.dumps(schema, ensure_ascii=False)
+
+
+def check_fields(schema: str, fields: Collection[str], many: Collection[str]) -> None:
+    """Check that a schema is one of an object with exactly these fields.
+
+    Each is a string, or null where it may be absent; one of ``many`` is an array of strings.
+
+    Raises
+    ------
+    ValueError
+        It is not: what was expected, and where.
+    """
+    try:
+        root = json.loads(schema)
+    except ValueError:
+        raise ValueError("schema: expected JSON") from None
+    properties = root.get("properties") if isinstance(root, dict) else None
+    if not isinstance(properties, dict) or root.get("type") != "object":
+        raise ValueError("schema: expected that of an object with properties")
+    if sorted(properties) != sorted(fields):
+        raise ValueError(
+            "schema: expected the fields of the bundle, "
+            f"{', '.join(sorted(fields))}; found {', '.join(sorted(properties)) or 'none'}"
+        )
+    for name, node in properties.items():
+        if name in many:
+            items = node.get("items") if isinstance(node, dict) else None
+            if not isinstance(items, dict) or node.get("type") != "array" or not _is_string(items):
+                raise ValueError(f"schema.properties.{name}: expected an array of strings")
+        elif not _is_string(node):
+            raise ValueError(f"schema.properties.{name}: expected a string")
+
+
+def _is_string(node: Any) -> bool:
+    """Whether a schema takes strings, and perhaps null, but nothing else."""
+    given = node.get("type") if isinstance(node, dict) else None
+    return given == "string" or (isinstance(given, list) and {"string"} <= set(given) <= _STRINGS)
+
+
+_STRINGS = {"string", "null"}
+
+
+def _check_labels(asked: Iterable[Label], labels: Iterable[str]) -> None:
+    if sorted(label.name for label in asked) != sorted(labels):
+        raise ValueError("expected the labels of the bundle")

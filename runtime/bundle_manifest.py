@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sprat.asked_manifest import Language, Remote, RemoteRewriting, Rewriting
+from sprat.asked_manifest import QUESTIONS, AnyLanguage, AnyRemote, RemoteRewriting
 from sprat.manifest import FileEntry, Interval, Manifest, ModelRef, Name, digest_of
 from sprat.tuning_manifest import Tuning
 from sprat.values import Grammar
@@ -201,9 +201,9 @@ class TierManifest(Manifest):
         The model whose vectors the head was fitted on, or that is asked; None of a remote tier.
     weights : str
         The safetensors file of the head, below the bundle's folder; empty of a tier that is asked.
-    language : Language, Rewriting or None
-        Of a language tier only, in the place of weights.
-    remote : Remote, RemoteRewriting or None
+    language : Language, Fields, Rewriting or None
+        Of a language tier only, in the place of weights: what the kind of the task asks.
+    remote : Remote, RemoteFields, RemoteRewriting or None
         Of a remote tier only, in the place of weights and base.
     calibration : Calibration or None
         Without it answers carry scores, but no confidence.
@@ -222,8 +222,8 @@ class TierManifest(Manifest):
     name: TierName
     base: ModelRef | None = None
     weights: str = ""
-    language: Language | Rewriting | None = None
-    remote: Remote | RemoteRewriting | None = None
+    language: AnyLanguage | None = None
+    remote: AnyRemote | None = None
     calibration: Calibration | None
     accept_at: float = Field(default=0.0, ge=0, le=1)
     evaluation: ReportSummary
@@ -352,14 +352,14 @@ class BundleManifest(Manifest):
             asked = tier.language or tier.remote
             if asked is None:
                 continue
-            if isinstance(asked, Rewriting | RemoteRewriting):
-                if self.kind != "transform":
-                    raise ValueError(f"tier {tier.name}: a rewriting is for kind transform only")
-                continue
-            if self.kind not in ("classify", "route"):
+            if self.kind not in QUESTIONS:
                 raise ValueError(f"a bundle of kind {self.kind} has no {tier.name} tier")
-            if sorted(label.name for label in asked.labels) != sorted(self.labels):
-                raise ValueError(f"tier {tier.name}: expected the labels of the bundle")
+            if not isinstance(asked, QUESTIONS[self.kind]):
+                raise ValueError(f"tier {tier.name}: expected what a task of kind {self.kind} asks")
+            try:
+                asked.check(self.labels, () if self.extract is None else self.extract.many)
+            except ValueError as error:
+                raise ValueError(f"tier {tier.name}: {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from sprat import adapter as adapters
 from sprat import model as models
@@ -18,23 +17,14 @@ from sprat.model import GenerativeModel, Model
 from sprat.scheduler import ComputePool
 from sprat.store import Store
 from sprat.task_config import ModelTaskConfig, TaskConfig
-from sprat.tasks import named
-from sprat.tasks.classify import ClassifyTask
-from sprat.tasks.head_tier import HeadTier
-from sprat.tasks.language_tier import LanguageTier
-from sprat.tasks.moderate import ModerateTask
-from sprat.tasks.moderate_tier import ModerateTier
+from sprat.tasks import bundled, named
+from sprat.tasks.bundled import BundledTask
 from sprat.tasks.named import NamedTask
-from sprat.tasks.remote_tier import RemoteTier
-from sprat.tasks.rewrite_tier import LanguageRewriter
-from sprat.tasks.route import RouteTask
-from sprat.tasks.tag import TagTask, TagTier
-from sprat.tasks.tier import Part, Tier
-from sprat.tasks.transform_task import TransformTask
+from sprat.tasks.tier import AnyTier, Part
 
 log = logging.getLogger(__name__)
 
-Task = ClassifyTask | ModerateTask | RouteTask | TagTask | TransformTask | NamedTask
+Task = BundledTask | NamedTask
 
 
 class Registry:
@@ -104,13 +94,19 @@ class Registry:
                 endpoints[name] = open_endpoint(name, config.endpoints[name], store.endpoints)
             return endpoints[name]
 
-        def tier(name: str, bundle: Bundle, place: int, asked: dict[int, str]) -> Tier:
+        def tier(name: str, bundle: Bundle, place: int, asked: dict[int, str]) -> AnyTier:
             manifest = bundle.manifest
-            if place not in asked:
-                model = load_model(manifest.tiers[place].model.name)
-                return _tier(name, bundle, place, model)
-            log.info("task %s: its remote tier asks endpoint %s", name, asked[place])
-            return RemoteTier.of(manifest, place, endpoint(asked[place]))
+            if place in asked:
+                log.info("task %s: its remote tier asks endpoint %s", name, asked[place])
+                return bundled.remote_tier(manifest, place, endpoint(asked[place]))
+            about = manifest.tiers[place]
+            model = load_model(about.model.name)
+            if about.weights:
+                return bundled.tier_with_weights(bundle, place, model, pool)
+            try:
+                return bundled.language_tier(manifest, place, model)
+            except InvalidInput as error:
+                raise ConfigError(f"tasks.{name}.tiers.{about.name}", error.message) from None
 
         def load_task(name: str, task: TaskConfig | ModelTaskConfig) -> Task:
             if isinstance(task, TaskConfig):
@@ -118,9 +114,6 @@ class Registry:
                 manifest = bundle.manifest
                 asked = _endpoints(name, manifest, task, config)
                 accept_at = _thresholds(name, manifest, task, asked)
-                if manifest.kind not in ("classify", "route"):
-                    used = {at: load_model(manifest.tiers[at].model.name) for at in accept_at}
-                    return _whole_task(name, bundle, accept_at, used, task, pool)
                 parts = [
                     Part(at, tier(name, bundle, at, asked), least)
                     for at, least in accept_at.items()
@@ -130,7 +123,14 @@ class Registry:
                     for at, each in enumerate(manifest.tiers)
                     if each.remote is not None and at not in asked
                 )
-                return _classifier(name, manifest, parts, task, unconfigured)
+                return bundled.bundled_task(
+                    name,
+                    manifest,
+                    parts,
+                    on_failure=task.on_failure,
+                    unconfigured=unconfigured,
+                    thresholds=task.thresholds,
+                )
             model = load_model(task.model)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(
@@ -264,87 +264,6 @@ def _thresholds(
             "sprat tune, or set accept_at",
         )
     return taking_part
-
-
-def _tier(name: str, bundle: Bundle, place: int, model: Model) -> Tier:
-    """The tier at a place of a bundle of kind classify or route, on its model."""
-    manifest = bundle.manifest
-    tier = manifest.tiers[place]
-    if tier.language is None:
-        return HeadTier.of(bundle, place, models.require_encoder(model, manifest.kind))
-    generative = models.require_generative(model, f"tier {tier.name}")
-    with _naming(name, tier.name):
-        return LanguageTier.of(manifest, place, generative)
-
-
-def _rewriter(name: str, bundle: Bundle, place: int, model: Model) -> LanguageRewriter:
-    """The language tier at a place of a bundle of kind transform, on its model."""
-    tier = bundle.manifest.tiers[place].name
-    generative = models.require_generative(model, f"tier {tier}")
-    with _naming(name, tier):
-        return LanguageRewriter.of(bundle.manifest, place, generative)
-
-
-@contextmanager
-def _naming(task: str, tier: str) -> Iterator[None]:
-    """Say of which tier a model cannot be asked what it asks."""
-    try:
-        yield
-    except InvalidInput as error:
-        raise ConfigError(f"tasks.{task}.tiers.{tier}", error.message) from None
-
-
-def _whole_task(
-    name: str,
-    bundle: Bundle,
-    accept_at: Mapping[int, float],
-    used: Mapping[int, Model],
-    task: TaskConfig,
-    pool: ComputePool,
-) -> Task:
-    """The task of a bundle of kind moderate, extract or transform on its tiers that take part.
-
-    Parameters
-    ----------
-    accept_at, used
-        Their thresholds and models, by their places.
-    """
-    manifest = bundle.manifest
-    if manifest.kind == "transform":
-        rewriters = [
-            Part(at, _rewriter(name, bundle, at, used[at]), least)
-            for at, least in accept_at.items()
-        ]
-        return TransformTask(name, manifest, rewriters, on_failure=task.on_failure)
-    if manifest.kind == "extract":
-        taggers = [
-            Part(at, TagTier.of(bundle, at, states, pool), least)
-            for at, least in accept_at.items()
-            for states in [models.require_states(used[at], manifest.kind)]
-        ]
-        return TagTask(name, manifest, taggers, on_failure=task.on_failure)
-    moderators = [
-        Part(at, ModerateTier.of(bundle, at, encoder, pool), least)
-        for at, least in accept_at.items()
-        for encoder in [models.require_encoder(used[at], manifest.kind)]
-    ]
-    return ModerateTask(
-        name, manifest, moderators, on_failure=task.on_failure, thresholds=task.thresholds
-    )
-
-
-def _classifier(
-    name: str,
-    manifest: BundleManifest,
-    parts: list[Part[Tier]],
-    task: TaskConfig,
-    unconfigured: tuple[str, ...],
-) -> ClassifyTask | RouteTask:
-    """The task of a bundle of kind classify or route on its tiers that take part."""
-    classifier = ClassifyTask(
-        name, manifest, parts, on_failure=task.on_failure, unconfigured=unconfigured
-    )
-    return classifier if manifest.route is None else RouteTask(classifier, manifest.route)
 
 
 def _adapters_of_tasks(config: Config, store: Store) -> dict[str, list[str]]:

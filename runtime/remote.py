@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import ipaddress
+import json
 import logging
 import math
 import os
@@ -154,6 +155,7 @@ class ChatEndpoint:
         sampling: Sampling,
         *,
         logprobs: bool = False,
+        schema: str | None = None,
         deadline: float = math.inf,
     ) -> Completion:
         """Ask for the next message of a chat.
@@ -165,6 +167,8 @@ class ChatEndpoint:
             only where they are not off.
         logprobs : bool
             Ask for the probability of the answer.
+        schema : str, optional
+            JSON Schema of an object that the answer is to fit. Endpoints need not obey.
         deadline : float
             `time.monotonic` value; no attempt begins after it. One that began is not given up.
 
@@ -183,6 +187,11 @@ class ChatEndpoint:
         """
         body = _body(self.model, messages, sampling, logprobs)
         most = _most(messages, sampling)
+        if schema is not None:
+            made = {"name": "fields", "schema": json.loads(schema), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": made}
+            # Some put it into the prompt.
+            most = Usage(most.input_tokens + len(schema.encode()), most.output_tokens)
         async with self._places:
             for attempt in range(1, self._attempts + 1):
                 try:

@@ -27,10 +27,10 @@ from sprat.shadow import Ask, Shadows
 from sprat.store import Store
 from sprat.tasks import choose, decide, embed, extract, generate, route, transform
 from sprat.tasks.classify import ClassifyTask
+from sprat.tasks.extract_task import ExtractTask
 from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.named import VERBS, NamedTask, Spec
 from sprat.tasks.route import RouteTask
-from sprat.tasks.tag import TagTask
 from sprat.tasks.transform_task import TransformTask
 from sprat.values import (
     Chunk,
@@ -297,12 +297,12 @@ class Service:
     ) -> ExtractResult:
         """Extract the fields of a task or a schema from texts.
 
-        See `sprat.tasks.tag.TagTask.run` for the task of a bundle, and `sprat.tasks.extract.run`,
-        which takes no effort.
+        See `sprat.tasks.extract_task.ExtractTask.run` for the task of a bundle, and
+        `sprat.tasks.extract.run`, which takes no effort.
         """
         if isinstance(spec, str):
             task = self.registry.task(spec)
-            if isinstance(task, TagTask):
+            if isinstance(task, ExtractTask):
                 self._check_texts(texts)
                 answered = await task.run(
                     texts,

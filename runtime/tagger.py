@@ -23,7 +23,7 @@ import safetensors
 import safetensors.numpy
 
 from sprat.crf import Lattice, Sequences
-from sprat.errors import CorruptFile, EngineError, InvalidInput
+from sprat.errors import CorruptFile, EngineError
 from sprat.kernels import viterbi
 from sprat.tagging import OUTSIDE, constraints
 from sprat.values import FloatArray, IntArray, TokenStates
@@ -242,21 +242,6 @@ class Tagger:
         """Transitions, start and end under the constraints of BIOES."""
         transitions, start, end = constraints(tags_of(self.fields))
         return transitions + self.transitions, start + self.start, end + self.end
-
-    def check_requested(self, requested: Sequence[str]) -> None:
-        """Refuse fields that it does not have.
-
-        Raises
-        ------
-        InvalidInput
-        """
-        for index, field in enumerate(requested):
-            if field not in self.fields:
-                known = ", ".join(self.fields)
-                raise InvalidInput(
-                    f"requested[{index}]: no field of this task, which has {known}",
-                    field=f"requested[{index}]",
-                )
 
     def emissions(self, text: str, tokens: TokenStates, requested: Collection[str]) -> FloatArray:
         """Scores of every tag at every token: float32[T, K]."""

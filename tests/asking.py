@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from topics import TOPICS
 
+from sprat.bundle_manifest import BundleManifest, TierManifest
 from sprat.train.asked import Ask
-from sprat.values import Classification, ClassifyResult, ItemError, LabelScore, LabelSet, Timings
+from sprat.train.data import Dataset
+from sprat.values import Classification, ClassifyResult, ItemError, LabelScore, Timings
 
 
 @dataclass
@@ -21,7 +23,7 @@ class Asked:
     ----------
     too_long : str
         A text that has this is too long.
-    specs : list of LabelSet
+    opened : list of TierManifest
         What was opened.
     calls : list of int
         Texts of each call.
@@ -29,15 +31,15 @@ class Asked:
 
     weight: float = 50.0
     too_long: str = "\0"
-    specs: list[LabelSet] = field(default_factory=list)
+    opened: list[TierManifest] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
 
     @contextmanager
-    def open(self, spec: LabelSet) -> Iterator[Ask]:
-        self.specs.append(spec)
-        yield self._answers([label.name for label in spec.labels])
+    def open(self, bundle: BundleManifest, place: int) -> Iterator[Ask]:
+        self.opened.append(bundle.tiers[place])
+        yield self._answers(bundle.labels)
 
-    def _answers(self, labels: Sequence[str]) -> Callable[[Sequence[str]], ClassifyResult]:
+    def _answers(self, labels: Sequence[str]) -> Callable[[Dataset], ClassifyResult]:
         def answer(text: str) -> Classification:
             words = text.split()
             found = [sum(word in TOPICS[label].split() for word in words) for label in labels]
@@ -47,7 +49,8 @@ class Asked:
             scores = tuple(LabelScore(label, shares[label]) for label in ranked)
             return Classification(ranked[0], None, scores)
 
-        def ask(texts: Sequence[str]) -> ClassifyResult:
+        def ask(rows: Dataset) -> ClassifyResult:
+            texts = rows.texts
             self.calls.append(len(texts))
             long = [index for index, text in enumerate(texts) if self.too_long in text]
             return ClassifyResult(

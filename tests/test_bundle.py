@@ -258,7 +258,7 @@ def test_bundle_file_that_is_not_as_listed_is_corrupt(
                 document.update(kind="extract", extract={}),
                 document["tiers"].append(language(model(), ("a", "b", "c"))),
             ),
-            "a bundle of kind extract has no language tier",
+            "tier language: expected what a task of kind extract asks",
         ),
         (
             lambda document: document["tiers"].append(remote_tier("abc", name="head")),

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from tagged import DIMENSION, read_words
 
-from sprat.errors import CorruptFile, EngineError, InvalidInput
+from sprat.errors import CorruptFile, EngineError
 from sprat.tagger import (
     SHAPES,
     Indicators,
@@ -156,14 +156,6 @@ def test_tagger_spans_end_behind_combining_marks() -> None:
     assert with_marks(text, 4) == 4
     assert with_marks(text, 6) == 7
     assert with_marks("ab", 1) == 1
-
-
-def test_tagger_refuses_requested_fields_that_it_does_not_have() -> None:
-    tagger = word_tagger(SEVEN)
-    tagger.check_requested(["time", "time"])
-    with pytest.raises(InvalidInput, match=r"requested\[1\]: no field .* has name, time") as caught:
-        tagger.check_requested(["time", "tim"])
-    assert caught.value.field == "requested[1]"
 
 
 def test_tagger_refuses_states_that_are_not_finite() -> None:

@@ -1,4 +1,4 @@
-"""``sprat add-tier``: a model behind the last tier of a classifier or router, here or remote."""
+"""``sprat add-tier``: a model behind the last tier of a bundle, here or remote."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sprat.cli.bundles import write
-from sprat.cli.endpoints import ConfigFile, EndpointName, endpoint_use
+from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, endpoint_use
+from sprat.cli.labelled import read_labelled
 from sprat.cli.labels_file import LabelsFile, read_labels_file
 from sprat.cli.output import Json, print_json, progress
-from sprat.cli.reports import show_report
+from sprat.cli.reports import show_report, show_task
 from sprat.errors import InvalidInput
 from sprat.values import Label
 
 if TYPE_CHECKING:
+    from sprat.asked_manifest import AnyLanguage, AnyRemote
     from sprat.bundle_manifest import BundleManifest
+    from sprat.manifest import ModelRef
+    from sprat.store import Store
     from sprat.train.add_tier import Added
+    from sprat.train.evaluate_extract import ExtractReport
+    from sprat.train.report import Report
 
 ASKS = "What the model is asked; absent: as the adapter was trained"
 
@@ -28,8 +34,9 @@ def add_tier(
         Path,
         typer.Option(
             "--data",
-            help="JSONL or CSV with `text` and `label`: one part calibrates the tier, the other "
-            "evaluates it. Never what the adapter or other tiers were trained on.",
+            help="Rows like those of the bundle's training: JSONL or CSV with `text` and `label`, "
+            "or JSONL with `text` and `spans` of an extract task. One part calibrates the "
+            "tier, the other evaluates it. Never what the adapter or other tiers were trained on.",
         ),
     ],
     model: Annotated[
@@ -69,6 +76,15 @@ def add_tier(
         typer.Option(
             "--correct-prior/--no-correct-prior",
             help="Divide out what the model prefers without a text.",
+            rich_help_panel=ASKS,
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            min=1,
+            help="Of an extract task: most tokens of an answer. Absent: 128, or as the adapter was trained.",
             rich_help_panel=ASKS,
         ),
     ] = None,
@@ -112,68 +128,39 @@ def add_tier(
     from sprat.bundle import Bundle
     from sprat.store import Store
     from sprat.train import add_tier as adding
-    from sprat.train.asked import ask_opener
-    from sprat.train.asked_remote import remote_opener
-    from sprat.train.data import read
+    from sprat.train.asked_tiers import tier_opener
 
     if (model is None) == (endpoint is None):
         raise InvalidInput("expected one of --model and --endpoint", field="model")
-    _check_options(
-        endpoint is not None,
-        {
-            "--adapter": adapter,
-            "--scoring": scoring,
-            "--normalize-length": normalize_length,
-            "--correct-prior": correct_prior,
-        },
-        votes,
-    )
+    asks = {
+        "instructions": instructions,
+        "scoring": scoring,
+        "normalize_length": normalize_length,
+        "correct_prior": correct_prior,
+        "max_tokens": max_tokens,
+        "votes": votes,
+    }
+    _check_options(endpoint is not None, adapter, asks)
 
     store = Store()
     opened = Bundle.open(store, bundle)
-    record = adding.read_record(store.bundle(bundle)[1])
+    record = adding.read_record(store.bundle(bundle)[1], opened.manifest)
     entries = [] if labels_file is None else read_labels_file(labels_file)
     labels = [Label(each.name, each.description) for each in entries]
     use = endpoint_use(endpoint, config, store)
-    asks: dict[str, Any]
-    if use is None:
-        assert model is not None
-        base, language = adding.language(
-            store,
-            opened.manifest,
-            model=model,
-            adapter=adapter,
-            labels=labels,
-            instructions=instructions,
-            scoring=scoring,
-            normalize_length=normalize_length,
-            correct_prior=correct_prior,
-        )
-        asks = {"base": base, "language": language, "open_ask": ask_opener(store)}
-    else:
-        task_version = use.task_version(opened.manifest.labels)
-        if task_version and (labels or instructions or votes):
-            raise InvalidInput(
-                "--labels-file, --instructions, --votes: expected none for a sprat server, whose "
-                "task knows what it asks",
-                field="endpoint",
-            )
-        remote = adding.remote(
-            opened.manifest,
-            model=use.model,
-            task_version=task_version,
-            labels=labels,
-            instructions=instructions or "",
-            votes=votes or 1,
-        )
-        asks = {"remote": remote, "open_remote": remote_opener(use.open)}
-    rows = read(data)
+    base, asked = _question(store, opened.manifest, model, adapter, use, labels, asks)
+    rows = read_labelled(data, opened.manifest.kind)
     if adapter is not None:
         adding.check_unseen(store, adapter, rows)
     try:
         with progress("add-tier") as bar:
             added = adding.add_tier(
-                *(opened, record, rows), held_out=held_out, seed=seed, progress=bar, **asks
+                *(opened, record, rows, asked),
+                base=base,
+                open_tier=tier_opener(store, None if use is None else use.open),
+                held_out=held_out,
+                seed=seed,
+                progress=bar,
             )
     finally:
         if use is not None:
@@ -183,7 +170,7 @@ def add_tier(
     if as_json:
         print_json(_document(manifest, added))
         return
-    show_report(added.report)
+    _show(added.report)
     names = ", ".join(tier.name for tier in manifest.tiers)
     typer.echo(f"{manifest.name}: version {manifest.version}, tiers {names}")
     if opened.manifest.tuning is not None:
@@ -192,13 +179,58 @@ def add_tier(
     typer.echo(f"Until `sprat tune {manifest.name}` the {who} answers alone.")
 
 
-def _check_options(remote: bool, local: dict[str, object], votes: int | None) -> None:
+LOCAL = ("scoring", "normalize_length", "correct_prior")
+"""What only a model of this machine can be asked to do."""
+
+
+def _check_options(remote: bool, adapter: str | None, asks: dict[str, Any]) -> None:
     """Refuse options that mean nothing where the model is."""
-    given = [option for option, value in local.items() if value is not None]
+    given = [_option(name) for name in LOCAL if asks[name] is not None]
+    if adapter is not None:
+        given.insert(0, "--adapter")
     if remote and given:
         raise InvalidInput(f"{given[0]}: expected --model beside it", field="endpoint")
-    if not remote and votes is not None:
+    if not remote and asks["votes"] is not None:
         raise InvalidInput("--votes: expected --endpoint beside it", field="votes")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _question(
+    store: Store,
+    bundle: BundleManifest,
+    model: str | None,
+    adapter: str | None,
+    use: EndpointUse | None,
+    labels: list[Label],
+    asks: dict[str, Any],
+) -> tuple[ModelRef | None, AnyLanguage | AnyRemote]:
+    """What the tier asks, and its model where that is one of this machine."""
+    from sprat.train import add_tier as adding
+
+    if use is None:
+        assert model is not None
+        return adding.language(store, bundle, model=model, adapter=adapter, labels=labels, **asks)
+    task_version = use.task_version(bundle)
+    if task_version and (labels or any(asks.values())):
+        raise InvalidInput(
+            "--labels-file, --instructions, --max-tokens, --votes: expected none for a sprat "
+            "server, whose task knows what it asks",
+            field="endpoint",
+        )
+    asked = adding.remote(bundle, model=use.model, task_version=task_version, labels=labels, **asks)
+    return None, asked
+
+
+def _show(report: Report | ExtractReport) -> None:
+    from sprat.train.report import Report
+
+    if isinstance(report, Report):
+        show_report(report)
+    else:
+        show_task(report)
 
 
 def _document(manifest: BundleManifest, added: Added) -> dict[str, object]:

@@ -11,8 +11,7 @@ import typer
 from sprat.errors import ConfigError, InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from sprat.bundle_manifest import BundleManifest
     from sprat.endpoints.base import Endpoint
     from sprat.store import Store
 
@@ -49,7 +48,7 @@ class EndpointUse:
 
     def __init__(self, name: str, config: Path | None, store: Store) -> None:
         from sprat.config import load
-        from sprat.train.asked_remote import ATTEMPTS
+        from sprat.train.asked import ATTEMPTS
 
         known = load(config).endpoints
         if name not in known:
@@ -69,13 +68,15 @@ class EndpointUse:
         self._opened.append(open_endpoint(self.name, self._config, self._folder))
         return self._opened[-1]
 
-    def task_version(self, labels: Sequence[str]) -> str:
+    def task_version(self, bundle: BundleManifest) -> str:
         """See `sprat.endpoints.base.Endpoint.task_version`."""
+        # A router asks for labels, as a classifier does.
+        kind = "classify" if bundle.kind == "route" else bundle.kind
 
         async def ask() -> str:
             endpoint = self.open()
             try:
-                return await endpoint.task_version(labels)
+                return await endpoint.task_version(kind, bundle.labels)
             finally:
                 await endpoint.aclose()
 

@@ -22,13 +22,9 @@ from sprat.cli.reports import show_cascade, show_report
 from sprat.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from sprat.bundle import Bundle
-    from sprat.bundle_manifest import BundleManifest, TierManifest
     from sprat.store import Store
-    from sprat.train.asked import Ask
-    from sprat.train.assess import AskTier, Assessment
+    from sprat.train.assess import Assessment
     from sprat.train.data import Dataset
 
 LIMITS = "Limits: exit with status 1 when one is missed"
@@ -165,7 +161,8 @@ def evaluate(
 
     Of a moderate task: precision, recall, average precision and calibration of each category; the
     page of `--html` shows what other thresholds would do. Of an extract task: micro-F1 of exact
-    spans, precision, recall, and the same of each field, of one tier.
+    spans, precision, recall, and the same of each field, of one tier; of one that asks a model or
+    an endpoint the same of strings, since it does not say which of two equal places it means.
 
     An adapter is judged as the server would use it: by llama.cpp, on the model and with the task
     that it was trained for. Its scores are the model's own: `--max-ece` says how far
@@ -223,7 +220,7 @@ def evaluate(
     _check_same_kind(store, kind, names)
     if kind in ("moderate", "extract"):
         for option, given in (
-            ("endpoint", endpoint),
+            ("endpoint", endpoint if kind == "moderate" else None),
             ("out-of-scope-label", out_of_scope_label),
             ("threshold", threshold),
         ):
@@ -252,6 +249,7 @@ def evaluate(
             data,
             store,
             tier=tier,
+            use=endpoint_use(endpoint, config, store),
             limits=limits,
             html=html,
             seed=seed,
@@ -338,10 +336,12 @@ def _assess(
     **options: Any,
 ) -> Assessment:
     """Evaluate what a bundle answers: its cascade, or its last tier."""
+    from sprat.train.asked_tiers import tier_opener
     from sprat.train.assess import assess, assess_cascade
 
     *_, last = tiers = bundle.manifest.tiers
-    open_embed, open_ask = embed_opener(store, bar), _tier_asker(store, bundle.manifest, use)
+    open_embed = embed_opener(store, bar)
+    open_tier = tier_opener(store, None if use is None else use.open)
     if len(bundle.manifest.answering) > 1:
         return assess_cascade(
             bundle,
@@ -351,34 +351,13 @@ def _assess(
                 for each in tiers
             ],
             open_embed=open_embed,
-            open_ask=open_ask,
+            open_tier=open_tier,
             progress=bar,
             **options,
         )
     if last.weights:
         with open_embed(last.model.name) as embed:
             return assess(bundle, rows, embed=embed, **options)
-    with open_ask(last) as ask:
+    with open_tier(bundle.manifest, len(tiers) - 1) as ask:
         bar.phase(f"ask about {len(rows)} texts", total=len(rows))
         return assess(bundle, rows, ask=ask, progress=bar, **options)
-
-
-def _tier_asker(store: Store, manifest: BundleManifest, use: EndpointUse | None) -> AskTier:
-    """What loads the model of a language tier, or connects to the endpoint of a remote one."""
-    from sprat.asked_manifest import Language, Remote
-    from sprat.train.asked import ask_opener
-    from sprat.train.asked_remote import remote_opener
-
-    def open_ask(tier: TierManifest) -> AbstractContextManager[Ask]:
-        if tier.remote is None:
-            assert isinstance(tier.language, Language)
-            return ask_opener(store)(tier.language.spec(tier.model.name))
-        if use is None:
-            raise InvalidInput(
-                f"{manifest.name}: expected --endpoint for tier remote, or another --tier",
-                field="endpoint",
-            )
-        assert isinstance(tier.remote, Remote)
-        return remote_opener(use.open)(tier.remote)
-
-    return open_ask

@@ -1,4 +1,4 @@
-"""``sprat eval`` of extract tasks: exact spans."""
+"""``sprat eval`` of extract tasks: exact spans of taggers, strings of tiers that ask."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 import typer
 
 from sprat.cli import comparisons
-from sprat.cli.embedding import state_reader
+from sprat.cli.embedding import state_opener
 from sprat.cli.limits import Limits, check, judge
 from sprat.cli.limits import as_json as limits_json
-from sprat.cli.output import print_json, print_table, progress
+from sprat.cli.output import Bar, print_json, print_table, progress
 from sprat.cli.report_page import write_report
+from sprat.cli.reports import show_task
 
 if TYPE_CHECKING:
     from sprat.bundle import Bundle
+    from sprat.cli.endpoints import EndpointUse
     from sprat.store import Store
+    from sprat.train.assess_spans import SpanAssessment
+    from sprat.train.evaluate_extract import ExtractReport
     from sprat.train.evaluate_spans import SpanReport
+    from sprat.train.spans import SpanDataset
 
 
 def evaluate_extract(
@@ -27,6 +32,7 @@ def evaluate_extract(
     store: Store,
     *,
     tier: str | None,
+    use: EndpointUse | None,
     limits: Limits,
     html: Path | None,
     seed: int,
@@ -39,10 +45,11 @@ def evaluate_extract(
     bundles : sequence of Bundle
         The bundle, and perhaps another one to compare it with.
     tier : str or None
-        That of the first bundle to evaluate by itself; None: what it answers.
+        That of the first bundle to evaluate by itself; None: the last one.
+    use : EndpointUse or None
+        Whom a remote tier asks.
     """
-    from sprat.inprocess import Runtime
-    from sprat.train.assess_spans import assess_tagger, compare_taggers
+    from sprat.train.assess_spans import compare_tiers
     from sprat.train.spans import read_spans
 
     rows = read_spans(data)
@@ -51,14 +58,14 @@ def evaluate_extract(
         rows.check_fields(manifest.labels)
     first, *others = bundles
     evaluated = [first if tier is None else first.alone(tier), *others]
-    models = [bundle.manifest.tiers[-1].model.name for bundle in evaluated]
-    with Runtime(models=sorted(set(models)), store=store) as runtime, progress("eval") as bar:
-        assessed = [
-            assess_tagger(bundle, rows, states=state_reader(runtime, model, bar), seed=seed)
-            for bundle, model in zip(evaluated, models, strict=True)
-        ]
+    try:
+        with progress("eval") as bar:
+            assessed = [_assess(store, bundle, rows, use, bar, seed) for bundle in evaluated]
+    finally:
+        if use is not None:
+            use.show()
     report = assessed[0].report
-    comparison = compare_taggers(rows, *assessed, seed=seed) if len(assessed) > 1 else None
+    comparison = compare_tiers(rows, *assessed, seed=seed) if len(assessed) > 1 else None
     gates = check(report.summary(), limits)
     if html is not None:
         write_report(html, report, manifests[0], rows, tier=evaluated[0].manifest.tiers[-1].name)
@@ -69,13 +76,45 @@ def evaluate_extract(
         document["gates"] = limits_json(gates)
         print_json(document)
     else:
-        show_span_report(report)
+        _show(report)
         if comparison is not None:
             comparisons.show_metrics(
                 [each.report for each in assessed], [each.name for each in manifests]
             )
             comparisons.show_findings(comparison, "field")
     judge(gates)
+
+
+def _assess(
+    store: Store,
+    bundle: Bundle,
+    rows: SpanDataset,
+    use: EndpointUse | None,
+    bar: Bar,
+    seed: int,
+) -> SpanAssessment:
+    """Evaluate the last tier of a bundle."""
+    from sprat.train.asked_tiers import tier_opener
+    from sprat.train.assess_spans import assess_asked, assess_tagger
+
+    manifest = bundle.manifest
+    *_, last = manifest.tiers
+    if last.weights:
+        with state_opener(store, bar)(last.model.name) as states:
+            return assess_tagger(bundle, rows, states=states, seed=seed)
+    open_tier = tier_opener(store, None if use is None else use.open)
+    with open_tier(manifest, len(manifest.tiers) - 1) as ask:
+        bar.phase(f"ask about {len(rows)} texts", total=len(rows))
+        return assess_asked(manifest, rows, ask=ask, seed=seed, progress=bar)
+
+
+def _show(report: SpanReport | ExtractReport) -> None:
+    from sprat.train.evaluate_extract import ExtractReport
+
+    if isinstance(report, ExtractReport):
+        show_task(report)
+    else:
+        show_span_report(report)
 
 
 def show_span_report(report: SpanReport) -> None:

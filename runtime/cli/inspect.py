@@ -162,9 +162,18 @@ def _show_tier(card: dict[str, Any], tier: dict[str, Any], *, is_last: bool) -> 
     if asks is not None:
         if asks["adapter"] is not None:
             _show_ref("Adapter", asks["adapter"], card["adapters"][asks["adapter"]["name"]])
-        typer.echo(f"Asked, with {asks['scoring']} scoring: {asks['instructions'] or '(general)'}")
+        typer.echo(f"Asked{_how(asks)}: {_what(asks)}")
     if model["card"]:
         _show_gate(model["card"])
+
+
+def _how(asks: dict[str, Any]) -> str:
+    return f", with {asks['scoring']} scoring" if "scoring" in asks else ""
+
+
+def _what(asks: dict[str, Any]) -> str:
+    """What a model is told: instructions, or of a transform task the prompt."""
+    return asks.get("instructions") or asks.get("prompt") or "(general)"
 
 
 def _show_remote(asked: dict[str, Any]) -> None:
@@ -173,8 +182,8 @@ def _show_remote(asked: dict[str, Any]) -> None:
     what = f"task {asked['model']}, version {version}" if version else f"model {asked['model']}"
     typer.echo(f"Remote: {what}, if the configuration names an endpoint")
     if not version:
-        votes = "once" if asked["votes"] == 1 else f"{asked['votes']} times"
-        typer.echo(f"Asked {votes}: {asked['instructions'] or '(general)'}")
+        votes = "once" if asked.get("votes", 1) == 1 else f"{asked['votes']} times"
+        typer.echo(f"Asked {votes}: {_what(asked)}")
 
 
 def _show_ref(what: str, ref: dict[str, str], found: dict[str, Any]) -> None:

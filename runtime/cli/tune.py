@@ -11,6 +11,7 @@ from sprat.bundle_manifest import REPORT
 from sprat.cli.bundles import write
 from sprat.cli.embedding import embed_opener, state_opener
 from sprat.cli.endpoints import ConfigFile, EndpointName, endpoint_use
+from sprat.cli.labelled import read_labelled
 from sprat.cli.logged import LoggedAs, Since, read_log, sentence
 from sprat.cli.output import Bar, Json, print_json, print_table, progress, write_file
 from sprat.cli.report_page import check_folder
@@ -144,8 +145,7 @@ def tune(
     from sprat import costs
     from sprat.bundle import Bundle
     from sprat.store import Store
-    from sprat.train.asked import ask_opener
-    from sprat.train.asked_remote import remote_opener
+    from sprat.train.asked_tiers import tier_opener
     from sprat.train.tune import tune as tune_bundle
 
     aim = _aim(max_loss, max_error, max_cost, delta)
@@ -178,8 +178,7 @@ def tune(
                 rows,
                 aim,
                 open_embed=_opener(store, bar, bundle),
-                open_ask=ask_opener(store),
-                open_remote=None if use is None else remote_opener(use.open),
+                open_tier=tier_opener(store, None if use is None else use.open),
                 remote_cost_ms=remote_cost_ms,
                 engine_of=lambda model: store.model(model)[0].engine,
                 logged=logged,
@@ -226,26 +225,13 @@ def _rows(
     if data is not None and log is None:
         if since is not None or logged_as is not None:
             raise InvalidInput("--since and --logged-as: expected --log beside them", field="log")
-        return _read(data, bundle.manifest.kind, clean_label), None
+        return read_labelled(data, bundle.manifest.kind, clean_label), None
     if log is None or data is not None:
         raise InvalidInput("expected one of --data and --log", field="data")
     from sprat.train.logged import labelled
 
     decisions = read_log(log, task, logged_as=logged_as, since=since)
     return labelled(decisions, bundle.manifest, aim.rule, log, seed=seed)
-
-
-def _read(data: Path, kind: str, clean_label: str | None) -> Rows:
-    """The rows of a file, as the kind of the task has them."""
-    from sprat.train.categories import read_categories
-    from sprat.train.data import read
-    from sprat.train.spans import read_spans
-
-    if kind == "moderate":
-        return read_categories(data, clean_label=clean_label)
-    if clean_label is not None:
-        raise InvalidInput("--clean-label: expected a moderate task", field="clean-label")
-    return read_spans(data) if kind == "extract" else read(data)
 
 
 def _opener(store: Store, bar: Bar, bundle: Bundle) -> OpenEmbed | OpenStates:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from sprat.asked_manifest import Remote
+from sprat.asked_manifest import Remote, RemoteFields
 from sprat.endpoints.guard import Guard
 from sprat.errors import DeadlineExceeded, EngineError, QueueFull, SpratError
 
@@ -20,23 +20,52 @@ class Said:
 
     Attributes
     ----------
-    label : str
-        One of the labels that it was asked for; empty where it named none of them.
     confidence : float
-        How sure it is of it by its own lights, in [0, 1]; 0 without a label.
+        How sure it is of its answer by its own lights, in [0, 1]; 0 without one.
     input_tokens : int
         That it read, as far as it says so.
     """
 
-    label: str
     confidence: float
     input_tokens: int
 
 
-class Question(Protocol):
+@dataclass(frozen=True, slots=True)
+class SaidLabel(Said):
+    """A label.
+
+    Attributes
+    ----------
+    label : str
+        One of the labels that it was asked for; empty where it named none of them.
+    """
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaidFields(Said):
+    """Fields of a text.
+
+    Attributes
+    ----------
+    value : dict or None
+        JSON as it came; None where there is none. Nobody has compared it with the text.
+    scores : mapping of str to float
+        Of single leaves, by their JSON Pointers, as far as it says them.
+    """
+
+    value: dict[str, Any] | None
+    scores: Mapping[str, float]
+
+
+SaidT = TypeVar("SaidT", bound=Said)
+
+
+class Question(Protocol[SaidT]):
     """What a tier asks an endpoint about texts."""
 
-    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[Said | SpratError]:
+    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[SaidT | SpratError]:
         """Ask about each text; to cancel it gives up what is under way.
 
         Parameters
@@ -70,8 +99,8 @@ class Endpoint(Protocol):
         """What stands before it."""
         ...
 
-    def question(self, asked: Remote) -> Question:
-        """A question for it.
+    def labels(self, asked: Remote) -> Question[SaidLabel]:
+        """A question for labels.
 
         Raises
         ------
@@ -80,18 +109,24 @@ class Endpoint(Protocol):
         """
         ...
 
-    async def task_version(self, labels: Sequence[str]) -> str:
+    def fields(self, asked: RemoteFields) -> Question[SaidFields]:
+        """A question for fields; see `labels`."""
+        ...
+
+    async def task_version(self, kind: str, labels: Sequence[str]) -> str:
         """Version of the task that it names; empty where it names a model, and nothing is sent.
 
         Parameters
         ----------
+        kind : {"classify", "extract"}
+            Of the task.
         labels : sequence of str
-            What the task is to answer.
+            What the task is to answer: labels, or fields.
 
         Raises
         ------
         ConfigError
-            There is no such task, or it has other labels.
+            There is no such task, or it is of another kind or has other labels.
         SpratError
             The server cannot be asked.
         """

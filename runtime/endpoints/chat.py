@@ -1,15 +1,17 @@
-"""An OpenAI-compatible chat endpoint that tiers ask for labels."""
+"""An OpenAI-compatible chat endpoint that tiers ask."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic
 
-from sprat.asked_manifest import Remote
+from sprat.asked_manifest import AnyRemote, Remote, RemoteFields
 from sprat.endpoint_config import EndpointConfig
-from sprat.endpoints.base import Said, missed
+from sprat.endpoints.base import SaidFields, SaidLabel, SaidT, missed
+from sprat.endpoints.fields import FieldsQuestion
 from sprat.endpoints.guard import Guard
 from sprat.endpoints.labels import LabelQuestion
 from sprat.errors import ConfigError, DeadlineExceeded, SpratError
@@ -49,8 +51,28 @@ class ChatService:
             guard=guard,
         )
 
-    def question(self, asked: Remote) -> ChatQuestion:
-        """See `Endpoint.question`."""
+    def labels(self, asked: Remote) -> ChatQuestion[SaidLabel]:
+        """See `Endpoint.labels`."""
+        self._check(asked)
+        question = LabelQuestion(
+            self._chat, asked.labels, instructions=asked.instructions, votes=asked.votes
+        )
+        return ChatQuestion(self.name, question.ask, self.guard)
+
+    def fields(self, asked: RemoteFields) -> ChatQuestion[SaidFields]:
+        """See `Endpoint.fields`."""
+        self._check(asked)
+        question = FieldsQuestion(
+            self._chat,
+            asked.json_schema,
+            instructions=asked.instructions,
+            max_tokens=asked.max_tokens,
+            votes=asked.votes,
+        )
+        return ChatQuestion(self.name, question.ask, self.guard)
+
+    def _check(self, asked: AnyRemote) -> None:
+        """Refuse what was calibrated with something else."""
         if asked.task_version:
             raise ConfigError(
                 f"endpoints.{self.name}.url",
@@ -58,12 +80,8 @@ class ChatService:
                 "calibrated with",
             )
         check_model(self.name, self._chat.model, asked)
-        question = LabelQuestion(
-            self._chat, asked.labels, instructions=asked.instructions, votes=asked.votes
-        )
-        return ChatQuestion(self.name, question, self.guard)
 
-    async def task_version(self, labels: Sequence[str]) -> str:
+    async def task_version(self, kind: str, labels: Sequence[str]) -> str:
         """See `Endpoint.task_version`: none."""
         return ""
 
@@ -72,16 +90,24 @@ class ChatService:
         await self._chat.aclose()
 
 
-class ChatQuestion:
-    """See `Question`. Texts are asked about side by side, as far as the endpoint's cap allows."""
+class ChatQuestion(Generic[SaidT]):
+    """See `Question`. Texts are asked about side by side, as far as the endpoint's cap allows.
 
-    def __init__(self, name: str, question: LabelQuestion, guard: Guard) -> None:
+    Parameters
+    ----------
+    ask : callable
+        Asks about one text, such as `LabelQuestion.ask`.
+    """
+
+    def __init__(
+        self, name: str, ask: Callable[..., Coroutine[Any, Any, SaidT]], guard: Guard
+    ) -> None:
         self._name = name
-        self._question = question
+        self._ask = ask
         self._guard = guard
-        self._tasks: set[asyncio.Task[Said]] = set()
+        self._tasks: set[asyncio.Task[SaidT]] = set()
 
-    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[Said | SpratError]:
+    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[SaidT | SpratError]:
         """See `Question.ask`."""
         left_s = deadline - time.monotonic()
         if left_s < math.inf:
@@ -95,19 +121,19 @@ class ChatQuestion:
                     task.cancel()
         return [self._result(task) for task in tasks]
 
-    def _start(self, text: str, deadline: float) -> asyncio.Task[Said]:
-        task = asyncio.create_task(self._question.ask(text, deadline=deadline))
+    def _start(self, text: str, deadline: float) -> asyncio.Task[SaidT]:
+        task = asyncio.create_task(self._ask(text, deadline=deadline))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return task
 
-    def _forget(self, task: asyncio.Task[Said]) -> None:
+    def _forget(self, task: asyncio.Task[SaidT]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             # Of a call that was given up nobody asks for it.
             task.exception()
 
-    def _result(self, task: asyncio.Task[Said]) -> Said | SpratError:
+    def _result(self, task: asyncio.Task[SaidT]) -> SaidT | SpratError:
         if not task.done() or task.cancelled():
             return DeadlineExceeded(f"endpoint {self._name}: no answer in time")
         error = task.exception()
@@ -116,7 +142,7 @@ class ChatQuestion:
         return task.result()
 
 
-def check_model(name: str, model: str, asked: Remote) -> None:
+def check_model(name: str, model: str, asked: AnyRemote) -> None:
     """Check that an endpoint names what a tier was calibrated with.
 
     Raises

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sprat.endpoints.base import Said
+from sprat.endpoints.base import SaidLabel
 from sprat.errors import EndpointError, InvalidInput
 from sprat.remote import ChatEndpoint, Completion
 from sprat.tasks import choose
@@ -50,8 +50,7 @@ class LabelQuestion:
         instructions: str = "",
         votes: int = 1,
     ) -> None:
-        if not 1 <= votes <= MOST_VOTES:
-            raise InvalidInput(f"votes: expected 1 to {MOST_VOTES}, got {votes}", field="votes")
+        check_votes(votes)
         choose.check_options(labels, 2, choose.MOST_LABELS, "labels")
         if instructions:
             check_text(instructions, field="instructions")
@@ -67,7 +66,7 @@ class LabelQuestion:
         longest = max(len(label.name.encode()) for label in labels)
         self._sampling = Sampling(max_tokens=longest + 16, temperature=0.0 if votes == 1 else 1.0)
 
-    async def ask(self, text: str, *, deadline: float = math.inf) -> Said:
+    async def ask(self, text: str, *, deadline: float = math.inf) -> SaidLabel:
         """Ask about a text. See `ChatEndpoint.complete` for ``deadline`` and the other errors.
 
         Raises
@@ -87,23 +86,42 @@ class LabelQuestion:
         votes = Counter(self._match(each.text) for each in answers if each.complete)
         del votes[""]
         if not votes:
-            return Said("", 0.0, read)
+            return SaidLabel(0.0, read, "")
         ((label, count),) = votes.most_common(1)
         if self._votes > 1:
-            return Said(label, count / self._votes, read)
-        return Said(label, self._probability(answers[0]), read)
-
-    def _probability(self, answer: Completion) -> float:
-        if answer.logprob is None:
-            raise EndpointError(
-                f"{self._endpoint.name}: answers come without log-probabilities, so nobody knows "
-                "how sure they are; ask several times (--votes 5)"
-            )
-        return math.exp(answer.logprob)
+            return SaidLabel(count / self._votes, read, label)
+        return SaidLabel(probability(self._endpoint, answers[0]), read, label)
 
     def _match(self, answer: str) -> str:
         """The label that an answer is, but for quotes, case and a full stop; else empty."""
         return self._names.get(answer.strip()) or self._folded.get(_bare(answer), "")
+
+
+def check_votes(votes: int) -> None:
+    """Refuse votes out of [1, 25].
+
+    Raises
+    ------
+    InvalidInput
+    """
+    if not 1 <= votes <= MOST_VOTES:
+        raise InvalidInput(f"votes: expected 1 to {MOST_VOTES}, got {votes}", field="votes")
+
+
+def probability(endpoint: ChatEndpoint, answer: Completion) -> float:
+    """Probability of a single answer, by its tokens.
+
+    Raises
+    ------
+    EndpointError
+        It came without.
+    """
+    if answer.logprob is None:
+        raise EndpointError(
+            f"{endpoint.name}: answers come without log-probabilities, so nobody knows "
+            "how sure they are; ask several times (--votes 5)"
+        )
+    return math.exp(answer.logprob)
 
 
 def _bare(text: str) -> str:

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
 
-from sprat.asked_manifest import Remote
+from sprat.asked_manifest import AnyRemote, Remote, RemoteFields
 from sprat.client.aio import AsyncClient
 from sprat.endpoint_config import EndpointConfig
-from sprat.endpoints.base import Said, missed
+from sprat.endpoints.base import SaidFields, SaidLabel, SaidT, missed
 from sprat.endpoints.chat import check_model
 from sprat.endpoints.guard import Guard
 from sprat.endpoints.spending import Usage
 from sprat.errors import ConfigError, EngineError, SpratError
-from sprat.values import Classification
+from sprat.values import (
+    Classification,
+    ClassifyResult,
+    Extraction,
+    ExtractResult,
+    ItemError,
+)
+
+ItemT = TypeVar("ItemT", Classification, Extraction)
+ItemT_co = TypeVar("ItemT_co", Classification, Extraction, covariant=True)
+
+
+class _Result(Protocol[ItemT_co]):
+    """What a verb gives."""
+
+    @property
+    def items(self) -> Sequence[ItemT_co | None]: ...
+    @property
+    def errors(self) -> Sequence[ItemError]: ...
+    @property
+    def task_version(self) -> str: ...
 
 
 class PeerService:
@@ -56,8 +79,18 @@ class PeerService:
         """For requests side by side."""
         return self._places
 
-    def question(self, asked: Remote) -> PeerQuestion:
-        """See `Endpoint.question`."""
+    def labels(self, asked: Remote) -> PeerLabels:
+        """See `Endpoint.labels`."""
+        self._check(asked)
+        return PeerLabels(self, asked)
+
+    def fields(self, asked: RemoteFields) -> PeerFields:
+        """See `Endpoint.fields`."""
+        self._check(asked)
+        return PeerFields(self, asked)
+
+    def _check(self, asked: AnyRemote) -> None:
+        """Refuse what was calibrated with something else."""
         if not asked.task_version:
             raise ConfigError(
                 f"endpoints.{self.name}.url",
@@ -65,9 +98,8 @@ class PeerService:
                 "calibrated with",
             )
         check_model(self.name, self._config.model, asked)
-        return PeerQuestion(self, asked)
 
-    async def task_version(self, labels: Sequence[str]) -> str:
+    async def task_version(self, kind: str, labels: Sequence[str]) -> str:
         """See `Endpoint.task_version`."""
         name = self._config.model
         known = {task.name: task for task in await self.client.list_tasks()}
@@ -76,10 +108,10 @@ class PeerService:
             listed = ", ".join(known) or "none"
             raise ConfigError(where, f"the server has no task {name!r}; known: {listed}")
         task = known[name]
-        if task.kind != "classify" or sorted(task.labels) != sorted(labels):
+        if task.kind != kind or sorted(task.labels) != sorted(labels):
             raise ConfigError(
                 where,
-                f"expected a classify task with the labels of the bundle; {name} is of kind "
+                f"expected a task of kind {kind} with the labels of the bundle; {name} is of kind "
                 f"{task.kind} with {len(task.labels)} labels",
             )
         return task.version
@@ -90,15 +122,15 @@ class PeerService:
             await self._made.close()
 
 
-class PeerQuestion:
+class _PeerQuestion(ABC, Generic[ItemT, SaidT]):
     """See `Question`. The texts of a call travel together."""
 
-    def __init__(self, peer: PeerService, asked: Remote) -> None:
+    def __init__(self, peer: PeerService, asked: AnyRemote) -> None:
         self._peer = peer
-        self._asked = asked
-        self._labels = {label.name for label in asked.labels}
+        self._task = asked.model
+        self._version = asked.task_version
 
-    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[Said | SpratError]:
+    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[SaidT | SpratError]:
         """See `Question.ask`. Who asks gives up at the deadline: nothing is answered before all."""
         peer = self._peer
         most = Usage(sum(len(text.encode()) for text in texts), 0)
@@ -106,18 +138,16 @@ class PeerQuestion:
             async with peer.places:
                 try:
                     with peer.guard.attempt(most) as attempt:
-                        result = await peer.client.classify(
-                            self._asked.model, texts, top_k=1, partial=True
-                        )
+                        result = await self._call(peer.client, texts)
                         read = sum(item.input_tokens for item in result.items if item is not None)
                         attempt.used = Usage(read, 0)
                 except SpratError as error:
                     return [missed(peer.name, error)] * len(texts)
-        if result.task_version != self._asked.task_version:
+        if result.task_version != self._version:
             stale = EngineError(
-                f"endpoint {peer.name}: task {self._asked.model} has version "
+                f"endpoint {peer.name}: task {self._task} has version "
                 f"{result.task_version or 'none'}, but the tier was calibrated with "
-                f"{self._asked.task_version}; add the tier again"
+                f"{self._version}; add the tier again"
             )
             return [stale] * len(texts)
         if len(result.items) != len(texts):
@@ -130,13 +160,50 @@ class PeerQuestion:
             for index, item in enumerate(result.items)
         ]
 
-    def _said(self, item: Classification) -> Said:
+    @abstractmethod
+    async def _call(self, client: AsyncClient, texts: Sequence[str]) -> _Result[ItemT]:
+        """Ask the task."""
+
+    @abstractmethod
+    def _said(self, item: ItemT) -> SaidT:
+        """What an answer says."""
+
+
+class PeerLabels(_PeerQuestion[Classification, SaidLabel]):
+    """Asks a classify task."""
+
+    def __init__(self, peer: PeerService, asked: Remote) -> None:
+        super().__init__(peer, asked)
+        self._labels = {label.name for label in asked.labels}
+
+    async def _call(self, client: AsyncClient, texts: Sequence[str]) -> ClassifyResult:
+        return await client.classify(self._task, texts, top_k=1, partial=True)
+
+    def _said(self, item: Classification) -> SaidLabel:
         # Also what it abstained from has a best label.
         best = item.scores[0] if item.scores else None
         if best is None or best.label not in self._labels:
-            return Said("", 0.0, item.input_tokens)
+            return SaidLabel(0.0, item.input_tokens, "")
         sure = best.score if item.confidence is None else item.confidence
-        return Said(best.label, sure, item.input_tokens)
+        return SaidLabel(sure, item.input_tokens, best.label)
+
+
+class PeerFields(_PeerQuestion[Extraction, SaidFields]):
+    """Asks an extract task.
+
+    Without a calibration there its answer is as sure as its fields together: how sure it is that
+    no other is there, such a task does not say.
+    """
+
+    async def _call(self, client: AsyncClient, texts: Sequence[str]) -> ExtractResult:
+        return await client.extract(self._task, texts, long_input="chunk", partial=True)
+
+    def _said(self, item: Extraction) -> SaidFields:
+        if item.value is None:
+            return SaidFields(0.0, item.input_tokens, None, {})
+        scores = {field.path: field.score for field in item.fields}
+        sure = math.prod(scores.values()) if item.confidence is None else item.confidence
+        return SaidFields(sure, item.input_tokens, item.value, scores)
 
 
 def _target(name: str, config: EndpointConfig) -> str:

@@ -65,7 +65,40 @@ class _Answer:
     """What the model made of a text or a part of one; no tree where it did not come to an end."""
 
     tree: Tree | None
+    chance: float
     last: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the model finds in N texts.
+
+    Attributes
+    ----------
+    items : list of Extraction or None
+        None where there is no answer.
+    chances : list of float
+        Probability in [0, 1] of each answer as a whole, absent fields included: of all its tokens,
+        each among those that the schema allows at its place; of a text in parts the product. 0
+        where there is no answer or it is not complete.
+    failed : dict of int to EngineError
+        Texts that the model failed on.
+    cpu_ns : list of int
+        CPU time of each text in nanoseconds; 0 where there is no answer.
+    errors : list of ItemError
+        Texts that it cannot read.
+    tokenize_ns, queue_ns, infer_ns : int
+        As in `sprat.values.Timings`.
+    """
+
+    items: list[Extraction | None]
+    chances: list[float]
+    failed: dict[int, EngineError]
+    cpu_ns: list[int]
+    errors: list[ItemError]
+    tokenize_ns: int
+    queue_ns: int
+    infer_ns: int
 
 
 async def run(
@@ -97,8 +130,55 @@ async def run(
         When the model cannot take the work on, or cannot go on.
     """
     started = time.perf_counter_ns()
+    found = await ask(
+        model,
+        texts,
+        spec,
+        long_input=long_input,
+        partial=partial,
+        keep_going=partial,
+        deadline=deadline,
+        mailbox=mailbox,
+    )
+    failed = [ItemError(at, each.reason, each.message) for at, each in found.failed.items()]
+    return ExtractResult(
+        items=tuple(found.items),
+        errors=tuple(sorted([*found.errors, *failed], key=lambda error: error.index)),
+        model=model.info.name,
+        model_version=model.info.version,
+        task_version="",
+        timings=Timings(
+            found.tokenize_ns,
+            found.queue_ns,
+            found.infer_ns,
+            time.perf_counter_ns() - started,
+        ),
+    )
+
+
+async def ask(
+    model: GenerativeModel,
+    texts: Sequence[str],
+    spec: ExtractSpec,
+    *,
+    long_input: LongInput,
+    partial: bool,
+    keep_going: bool,
+    deadline: float,
+    mailbox: Mailbox,
+) -> Found:
+    """What the model finds in texts, and how probable it is.
+
+    Parameters
+    ----------
+    keep_going : bool
+        Where the model fails on a text, answer the others.
+
+    See `run` for the others and for what is raised.
+    """
     schema = _check(spec, long_input)
     errors: list[ItemError] = []
+    failed: dict[int, EngineError] = {}
     good = readable(texts, errors, partial)
     grammar = await model.compile(Grammar("json_schema", schema.grammar), field="schema")
     call = _Call(model, schema, spec, grammar, long_input, deadline, mailbox)
@@ -107,30 +187,34 @@ async def run(
         field = f"texts[{index}]"
         try:
             return await call.answers(texts[index], field)
-        except (InvalidInput, EngineError) as error:
-            if isinstance(error, InvalidInput) and error.field != field:
+        except InvalidInput as error:
+            if error.field != field:
                 raise
             note(errors, index, error, partial)
-            return []
+        except EngineError as error:
+            if not keep_going:
+                raise
+            failed[index] = error
+        return []
 
     answers = await _side_by_side([item(index) for index in good])
     items: list[Extraction | None] = [None] * len(texts)
+    chances, cpu_ns = [0.0] * len(texts), [0] * len(texts)
     for index, found in zip(good, answers, strict=True):
         if found:
-            items[index] = _extraction(found, schema, spec)
+            items[index] = own = _extraction(found, schema, spec)
+            chances[index] = math.prod(answer.chance for answer in found)
+            cpu_ns[index] = round(1e6 * (own.cpu_ms or 0.0))
     times = [answer.last.timings for found in answers for answer in found]
-    return ExtractResult(
-        items=tuple(items),
-        errors=tuple(sorted(errors, key=lambda error: error.index)),
-        model=model.info.name,
-        model_version=model.info.version,
-        task_version="",
-        timings=Timings(
-            max((t.tokenize_ns for t in times), default=0),
-            max((t.queue_ns for t in times), default=0),
-            max((t.infer_ns for t in times), default=0),
-            time.perf_counter_ns() - started,
-        ),
+    return Found(
+        items=items,
+        chances=chances,
+        failed=failed,
+        cpu_ns=cpu_ns,
+        errors=errors,
+        tokenize_ns=max((t.tokenize_ns for t in times), default=0),
+        queue_ns=max((t.queue_ns for t in times), default=0),
+        infer_ns=max((t.infer_ns for t in times), default=0),
     )
 
 
@@ -257,8 +341,10 @@ class _Call:
                     pieces.append(last.text)
                     tokens.extend(last.logprobs)
         if not last.complete:
-            return _Answer(None, last)
-        return _Answer(_found("".join(pieces), Scores(tokens), text, offset), last)
+            return _Answer(None, 0.0, last)
+        scores = Scores(tokens)
+        tree = _found("".join(pieces), scores, text, offset)
+        return _Answer(tree, 0.0 if tree is None else scores.whole, last)
 
 
 def _found(answer: str, scores: Scores, text: str, offset: int) -> Tree | None:
@@ -305,6 +391,7 @@ def _extraction(answers: Sequence[_Answer], schema: Schema, spec: ExtractSpec) -
         output_tokens=sum(chunk.output_tokens for chunk in last),
         forced_tokens=sum(chunk.forced_tokens for chunk in last),
         chunks=len(answers),
+        cpu_ms=sum(chunk.cpu_ms or 0.0 for chunk in last),
     )
     trees = [answer.tree for answer in answers if answer.tree is not None]
     if len(trees) < len(answers):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, cast
 
 import numpy as np
 
-from sprat.asked_manifest import Remote
+from sprat.asked_manifest import AnyRemote, Remote
 from sprat.bundle_manifest import BundleManifest, Calibration
 from sprat.calibration import confidences, spread, tempered
-from sprat.endpoints.base import Endpoint, Question, Said
+from sprat.endpoints.base import Endpoint, Question, SaidLabel, SaidT
 from sprat.errors import SpratError
 from sprat.scheduler import Mailbox
 from sprat.tasks.tier import Identity, Judged
@@ -19,41 +20,30 @@ from sprat.values import EndpointInfo, Truncation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RemoteTier:
-    """A question to an endpoint, and the calibration of its answers; a `Tier`.
+class EndpointTier(Generic[SaidT]):
+    """What tiers that ask an endpoint have in common; an `AnyTier`.
 
-    Texts are sent whole, whatever their length. An answer that is no label of the bundle is one
-    that the tier is not sure of. The only score is that of the label that was named. No CPU time is
-    reported: what it takes here is not told from that of other requests.
+    Texts are sent whole, whatever their length. No CPU time is reported: what it takes here is not
+    told from that of other requests.
 
     Attributes
     ----------
     name : str
         As in the bundle.
     labels : tuple of str
-        In its order.
+        Those of the bundle, in its order.
+    asked : Remote or RemoteFields
+        What the endpoint is asked.
+    calibration : Calibration or None
+        Of the confidence that an answer is right.
     """
 
     name: str
     labels: tuple[str, ...]
-    asked: Remote
+    asked: AnyRemote
     calibration: Calibration | None
     endpoint: Endpoint
-    question: Question
-
-    @classmethod
-    def of(cls, manifest: BundleManifest, place: int, endpoint: Endpoint) -> RemoteTier:
-        """The tier at a place of a bundle, on an endpoint.
-
-        Raises
-        ------
-        ConfigError
-            The endpoint is not what the tier was calibrated with.
-        """
-        tier = manifest.tiers[place]
-        assert isinstance(tier.remote, Remote)
-        question = endpoint.question(tier.remote)
-        return cls(tier.name, manifest.labels, tier.remote, tier.calibration, endpoint, question)
+    question: Question[SaidT]
 
     @property
     def calibrated(self) -> bool:
@@ -78,6 +68,43 @@ class RemoteTier:
             spent_today=spent.money,
         )
 
+    async def hear(
+        self, texts: Sequence[str], deadline: float
+    ) -> tuple[dict[int, SaidT], dict[int, SpratError]]:
+        """What the endpoint says of texts, and why it says nothing of the others, by their places.
+
+        Where it answers nothing at all, its first failure is raised.
+        """
+        heard = await self.question.ask(texts, deadline=deadline)
+        said = {at: each for at, each in enumerate(heard) if not isinstance(each, SpratError)}
+        failed = {at: each for at, each in enumerate(heard) if isinstance(each, SpratError)}
+        if failed and not said:
+            raise failed[min(failed)]
+        return said, failed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RemoteTier(EndpointTier[SaidLabel]):
+    """A question for labels to an endpoint, and the calibration of its answers; a `Tier`.
+
+    An answer that is no label of the bundle is one that the tier is not sure of. The only score is
+    that of the label that was named.
+    """
+
+    @classmethod
+    def of(cls, manifest: BundleManifest, place: int, endpoint: Endpoint) -> RemoteTier:
+        """The tier at a place of a bundle, on an endpoint.
+
+        Raises
+        ------
+        ConfigError
+            The endpoint is not what the tier was calibrated with.
+        """
+        tier = manifest.tiers[place]
+        asked = cast(Remote, tier.remote)
+        question = endpoint.labels(asked)
+        return cls(tier.name, manifest.labels, asked, tier.calibration, endpoint, question)
+
     async def judge(
         self,
         texts: Sequence[str],
@@ -93,11 +120,7 @@ class RemoteTier:
         Where the endpoint answers nothing at all, its first failure is raised.
         """
         started = time.perf_counter_ns()
-        heard = await self.question.ask(texts, deadline=deadline)
-        said = {at: each for at, each in enumerate(heard) if isinstance(each, Said)}
-        failed = {at: each for at, each in enumerate(heard) if isinstance(each, SpratError)}
-        if failed and not said:
-            raise failed[min(failed)]
+        said, failed = await self.hear(texts, deadline)
         places = {label: place for place, label in enumerate(self.labels)}
         named = [places.get(each.label) for each in said.values()]
         given = [

@@ -1,35 +1,30 @@
-"""Put a tier that asks a model behind the last one of a classifier: calibrated, and judged."""
+"""Put a tier that asks a model behind the last one of a bundle: calibrated, and judged."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from sprat import adapter as adapters
-from sprat.asked_manifest import Language, Remote
+from sprat.asked_manifest import AnyLanguage, AnyRemote
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import REPORT, BundleManifest, TierManifest, TierName
+from sprat.bundle_manifest import REPORT, BundleManifest, ReportSummary, TierManifest, TierName
 from sprat.errors import CorruptFile, DataError, InvalidInput
 from sprat.manifest import ModelRef
 from sprat.progress import Progress
 from sprat.store import Store
-from sprat.train.asked import Ask, OpenAsk, log_probabilities
-from sprat.train.asked_remote import OpenRemote
-from sprat.train.calibrate import fit_calibration
-from sprat.train.data import Dataset
-from sprat.train.evaluate import evaluate
+from sprat.train.asked import AskedKind, AskedRows, OpenTier
+from sprat.train.asked_kinds import asked_kind
 from sprat.train.provenance import DataSource
-from sprat.train.record import LanguageRecord, TierRecord, TrainingRecord
-from sprat.train.report import Report
-from sprat.train.split import same_texts, split
+from sprat.train.record import LanguageRecord
+from sprat.train.split import same_texts
 from sprat.train.task_file import TASK, read_task
-from sprat.values import Label, LabelSet
+from sprat.values import Label
 
 LEAST_TEXTS = 50
 """Different texts that a calibration and an evaluation need together. From so few the intervals are
@@ -43,17 +38,15 @@ class Added:
     Attributes
     ----------
     bundle : Bundle
-    record : TrainingRecord
+    record : BaseModel
         The content of its ``report.json``.
+    report : Report or ExtractReport
+        How good the tier is by itself.
     """
 
     bundle: Bundle
-    record: TrainingRecord
-
-    @property
-    def report(self) -> Report:
-        """How good the tier is by itself."""
-        return self.record.tiers[self.bundle.manifest.tiers[-1].name].evaluation
+    record: BaseModel
+    report: Any
 
 
 def language(
@@ -64,11 +57,12 @@ def language(
     adapter: str | None = None,
     labels: Sequence[Label] = (),
     **asks: Any,
-) -> tuple[ModelRef, Language]:
+) -> tuple[ModelRef, AnyLanguage]:
     """What a tier asks, from what was given, and what its adapter was trained to be asked.
 
-    An adapter that `sprat train` made has labels in its own order, instructions and scoring. They
-    count where nothing else is given: another prompt is another task to it.
+    An adapter that `sprat train` made knows what it was asked in training: labels in its own order,
+    or a schema, and instructions. They count where nothing else is given: another prompt is another
+    task to it.
 
     Parameters
     ----------
@@ -79,8 +73,7 @@ def language(
     labels : sequence of Label
         Labels of the bundle with what describes them; those that are left out have no description.
     **asks
-        ``instructions``, ``scoring``, ``normalize_length``, ``correct_prior`` of a `LabelSet`; None
-        is not given.
+        What else is said, of the options of the kind; None is not given.
 
     Raises
     ------
@@ -89,37 +82,26 @@ def language(
     StaleAdapter
         The adapter was made for another model.
     InvalidInput
-        The model is none that can be asked, the adapter is one for another kind of task, or labels
-        are not those of the bundle.
+        The model is none that can be asked, the adapter is one for another kind of task, labels
+        are not those of the bundle, or its kind does not know an option.
     """
+    kind = asked_kind(bundle)
     base, _ = store.model(model)
     if base.kind != "generative":
         raise InvalidInput(
             f"model: expected a generative model, but {model} is an {base.kind}", field="model"
         )
-    spec, ref = LabelSet(model, ()), None
+    trained, ref = None, None
     if adapter is not None:
         manifest, folder = store.adapter(adapter)
         adapters.check_base(manifest, folder, base)
         ref = ModelRef(name=manifest.name, digest=manifest.digest)
         if (folder / TASK).is_file():
             trained = read_task(folder, manifest.name).spec()
-            if not isinstance(trained, LabelSet):
-                raise InvalidInput(
-                    f"adapter: expected one for classify, but {adapter} was trained for another "
-                    "kind of task",
-                    field="adapter",
-                )
-            spec = trained
-    spec = replace(spec, **{name: value for name, value in asks.items() if value is not None})
-    return ModelRef(name=base.name, digest=base.digest), Language(
-        labels=_described(bundle, spec.labels, labels),
-        instructions=spec.instructions,
-        scoring=spec.scoring,
-        normalize_length=spec.normalize_length,
-        correct_prior=spec.correct_prior,
-        adapter=ref,
+    asked = kind.language(
+        bundle, adapter=ref, trained=trained, labels=labels, **_given(bundle, kind, asks)
     )
+    return ModelRef(name=base.name, digest=base.digest), asked
 
 
 def remote(
@@ -128,51 +110,43 @@ def remote(
     model: str,
     task_version: str = "",
     labels: Sequence[Label] = (),
-    instructions: str = "",
-    votes: int = 1,
-) -> Remote:
+    **asks: Any,
+) -> AnyRemote:
     """What a remote tier asks.
 
     Parameters
     ----------
-    bundle, labels
+    bundle, labels, **asks
         As in `language`.
-    model, task_version, instructions, votes
+    model, task_version
         See `sprat.asked_manifest.Remote`.
 
     Raises
     ------
     InvalidInput
-        Labels are not those of the bundle.
+        Labels are not those of the bundle, or its kind does not know an option.
     """
-    return Remote(
-        model=model,
-        task_version=task_version,
-        labels=_described(bundle, (), labels),
-        instructions=instructions,
-        votes=votes,
-    )
+    kind = asked_kind(bundle)
+    given = _given(bundle, kind, asks)
+    return kind.remote(bundle, model=model, task_version=task_version, labels=labels, **given)
 
 
-def _described(
-    bundle: BundleManifest, trained: Sequence[Label], given: Sequence[Label]
-) -> tuple[Label, ...]:
-    """The labels of a bundle: those that an adapter knows, then others, as they are described."""
-    described = {label.name: label for label in (*trained, *given)}
-    if len({label.name for label in given}) < len(given):
-        raise InvalidInput("labels: expected no two of the same name", field="labels")
-    unknown = sorted(described.keys() - set(bundle.labels))
-    if unknown:
-        raise InvalidInput(
-            f"labels: {', '.join(map(repr, unknown))} not among those of bundle {bundle.name}: "
-            + ", ".join(map(repr, bundle.labels)),
-            field="labels",
-        )
-    others = (Label(name) for name in bundle.labels if name not in described)
-    return (*described.values(), *others)
+def _given(
+    bundle: BundleManifest, kind: AskedKind[Any, Any, Any, Any], asks: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is said about a question, if the kind knows it."""
+    given = {name: value for name, value in asks.items() if value is not None}
+    for name in given:
+        if name not in kind.options:
+            raise InvalidInput(
+                f"{name}: a task of kind {bundle.kind} is not asked so; expected "
+                + ", ".join(sorted(kind.options)),
+                field=name,
+            )
+    return given
 
 
-def check_unseen(store: Store, adapter: str, data: Dataset) -> None:
+def check_unseen(store: Store, adapter: str, data: AskedRows) -> None:
     """Refuse rows that an adapter was trained on: it would look better than it is.
 
     Raises
@@ -197,14 +171,12 @@ def check_unseen(store: Store, adapter: str, data: Dataset) -> None:
 
 def add_tier(
     bundle: Bundle,
-    record: TrainingRecord,
-    data: Dataset,
+    record: Any,
+    data: AskedRows,
+    asks: AnyLanguage | AnyRemote,
     *,
     base: ModelRef | None = None,
-    language: Language | None = None,
-    open_ask: OpenAsk | None = None,
-    remote: Remote | None = None,
-    open_remote: OpenRemote | None = None,
+    open_tier: OpenTier,
     held_out: float = 0.5,
     seed: int = 0,
     progress: Progress,
@@ -218,15 +190,17 @@ def add_tier(
     Parameters
     ----------
     bundle : Bundle
-        Of kind classify or route.
-    record : TrainingRecord
-        What its ``report.json`` says.
-    data : Dataset
+        Of a kind of `sprat.train.asked_kinds.ASKED`.
+    record : object
+        What its ``report.json`` says; see `read_record`.
+    data : Dataset or SpanDataset
         Rows that neither the adapter nor the other tiers were trained on.
-    base, language, open_ask
-        Of a language tier: see `language` and `sprat.train.asked.OpenAsk`.
-    remote, open_remote
-        Of a remote one: see `remote` and `sprat.train.asked_remote.OpenRemote`.
+    asks : Language, Fields, Remote or RemoteFields
+        See `language` and `remote`.
+    base : ModelRef, optional
+        The model of a language tier; absent: a remote one.
+    open_tier : callable
+        See `sprat.train.asked.OpenTier`.
     held_out : float
         Share of the rows to evaluate on, above 0 and below 1.
     seed : int
@@ -237,84 +211,70 @@ def add_tier(
     InvalidInput
         The bundle is of another kind or has such a tier, or a number is out of range.
     DataError
-        Rows have labels that the bundle does not have, are too few, or cannot be answered.
+        Rows have labels or fields that the bundle does not have, are too few, or cannot be
+        answered.
     """
     manifest = bundle.manifest
-    name: TierName = "language" if remote is None else "remote"
+    kind = asked_kind(manifest)
+    name: TierName = "remote" if base is None else "language"
     _check(manifest, name, seed)
-    data.targets(manifest.labels)
+    kind.check(manifest, data)
     found = int(same_texts(data.texts).max()) + 1
     if found < LEAST_TEXTS:
         raise DataError(
             data.path, 0, f"expected {LEAST_TEXTS} or more different texts, found {found}"
         )
-    fitted, judged = split(data, held_out, seed=seed)
-    asking: AbstractContextManager[Ask]
-    if remote is None:
-        assert base is not None
-        assert language is not None
-        assert open_ask is not None
-        asking = open_ask(language.spec(base.name))
-    else:
-        assert open_remote is not None
-        asking = open_remote(remote)
-    with asking as ask:
-        progress.phase(f"ask about {len(data)} rows", total=len(data))
-        fitted_nk, judged_mk = (
-            log_probabilities(ask, manifest.labels, rows, progress) for rows in (fitted, judged)
-        )
-    fit = fit_calibration(fitted_nk, fitted.targets(manifest.labels), seed=seed)
-    progress.phase(f"evaluate on {len(judged)} rows")
-    report = evaluate(
-        judged_mk,
-        judged.targets(manifest.labels),
-        labels=manifest.labels,
-        lines=judged.lines,
-        calibration=fit.calibration,
-        seed=seed,
-    )
+    fitted, judged = kind.split(data, held_out, seed=seed)
     tier = TierManifest(
         name=name,
         base=base,
-        language=language,
-        remote=remote,
-        calibration=fit.calibration,
-        evaluation=report.summary(),
+        language=None if base is None else cast(AnyLanguage, asks),
+        remote=cast(AnyRemote, asks) if base is None else None,
+        calibration=None,
+        evaluation=ReportSummary(n=len(judged), metrics={}),
     )
+    appended = _appended(manifest, tier)
+    with open_tier(appended, len(manifest.tiers)) as ask:
+        progress.phase(f"ask about {len(data)} rows", total=len(data))
+        fitted_said, judged_said = (
+            kind.say(manifest, ask, rows, progress) for rows in (fitted, judged)
+        )
+    fit = kind.fit(manifest, fitted_said, fitted, seed=seed)
+    progress.phase(f"evaluate on {len(judged)} rows")
+    report = kind.evaluate(manifest, judged_said, judged, fit.calibration, seed=seed)
     training = LanguageRecord(
         calibrated_on=DataSource.of(fitted),
         evaluated_on=DataSource.of(judged),
         seed=seed,
         calibration=fit,
     )
-    made = TierRecord(evaluation=report, without_leaked=None, training=training)
+    tier = tier.model_copy(update={"calibration": fit.calibration, "evaluation": report.summary()})
     return Added(
         replace(bundle, manifest=_appended(manifest, tier)),
-        record.model_copy(update={"tiers": {**record.tiers, name: made}}),
+        kind.recorded(record, name, report, training),
+        report,
     )
 
 
-def read_record(folder: Path) -> TrainingRecord:
-    """What the ``report.json`` of a classifier or router says.
+def read_record(folder: Path, manifest: BundleManifest) -> Any:
+    """What the ``report.json`` of a bundle says: the record of its `AskedKind`.
 
     Raises
     ------
     CorruptFile
         It is none.
+    InvalidInput
+        The tiers of such bundles all have weights.
     """
-    path = folder / REPORT
+    path, kind = folder / REPORT, asked_kind(manifest)
     try:
-        return TrainingRecord.model_validate_json(path.read_bytes())
+        return kind.record.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
-        raise CorruptFile(str(path), "not the report of a classifier") from None
+        what = f"not the report of a bundle of kind {manifest.kind}"
+        raise CorruptFile(str(path), what) from None
 
 
 def _check(manifest: BundleManifest, name: TierName, seed: int) -> None:
-    if manifest.kind not in ("classify", "route"):
-        raise InvalidInput(
-            f"{manifest.name}: expected a classify or route task, not {manifest.kind}",
-            field="bundle",
-        )
     if any(tier.name == name for tier in manifest.tiers):
         raise InvalidInput(f"{manifest.name}: has a tier {name} already", field="bundle")
     if seed < 0:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import Calibration, TierManifest
+from sprat.bundle_manifest import Calibration
 from sprat.errors import DataError, InvalidInput
 from sprat.progress import Progress, Silent
-from sprat.train.asked import Ask, log_probabilities
+from sprat.train.asked import Ask, OpenTier
+from sprat.train.asked_labels import log_probabilities
 from sprat.train.compare import Comparison, compare
 from sprat.train.data import Dataset
 from sprat.train.evaluate import SURE, evaluate
@@ -22,10 +23,6 @@ from sprat.train.head import Embed, OpenEmbed, embed_texts
 from sprat.train.report import Report
 from sprat.train.thresholds import ABSTAINED
 from sprat.values import FloatArray
-
-AskTier = Callable[[TierManifest], AbstractContextManager[Ask]]
-"""Loads the model of a tier without a head, or connects to its endpoint, for as long as it is
-asked."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +107,7 @@ def assess_cascade(
     *,
     engines: Sequence[str],
     open_embed: OpenEmbed,
-    open_ask: AskTier,
+    open_tier: OpenTier,
     out_of_scope_label: str | None = None,
     threshold: float = SURE,
     seed: int = 0,
@@ -124,8 +121,8 @@ def assess_cascade(
     ----------
     engines : sequence of str
         Of the models of the tiers; ``remote`` of a remote tier.
-    open_embed, open_ask : callable
-        See `OpenEmbed`, asked for the models of tiers with a head; and `AskTier`, for the others.
+    open_embed, open_tier : callable
+        See `OpenEmbed`, asked for the models of tiers with a head; and `OpenTier`, for the others.
 
     See `assess` for the others and for what is raised.
     """
@@ -140,7 +137,7 @@ def assess_cascade(
             if tier.weights:
                 embed = stack.enter_context(open_embed(tier.model.name))
             else:
-                ask = stack.enter_context(open_ask(tier))
+                ask = stack.enter_context(open_tier(manifest, place))
             if tier.remote is None:  # What is done once only is nobody's cost.
                 _logits(bundle, place, (inside.take([0]),), embed, ask, Silent())
             progress.phase(f"tier {tier.name}: {len(data)} rows", total=len(data))

@@ -1,11 +1,17 @@
-"""Evaluate the taggers that there are: on texts with spans, alone or beside another one."""
+"""Evaluate the tiers of extract tasks that there are, alone or beside another one."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from sprat.bundle import Bundle
-from sprat.train.compare import Findings, FindingsComparison, compare_findings
+from sprat.bundle_manifest import BundleManifest
+from sprat.progress import Progress
+from sprat.train.asked import Ask
+from sprat.train.asked_fields import AskedFields, values
+from sprat.train.compare import RIGHT, Findings, FindingsComparison, compare_findings
+from sprat.train.evaluate_extract import ExtractReport, value_findings
 from sprat.train.evaluate_spans import SpanReport, evaluate_spans, shown_spans, span_findings
 from sprat.train.spans import SpanDataset
 from sprat.train.tagger import States
@@ -13,16 +19,27 @@ from sprat.train.tagger import States
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanAssessment:
-    """What a tagger finds, and how good that is."""
+    """What a tier finds, and how good that is.
 
-    report: SpanReport
-    findings: Findings
+    Attributes
+    ----------
+    report : SpanReport or ExtractReport
+        Of a tagger, and of a tier that asks.
+    found : tuple of str
+        What is found in each text, as JSON in which every field has a list.
+    findings : Findings or None
+        The spans of a tagger; None of a tier that asks.
+    """
+
+    report: SpanReport | ExtractReport
+    found: tuple[str, ...]
+    findings: Findings | None = None
 
 
 def assess_tagger(
     bundle: Bundle, data: SpanDataset, *, states: States, seed: int = 0
 ) -> SpanAssessment:
-    """Evaluate the last tier of a bundle on texts with spans.
+    """Evaluate the last tier of a bundle, a tagger, on texts with spans.
 
     Parameters
     ----------
@@ -41,13 +58,44 @@ def assess_tagger(
     tagger = bundle.taggers[-1]
     found = tagger.tag(data.texts, states(data.texts), data.requested)
     return SpanAssessment(
-        evaluate_spans(found, data, tagger, seed=seed), span_findings(found, data, fields)
+        evaluate_spans(found, data, tagger, seed=seed),
+        values(data.texts, found, fields),
+        span_findings(found, data, fields),
     )
 
 
-def compare_taggers(
+def assess_asked(
+    manifest: BundleManifest, data: SpanDataset, *, ask: Ask, seed: int = 0, progress: Progress
+) -> SpanAssessment:
+    """Evaluate the last tier of a bundle, which asks, on texts with spans.
+
+    Parameters
+    ----------
+    ask : callable
+        Asks it.
+
+    See `assess_tagger` for the others and for what is raised.
+    """
+    kind = AskedFields()
+    kind.check(manifest, data)
+    said = kind.say(manifest, ask, data, progress)
+    report = kind.evaluate(manifest, said, data, None, seed=seed)
+    found = (each.value or {} for each in said.found)
+    lists = ({name: [v] if isinstance(v, str) else v for name, v in f.items()} for f in found)
+    return SpanAssessment(report, tuple(map(json.dumps, lists)))
+
+
+def compare_tiers(
     data: SpanDataset, first: SpanAssessment, second: SpanAssessment, *, seed: int = 0
 ) -> FindingsComparison:
-    """Compare two taggers on the same texts; they may have other models and fields."""
-    wanted = tuple(map(shown_spans, data.spans))
-    return compare_findings(wanted, first.findings, second.findings, lines=data.lines, seed=seed)
+    """Compare two on the same texts; they may have other models and fields.
+
+    Spans of two taggers are compared as places, anything else as strings.
+    """
+    one, other = first.findings, second.findings
+    if one is not None and other is not None:
+        wanted = tuple(map(shown_spans, data.spans))
+        return compare_findings(wanted, one, other, lines=data.lines, seed=seed)
+    gold = values(data.texts, data.spans, data.fields)
+    one, other = (value_findings(each.found, gold) for each in (first, second))
+    return compare_findings([RIGHT] * len(data), one, other, lines=data.lines, seed=seed)

@@ -139,16 +139,16 @@ def evaluate_extract(
     )
 
 
-def value_findings(found: Sequence[Extraction | None], wanted: Sequence[str]) -> Findings:
-    """What was found, to be compared with what another adapter finds.
+def value_findings(found: Sequence[str], wanted: Sequence[str]) -> Findings:
+    """What was found, to be compared with what another one finds.
 
     Parameters
     ----------
-    found, wanted
-        As in `evaluate_extract`. The fields are those that occur in either. A row is shown as
-        `sprat.train.compare.RIGHT`, or by the fields of which something is wrong.
+    found, wanted : sequence of str
+        JSON of each row; empty where nothing was found. The fields are those that occur in either.
+        A row is shown as `sprat.train.compare.RIGHT`, or by the fields of which something is wrong.
     """
-    pairs = _pairs(found, wanted)
+    pairs = list(zip(map(_leaves, found), map(_leaves, wanted), strict=True))
     names = sorted({field for pair in pairs for each in pair for field, _ in each})
     column = {field: index for index, field in enumerate(names)}
     counts = np.zeros((len(pairs), len(names), 3), np.int64)
@@ -166,13 +166,13 @@ def _pairs(
     found: Sequence[Extraction | None], wanted: Sequence[str]
 ) -> list[tuple[Leaves, Leaves]]:
     """What was found and what was wanted of each row."""
-    return [
-        (Counter[tuple[str, str]]() if each is None or not each.json else _leaves(each.json), truth)
-        for each, truth in zip(found, map(_leaves, wanted), strict=True)
-    ]
+    given = ("" if each is None else each.json for each in found)
+    return list(zip(map(_leaves, given), map(_leaves, wanted), strict=True))
 
 
 def _leaves(source: str) -> Leaves:
+    if not source:
+        return Counter()
     return Counter(
         (
             pointer(tuple("-" if isinstance(step, int) else step for step in path)),

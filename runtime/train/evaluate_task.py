@@ -11,7 +11,8 @@ from sprat.bundle_manifest import Calibration
 from sprat.inprocess import Runtime
 from sprat.progress import Progress
 from sprat.train.adapter_rows import Rows, Spec
-from sprat.train.asked import ASKED_AT_ONCE, log_probabilities
+from sprat.train.asked import ASKED_AT_ONCE
+from sprat.train.asked_labels import log_probabilities
 from sprat.train.compare import (
     RIGHT,
     Comparison,
@@ -105,7 +106,11 @@ class TaskAnswers:
             return compare(self.rows.answers, first, second, lines=lines, seed=seed)
         if isinstance(self.spec, ExtractSpec):
             one, two = (
-                value_findings(each._extractions(), each.rows.answers) for each in (self, other)
+                value_findings(
+                    [found.json if found else "" for found in each._extractions()],
+                    each.rows.answers,
+                )
+                for each in (self, other)
             )
             return compare_findings([RIGHT] * len(lines), one, two, lines=lines, seed=seed)
         scores = [
@@ -148,7 +153,7 @@ def ask(runtime: Runtime, task: str, spec: Spec, rows: Rows, progress: Progress)
         rows.dataset().targets(names)
         given.extend(
             log_probabilities(
-                lambda texts: runtime.classify(task, texts, partial=True),
+                lambda few: runtime.classify(task, few.texts, partial=True),
                 names,
                 rows.dataset(),
                 progress,

@@ -115,7 +115,7 @@ def prepare_spans(
         gone = set(dropped)
         data = data.take(row for row, line in enumerate(data.lines) if line not in gone)
     _check_rows(data, fields)
-    train, held = _split(data, held_out, seed=seed) if test is None else (data, test)
+    train, held = split_spans(data, held_out, seed=seed) if test is None else (data, test)
     held.check_fields(fields)
     given = train
     train = resolve_overlaps(train, conflicts)
@@ -199,7 +199,9 @@ def _asked(data: SpanDataset) -> Dataset:
     )
 
 
-def _split(data: SpanDataset, held_out: float, *, seed: int) -> tuple[SpanDataset, SpanDataset]:
+def split_spans(
+    data: SpanDataset, held_out: float, *, seed: int
+) -> tuple[SpanDataset, SpanDataset]:
     """Training rows and held-out rows without a text in common, each field in both."""
     if not 0 < held_out < 1:
         raise InvalidInput(

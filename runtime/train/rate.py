@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sprat.bundle import Bundle
 from sprat.calibration import chance_of_actions, confidences
 from sprat.tagger import all_read
 from sprat.text.ngrams import with_ngrams
+from sprat.train.asked import Rated
 from sprat.train.categories import CategoryData
 from sprat.train.data import Dataset
 from sprat.train.fit_categories import highest
@@ -20,17 +20,12 @@ from sprat.train.head import Embed
 from sprat.train.moderate import visible_windows
 from sprat.train.spans import SpanDataset
 from sprat.train.tagger import States
-from sprat.values import IntArray
 
 BLOCK = 256
 """Windows whose n-grams are made at a time."""
 
 Rows = Dataset | CategoryData | SpanDataset
 """Labelled rows of any kind of task."""
-
-Rated = tuple[npt.NDArray[np.float64], IntArray | None, npt.NDArray[np.bool_]]
-"""Confidences in [0, 1], answers as places of labels where they are labels, and whether they are
-right: N rows."""
 
 
 def rate_labels(bundle: Bundle, index: int, rows: Dataset, embed: Embed) -> Rated:

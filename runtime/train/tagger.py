@@ -24,12 +24,13 @@ from sprat.progress import Progress, Silent
 from sprat.tagger import Tagger
 from sprat.train.checks import DataReport
 from sprat.train.confidence import with_whole
+from sprat.train.evaluate_extract import ExtractReport
 from sprat.train.evaluate_spans import SpanReport, evaluate_spans
 from sprat.train.fit_tagger import TaggedRows, TaggerCandidate, fit_tagger
 from sprat.train.head import check_name
 from sprat.train.prepare_spans import PreparedSpans
 from sprat.train.provenance import Provenance
-from sprat.train.record import Tuning
+from sprat.train.record import LanguageRecord, Tuning
 from sprat.values import IntArray, TokenStates
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,20 @@ class TaggerRecord(_Part):
     training: TaggerTraining
 
 
+class ValuesRecord(_Part):
+    """One tier that asks a model or an endpoint.
+
+    Attributes
+    ----------
+    evaluation : ExtractReport
+        On rows that it was not calibrated on. It compares strings, not places.
+    training : LanguageRecord
+    """
+
+    evaluation: ExtractReport
+    training: LanguageRecord
+
+
 class ExtractRecord(_Part):
     """The content of the ``report.json`` of an extract task.
 
@@ -102,7 +117,9 @@ class ExtractRecord(_Part):
     overlapping_lines : tuple of int
         Rows whose spans overlap: left out, or trained on the longest.
     tiers : dict of str to TaggerRecord
-        By name, in the order of the manifest.
+        Those with weights, by name, in the order of the manifest.
+    asked : dict of str to ValuesRecord
+        Those that ask, which were added later.
     """
 
     provenance: Provenance
@@ -110,10 +127,11 @@ class ExtractRecord(_Part):
     data: DataReport
     overlapping_lines: tuple[int, ...]
     tiers: dict[str, TaggerRecord]
+    asked: dict[str, ValuesRecord] = {}
 
     @property
     def evaluation(self) -> SpanReport:
-        """That of the last tier, which answers."""
+        """That of the last tier with weights."""
         return list(self.tiers.values())[-1].evaluation
 
 

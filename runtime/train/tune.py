@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sprat.asked_manifest import Language, Remote
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import BundleManifest, TierManifest
-from sprat.calibration import confidences
+from sprat.bundle_manifest import BundleManifest
 from sprat.costs import Costs
 from sprat.errors import DataError, InvalidInput
 from sprat.progress import Progress, Silent
-from sprat.train.asked import Ask, OpenAsk, log_probabilities
-from sprat.train.asked_remote import OpenRemote
-from sprat.train.calibrate import best_answers
-from sprat.train.data import Dataset
+from sprat.train.asked import Ask, OpenTier
+from sprat.train.asked_kinds import asked_kind
 from sprat.train.head import OpenEmbed
 from sprat.train.metrics import Floats, Picks, bootstrap, interval
 from sprat.train.rate import RATE, Rows
@@ -73,8 +68,7 @@ def tune(
     *,
     open_embed: OpenEmbed | OpenStates,
     engine_of: EngineOf,
-    open_ask: OpenAsk | None = None,
-    open_remote: OpenRemote | None = None,
+    open_tier: OpenTier | None = None,
     remote_cost_ms: float | None = None,
     costs: Costs | None = None,
     logged: LoggedRows | None = None,
@@ -97,10 +91,8 @@ def tune(
         `OpenStates`.
     engine_of : callable
         See `EngineOf`.
-    open_ask : callable, optional
-        See `sprat.train.asked.OpenAsk`; asked for the model of each language tier.
-    open_remote : callable, optional
-        See `sprat.train.asked_remote.OpenRemote`; asked for the endpoint of a remote tier.
+    open_tier : callable, optional
+        See `sprat.train.asked.OpenTier`; asked for each tier without weights.
     remote_cost_ms : float, optional
         What an answer of a remote tier costs, in CPU milliseconds of this machine; absent: the CPU
         time that asking takes here.
@@ -127,8 +119,7 @@ def tune(
         data,
         open_embed=open_embed,
         engine_of=engine_of,
-        open_ask=open_ask,
-        open_remote=open_remote,
+        open_tier=open_tier,
         remote_cost_ms=remote_cost_ms,
         progress=progress,
     )
@@ -155,7 +146,7 @@ def tune(
         bundle,
         manifest=manifest.model_copy(update={"tiers": tiers, "tuning": tuning}),
         heads=tuple(bundle.heads[index] for index in kept if index < len(bundle.heads)),
-        taggers=tuple(bundle.taggers[index] for index in kept if bundle.taggers),
+        taggers=tuple(bundle.taggers[index] for index in kept if index < len(bundle.taggers)),
     )
     return Tuned(tuned, scores, chosen)
 
@@ -166,8 +157,7 @@ def score_tiers(
     *,
     open_embed: OpenEmbed | OpenStates,
     engine_of: EngineOf,
-    open_ask: OpenAsk | None = None,
-    open_remote: OpenRemote | None = None,
+    open_tier: OpenTier | None = None,
     remote_cost_ms: float | None = None,
     progress: Progress,
 ) -> tuple[TierScores, ...]:
@@ -177,7 +167,7 @@ def score_tiers(
     ----------
     bundle : Bundle
         Every tier is calibrated.
-    open_embed, open_ask, open_remote, remote_cost_ms
+    open_embed, open_tier, remote_cost_ms
         See `tune`.
 
     Raises
@@ -185,36 +175,24 @@ def score_tiers(
     DataError
         Rows have labels, categories or fields that the bundle does not have, or cannot be answered.
     InvalidInput
-        There is a language tier, and no ``open_ask``, or a remote one, and no ``open_remote``.
+        There is a tier without weights, and no ``open_tier``.
     """
     scores = []
     for index, tier in enumerate(bundle.manifest.tiers):
         progress.phase(f"tier {tier.name}: {len(data)} rows", total=len(data))
-        if tier.language is None and tier.remote is None:
+        if tier.weights:
             scores.append(_score(bundle, index, data, open_embed, engine_of))
             continue
-        assert isinstance(data, Dataset)  # such tiers are of classify and route tasks
-        with _asking(bundle.manifest, tier, open_ask, open_remote) as ask:
+        if open_tier is None:
+            raise InvalidInput(
+                f"{bundle.manifest.name}: tier {tier.name} needs open_tier", field="open_tier"
+            )
+        with open_tier(bundle.manifest, index) as ask:
             cost_ms = None if tier.remote is None else remote_cost_ms
             scores.append(
                 _score_asked(bundle.manifest, index, data, ask, engine_of, cost_ms, progress)
             )
     return tuple(scores)
-
-
-def _asking(
-    manifest: BundleManifest,
-    tier: TierManifest,
-    open_ask: OpenAsk | None,
-    open_remote: OpenRemote | None,
-) -> AbstractContextManager[Ask]:
-    """What asks a tier without a head."""
-    if isinstance(tier.remote, Remote) and open_remote is not None:
-        return open_remote(tier.remote)
-    if isinstance(tier.language, Language) and open_ask is not None:
-        return open_ask(tier.language.spec(tier.model.name))
-    needed = "open_ask" if tier.remote is None else "open_remote"
-    raise InvalidInput(f"{manifest.name}: tier {tier.name} needs {needed}", field=needed)
 
 
 def _check(bundle: Bundle, aim: Aim, seed: int) -> None:
@@ -265,30 +243,24 @@ def _score(
 def _score_asked(
     manifest: BundleManifest,
     index: int,
-    data: Dataset,
+    data: Rows,
     ask: Ask,
     engine_of: EngineOf,
     given_cost_ms: float | None,
     progress: Progress,
 ) -> TierScores:
-    tier = manifest.tiers[index]
+    tier, kind = manifest.tiers[index], asked_kind(manifest)
     assert tier.calibration is not None
+    kind.check(manifest, data)
     if tier.remote is None:
         # The memory, the adapter and what all prompts begin with are nobody's cost.
-        log_probabilities(ask, manifest.labels, data.take([0]), Silent())
+        kind.say(manifest, ask, data.take([0]), Silent())
     started = time.process_time()
-    logs_nk = log_probabilities(ask, manifest.labels, data, progress)
+    said = kind.say(manifest, ask, data, progress)
     cost_ms = _cost_ms(started, len(data)) if given_cost_ms is None else given_cost_ms
-    targets_n = data.targets(manifest.labels)
-    best_n, is_right_n = best_answers(logs_nk, targets_n, tier.calibration.temperature)
-    return TierScores(
-        tier.name,
-        confidences(best_n, tier.calibration),
-        logs_nk.argmax(axis=1).astype(np.int32),
-        is_right_n,
-        cost_ms,
-        "remote" if tier.remote is not None else engine_of(tier.model.name),
-    )
+    confidence_n, answer_n, is_right_n = kind.rate(manifest, said, data, tier.calibration)
+    engine = "remote" if tier.remote is not None else engine_of(tier.model.name)
+    return TierScores(tier.name, confidence_n, answer_n, is_right_n, cost_ms, engine)
 
 
 def _cost_ms(started: float, count: int) -> float:

@@ -189,10 +189,10 @@ async def test_peer_says_the_version_of_a_task_with_the_same_labels(
     endpoint = open_endpoint("far", config, tmp_path)
     try:
         if said is None:
-            assert await endpoint.task_version(labels) == peer.version
+            assert await endpoint.task_version("classify", labels) == peer.version
         else:
             with pytest.raises(ConfigError, match=said) as caught:
-                await endpoint.task_version(labels)
+                await endpoint.task_version("classify", labels)
             assert caught.value.path == "endpoints.far.model"
     finally:
         await endpoint.aclose()
@@ -201,7 +201,7 @@ async def test_peer_says_the_version_of_a_task_with_the_same_labels(
 async def test_peer_without_a_token_says_nothing(peer: Peer, tmp_path: Path) -> None:
     endpoint = open_endpoint("far", EndpointConfig(url=peer.url, ca=peer.ca, model=FAR), tmp_path)
     with pytest.raises(Unauthenticated):
-        await endpoint.task_version(LABELS)
+        await endpoint.task_version("classify", LABELS)
     await endpoint.aclose()
 
 

@@ -33,9 +33,10 @@ from sprat.model.encoder import EncodedTokens
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import Tagger, tags_of
 from sprat.tasks.cascade import REPLY_S
+from sprat.tasks.extract_task import ExtractTask
 from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.moderate_tier import ModerateTier
-from sprat.tasks.tag import TagTask, TagTier
+from sprat.tasks.tag_tier import TagTier
 from sprat.tasks.tier import Part
 from sprat.values import (
     Effort,
@@ -53,7 +54,7 @@ LONG = "9"
 SAME = ((0.0, 0.0), (1.0, 1.0))
 """A curve that leaves chances as they are."""
 
-Task = ModerateTask | TagTask
+Task = ModerateTask | ExtractTask
 
 
 class Model:
@@ -232,7 +233,7 @@ class Make:
             Part(place, TagTier.of(made, place, cast(Any, model), self._pool), least)
             for place, (model, least) in enumerate(zip(models, accept_at, strict=True))
         ]
-        return TagTask("t", made.manifest, taggers, on_failure=on_failure), models
+        return ExtractTask("t", made.manifest, taggers, on_failure=on_failure), models
 
 
 @pytest.fixture

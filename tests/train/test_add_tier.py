@@ -65,10 +65,11 @@ def made(dataset: Rows, embed: Embed, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def add(folder: Path, data: Dataset, asked: Asked | None = None, **changes: Any) -> Added:
-    options: dict[str, Any] = {"base": MODEL, "language": ASKS, "progress": Silent(), **changes}
+    options: dict[str, Any] = {"base": MODEL, "progress": Silent(), **changes}
     bundle = options.pop("bundle", None) or Bundle.load(folder)
     opener = Asked() if asked is None else asked
-    return add_tier(bundle, read_record(folder), data, open_ask=opener.open, **options)
+    record = read_record(folder, Bundle.load(folder).manifest)
+    return add_tier(bundle, record, data, ASKS, open_tier=opener.open, **options)
 
 
 def test_add_tier_calibrates_on_one_part_and_evaluates_on_the_other(
@@ -77,8 +78,8 @@ def test_add_tier_calibrates_on_one_part_and_evaluates_on_the_other(
     data = replace(dataset(400, seed=4), sha256="7" * 64)
     asked = Asked()
     added = add(made, data, asked)
-    (spec,) = asked.specs
-    assert (spec.model, [label.name for label in spec.labels]) == ("small", list(LABELS))
+    (opened,) = asked.opened
+    assert (opened.base, opened.language) == (MODEL, ASKS)
     assert sum(asked.calls) == 400
     assert max(asked.calls) > 1, "batched"
     *_, tier = added.bundle.manifest.tiers
@@ -100,8 +101,8 @@ def test_add_tier_calibrates_on_one_part_and_evaluates_on_the_other(
     assert report.ece < report.ece_noise + 0.1
     saved = added.bundle.save(tmp_path, report=added.record.model_dump_json())
     assert Bundle.load(tmp_path).manifest == saved
-    assert read_record(tmp_path) == added.record
-    assert list(read_record(tmp_path).tiers) == ["head", "language"]
+    assert read_record(tmp_path, saved) == added.record
+    assert list(read_record(tmp_path, saved).tiers) == ["head", "language"]
     again = add(made, data)
     assert again.bundle.manifest == added.bundle.manifest, "the same rows and seed"
     other = add(made, data, seed=1).record.tiers["language"].training
@@ -153,7 +154,7 @@ def test_add_tier_refuses_rows_that_do_not_do(made: Path, dataset: Rows) -> None
         with pytest.raises(DataError, match=match):
             add(made, data, opener)
         if asked is None:
-            assert opener.specs == [], "nothing is loaded for rows that do not do"
+            assert opener.opened == [], "nothing is loaded for rows that do not do"
 
     refused(dataset(LEAST_TEXTS - 1, seed=4), f"expected {LEAST_TEXTS} or more different texts")
     data = dataset(100, seed=4)
@@ -172,9 +173,10 @@ def test_add_tier_refuses_bundles_that_cannot_have_one(made: Path, dataset: Rows
     with pytest.raises(InvalidInput, match="tickets: has a tier language already"):
         add(made, data, bundle=twice)
     plain = Bundle.load(made)
-    tagging = replace(plain, manifest=plain.manifest.model_copy(update={"kind": "extract"}))
-    with pytest.raises(InvalidInput, match="expected a classify or route task, not extract"):
-        add(made, data, bundle=tagging)
+    moderating = replace(plain, manifest=plain.manifest.model_copy(update={"kind": "moderate"}))
+    expected = "expected a task of kind classify, route, extract, not moderate"
+    with pytest.raises(InvalidInput, match=expected):
+        add(made, data, bundle=moderating)
     with pytest.raises(InvalidInput, match="seed: expected 0 or more, got -1"):
         add(made, data, seed=-1)
     with pytest.raises(InvalidInput, match="held_out: expected above 0 and below 1"):
@@ -182,12 +184,13 @@ def test_add_tier_refuses_bundles_that_cannot_have_one(made: Path, dataset: Rows
 
 
 def test_add_tier_needs_the_report_of_a_classifier(made: Path, tmp_path: Path) -> None:
-    assert isinstance(read_record(made), TrainingRecord)
+    manifest = Bundle.load(made).manifest
+    assert isinstance(read_record(made, manifest), TrainingRecord)
     for content in (None, "{}", "nonsense"):
         if content is not None:
             (tmp_path / REPORT).write_text(content)
-        with pytest.raises(CorruptFile, match="not the report of a classifier"):
-            read_record(tmp_path)
+        with pytest.raises(CorruptFile, match="not the report of a bundle of kind classify"):
+            read_record(tmp_path, manifest)
 
 
 # -- what is asked ---------------------------------------------------------------------------
@@ -231,6 +234,7 @@ def test_add_tier_asks_what_was_given(store: Store, manifest: BundleManifest) ->
         normalize_length=True,
     )
     assert base.digest == store.model("tiny")[0].digest
+    assert isinstance(asks, Language)
     assert asks.labels == (Label("technical", "what breaks"), Label("billing"), Label("delivery"))
     assert (asks.instructions, asks.scoring, asks.normalize_length) == (
         "Whose is it?",
@@ -247,6 +251,7 @@ def test_add_tier_asks_as_its_adapter_was_trained(store: Store, manifest: Bundle
     labels = (Label("technical", "breaks"), Label("billing"), Label("delivery"))
     train_for(store, LabelSet("tiny", labels, "Which?", scoring="full", adapter="polite"))
     _, asks = language(store, manifest, model="tiny", adapter="polite")
+    assert isinstance(asks, Language)
     assert (asks.labels, asks.instructions, asks.scoring) == (labels, "Which?", "full")
     given = {"instructions": "Who?", "scoring": "constrained", "correct_prior": True}
     _, changed = language(
@@ -257,6 +262,7 @@ def test_add_tier_asks_as_its_adapter_was_trained(store: Store, manifest: Bundle
         labels=[Label("billing", "money")],
         **given,
     )
+    assert isinstance(changed, Language)
     assert changed.labels == (labels[0], Label("billing", "money"), labels[2])
     assert {name: getattr(changed, name) for name in given} == given
 
@@ -271,6 +277,7 @@ def test_add_tier_refuses_what_cannot_be_asked(store: Store, manifest: BundleMan
     refused(NotFound, "no adapter named 'nothing'", adapter="nothing")
     refused(StaleAdapter, "made for tiny", model="other", adapter="polite")
     refused(InvalidInput, "'refunds' not among those of bundle tickets", labels=[Label("refunds")])
+    refused(InvalidInput, "max_tokens: a task of kind classify is not asked so", max_tokens=9)
     refused(InvalidInput, "no two of the same name", labels=[Label("billing"), Label("billing")])
     train_for(store, LabelSet("tiny", (Label("a"), Label("b")), adapter="polite"))
     refused(InvalidInput, "'a', 'b' not among those of bundle tickets", adapter="polite")

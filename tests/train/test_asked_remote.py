@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,24 @@ from topics import TOPICS
 from sprat import remote as chats
 from sprat.asked_manifest import Remote
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import confidences, log_scores, spread, tempered
 from sprat.endpoint_config import EndpointConfig
-from sprat.endpoints.base import Said
 from sprat.endpoints.opening import open_endpoint
 from sprat.errors import ConfigError, DataError, InvalidInput
 from sprat.manifest import ModelRef
 from sprat.progress import Silent
+from sprat.store import Store
 from sprat.train.add_tier import add_tier, read_record, remote
-from sprat.train.asked import Ask, log_probabilities
-from sprat.train.asked_remote import OpenRemote, _result, remote_opener
+from sprat.train.asked import Ask, OpenTier
+from sprat.train.asked_labels import log_probabilities
+from sprat.train.asked_tiers import tier_opener
 from sprat.train.data import Dataset
 from sprat.train.head import Embed, train_classifier, train_tier
 from sprat.train.prepare import prepare
 from sprat.train.thresholds import Aim
 from sprat.train.tune import score_tiers, tune
-from sprat.values import Label
+from sprat.values import Classification, ClassifyResult, Label, LabelScore, Timings
 
 Rows = Callable[..., Dataset]
 LABELS = tuple(sorted(TOPICS))
@@ -52,9 +54,26 @@ def chat() -> Iterator[ChatServer]:
         yield server
 
 
-def opener(chat: ChatServer, folder: Path, **changes: Any) -> OpenRemote:
+def opener(chat: ChatServer, folder: Path, **changes: Any) -> OpenTier:
     config = EndpointConfig(**{"url": chat.url, "model": "big", "attempts": 1, **changes})
-    return remote_opener(lambda: open_endpoint("far", config, folder))
+    return tier_opener(Store(folder), lambda: open_endpoint("far", config, folder))
+
+
+def asking(asked: Remote = ASKED) -> tuple[BundleManifest, int]:
+    """A bundle whose second tier asks that."""
+    tiers = [
+        {
+            "name": "head",
+            "base": {"name": "words", "digest": "0" * 64},
+            "weights": "head.safetensors",
+            "calibration": None,
+            "evaluation": {"n": 1, "metrics": {}},
+        },
+        remote_tier(LABELS, asks=asked.model_dump(mode="json")),
+    ]
+    facts = {"kind": "classify", "train_rows": 1, "created": "", "made_by": "", "files": ()}
+    document = {"name": "tickets", "labels": LABELS, "tiers": tiers, **facts}
+    return BundleManifest.model_validate(document), 1
 
 
 def rows(*texts: str, label: str = LABELS[0]) -> Dataset:
@@ -64,7 +83,7 @@ def rows(*texts: str, label: str = LABELS[0]) -> Dataset:
 def test_asked_remote_answers_are_spread(chat: ChatServer, tmp_path: Path) -> None:
     first = {label: TOPICS[label].split()[0] for label in LABELS}
     data = rows(first[LABELS[0]], first[LABELS[1]], "nothing of that kind")
-    with opener(chat, tmp_path)(ASKED) as ask:
+    with opener(chat, tmp_path)(*asking()) as ask:
         logs_nk = log_probabilities(ask, LABELS, data, Silent())
     sure = math.exp(-0.1)
     wanted = [spread(0, sure, len(LABELS)), spread(1, sure, len(LABELS))]
@@ -76,7 +95,7 @@ def test_asked_remote_answers_are_spread(chat: ChatServer, tmp_path: Path) -> No
 
 def test_asked_remote_row_that_fails_names_its_line(chat: ChatServer, tmp_path: Path) -> None:
     data = rows("a", "b")
-    with opener(chat, tmp_path, concurrency=1)(ASKED) as ask:
+    with opener(chat, tmp_path, concurrency=1)(*asking()) as ask:
         chat.faults = [Fault(), Fault(400)]
         with pytest.raises(
             DataError, match=r"rows\.jsonl:2: endpoint far failed \(INVALID_INPUT\)"
@@ -86,9 +105,25 @@ def test_asked_remote_row_that_fails_names_its_line(chat: ChatServer, tmp_path: 
 
 def test_asked_remote_of_another_model_sends_nothing(chat: ChatServer, tmp_path: Path) -> None:
     other = ASKED.model_copy(update={"model": "small"})
-    with pytest.raises(ConfigError, match="expected small"), opener(chat, tmp_path)(other):
+    opened = opener(chat, tmp_path)(*asking(other))
+    with pytest.raises(ConfigError, match="expected small"), opened:
         raise AssertionError("asked all the same")
     assert chat.bodies == []
+
+
+def test_asked_remote_endpoint_that_says_nothing_names_a_line(
+    chat: ChatServer, tmp_path: Path
+) -> None:
+    chat.faults = [Fault(401), Fault(401)]
+    opened = opener(chat, tmp_path)(*asking())
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: endpoint far failed"), opened as ask:
+        log_probabilities(ask, LABELS, rows("a", "b"), Silent())
+
+
+def test_asked_remote_needs_an_endpoint(tmp_path: Path) -> None:
+    opened = tier_opener(Store(tmp_path))(*asking())
+    with pytest.raises(InvalidInput, match="tickets: expected --endpoint for tier remote"), opened:
+        raise AssertionError("opened all the same")
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +147,11 @@ def test_asked_remote_tier_is_added_calibrated_and_judged(
     asked = remote(
         bundle.manifest, model="big", labels=[Label(LABELS[1], "the second")], instructions="Sort."
     )
+    assert isinstance(asked, Remote)
     data = dataset(120, seed=4)
     added = add_tier(
-        *(bundle, read_record(made), data),
-        remote=asked,
-        open_remote=opener(chat, tmp_path / "spent", concurrency=8),
+        *(bundle, read_record(made, bundle.manifest), data, asked),
+        open_tier=opener(chat, tmp_path / "spent", concurrency=8),
         progress=Silent(),
     )
     added.bundle.save(tmp_path, report=added.record.model_dump_json())
@@ -126,14 +161,13 @@ def test_asked_remote_tier_is_added_calibrated_and_judged(
     assert sorted(label.name for label in asked.labels) == list(LABELS)
     assert len(chat.bodies) == 120
     assert added.report.n == 60
-    assert read_record(tmp_path).tiers["remote"].evaluation == added.report
+    assert read_record(tmp_path, added.bundle.manifest).tiers["remote"].evaluation == added.report
     assert tier.calibration is not None
     assert tier.calibration.ceiling == pytest.approx(61 / 62)
     with pytest.raises(InvalidInput, match="has a tier remote already"):
         add_tier(
-            *(added.bundle, added.record, data),
-            remote=asked,
-            open_remote=opener(chat, tmp_path),
+            *(added.bundle, added.record, data, asked),
+            open_tier=opener(chat, tmp_path),
             progress=Silent(),
         )
 
@@ -142,9 +176,11 @@ def test_asked_remote_tier_is_added_calibrated_and_judged(
 def knowing(truth: dict[str, str], asked: list[str]) -> Iterator[Ask]:
     """Answers as an endpoint that knows all rows."""
 
-    def ask(texts: Sequence[str]) -> Any:
-        asked.extend(texts)
-        return _result(ASKED, [Said(truth[text], 0.9, 1) for text in texts])
+    def ask(rows: Dataset) -> ClassifyResult:
+        asked.extend(rows.texts)
+        named = [truth[text] for text in rows.texts]
+        items = [Classification(name, None, (LabelScore(name, 0.9),)) for name in named]
+        return ClassifyResult(tuple(items), (), "big", "", "", False, Timings())
 
     yield ask
 
@@ -166,7 +202,7 @@ def tuned_with(
     def open_embed(name: str) -> Iterator[Embed]:
         yield (lambda texts: 0 * embed(texts)) if blind else embed
 
-    given = {"open_remote": lambda remote: knowing(truth, asked), **options}
+    given = {"open_tier": lambda bundle, place: knowing(truth, asked), **options}
     return tune(
         with_remote_tier(Bundle.load(made)),
         data,
@@ -209,7 +245,7 @@ def test_asked_remote_tier_costs_its_cpu_time_where_nothing_is_given(
         data,
         open_embed=open_embed,
         engine_of=lambda name: "ct2",
-        open_remote=lambda asked: knowing(truth, []),
+        open_tier=lambda bundle, place: knowing(truth, []),
         progress=Silent(),
     )
     assert 0 < last.cost_ms < 50
@@ -222,7 +258,7 @@ def test_asked_remote_tier_never_gets_every_text(made: Path, embed: Embed, datas
 
 
 def test_asked_remote_tier_needs_what_asks_it(made: Path, embed: Embed, dataset: Rows) -> None:
-    with pytest.raises(InvalidInput, match="tier remote needs open_remote"):
+    with pytest.raises(InvalidInput, match="tier remote needs open_tier"):
         tuned_with(
-            *(made, embed, dataset(300, seed=13), Aim("loss", 0.05)), blind=False, open_remote=None
+            *(made, embed, dataset(300, seed=13), Aim("loss", 0.05)), blind=False, open_tier=None
         )

@@ -17,7 +17,7 @@ from sprat.train.assess import assess, compare_assessments
 from sprat.train.data import Dataset
 from sprat.train.fit import fit_head
 from sprat.train.split import assign_folds
-from sprat.values import FloatArray, Label, LabelSet
+from sprat.values import FloatArray
 
 Embed = Callable[[Sequence[str]], FloatArray]
 OTHER = "something else"
@@ -69,9 +69,9 @@ def with_others(data: Dataset) -> Dataset:
 def test_assess_asks_a_language_tier(made: Bundle, dataset: Callable[..., Dataset]) -> None:
     data = with_others(dataset(200, seed=1))
     asked = Asked()
-    with asked.open(LabelSet("small", tuple(map(Label, made.manifest.labels)))) as ask:
+    with asked.open(made.manifest, 0) as ask:
         result = assess(made, data, ask=ask, out_of_scope_label=OTHER)
-        answers = [item.label for item in ask(result.rows.texts).items if item]
+        answers = [item.label for item in ask(result.rows).items if item]
     assert list(result.answers) == answers
     assert result.report.out_of_scope_rows == 40
     assert result.report.accuracy == pytest.approx(

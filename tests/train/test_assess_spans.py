@@ -9,7 +9,7 @@ from tagged import make_bookings, read_words
 
 from sprat.bundle import Bundle
 from sprat.manifest import ModelRef
-from sprat.train.assess_spans import SpanAssessment, assess_tagger, compare_taggers
+from sprat.train.assess_spans import SpanAssessment, assess_tagger, compare_tiers
 from sprat.train.prepare_spans import prepare_spans
 from sprat.train.tagger import train_tagger, train_tagger_tier
 
@@ -30,9 +30,9 @@ def assessed(tmp_path_factory: pytest.TempPathFactory) -> list[SpanAssessment]:
     return made
 
 
-def test_compare_taggers_agrees_with_both_reports(assessed: list[SpanAssessment]) -> None:
+def test_compare_tiers_agrees_with_both_reports(assessed: list[SpanAssessment]) -> None:
     first, second = (each.report for each in assessed)
-    result = compare_taggers(TEST, *assessed)
+    result = compare_tiers(TEST, *assessed)
     assert result.micro_f1.first == pytest.approx(first.micro_f1)
     assert result.micro_f1.second == pytest.approx(second.micro_f1)
     assert result.rows.n == 60
@@ -43,11 +43,11 @@ def test_compare_taggers_agrees_with_both_reports(assessed: list[SpanAssessment]
     for each in result.rows.disagreements:
         # Fields and places, no words of the texts.
         assert "table" not in each.label + each.first + each.second
-    assert compare_taggers(TEST, *assessed) == result
+    assert compare_tiers(TEST, *assessed) == result
 
 
-def test_compare_taggers_with_itself_is_no_difference(assessed: list[SpanAssessment]) -> None:
-    result = compare_taggers(TEST, assessed[0], assessed[0])
+def test_compare_tiers_with_itself_is_no_difference(assessed: list[SpanAssessment]) -> None:
+    result = compare_tiers(TEST, assessed[0], assessed[0])
     assert result.rows.p_value == 1
     assert result.rows.disagreements == ()
     assert (result.micro_f1.difference.low, result.micro_f1.difference.high) == (0, 0)

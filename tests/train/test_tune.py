@@ -251,15 +251,15 @@ def test_tune_asks_language_tiers(
         data,
         Aim("error", 0.25),
         open_embed=opened,  # type: ignore[arg-type]
-        open_ask=asked.open,
+        open_tier=asked.open,
         engine_of=engine_of,
         progress=Silent(),
     )
     assert [tier.name for tier in tuned.scores] == ["static", "head", "language"]
-    assert [spec.model for spec in asked.specs] == ["small"]
+    assert [tier.model.name for tier in asked.opened] == ["small"]
     assert sum(asked.calls) == 1200 + 1, "each row once, and one to begin with"
-    with asked.open(asked.specs[0]) as ask:
-        answers = ask(data.texts).items
+    with asked.open(with_language_model(made).manifest, 2) as ask:
+        answers = ask(data).items
     last = tuned.scores[-1]
     for row, item in enumerate(answers):
         assert item is not None
@@ -286,7 +286,7 @@ def test_tune_leaves_out_a_language_tier_that_guesses(
         dataset(1200, seed=12),
         Aim("loss", 0.02),
         open_embed=opened,  # type: ignore[arg-type]
-        open_ask=Asked(weight=1.0).open,
+        open_tier=Asked(weight=1.0).open,
         engine_of=engine_of,
         progress=Silent(),
     )
@@ -298,7 +298,7 @@ def test_tune_leaves_out_a_language_tier_that_guesses(
 
 
 def test_tune_needs_what_asks_a_language_tier(made: Bundle, dataset: Rows, opened: object) -> None:
-    with pytest.raises(InvalidInput, match="tier language needs open_ask"):
+    with pytest.raises(InvalidInput, match="tier language needs open_tier"):
         tune(
             with_language_model(made),
             dataset(300),

@@ -1,28 +1,25 @@
-"""Extract by a bundle: spans of a text, found by taggers on the states of an encoder's tokens."""
+"""A tier that is a tagger on the states of an encoder's tokens."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sprat.bundle import Bundle
 from sprat.calibration import confidences
-from sprat.errors import EngineError, InvalidInput, SpratError
+from sprat.errors import EngineError, SpratError
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import Reading, Span, Tagger
-from sprat.tasks.cascade import Escalation
-from sprat.tasks.tier import ModelTier, Whole
+from sprat.tasks.extract_tier import Extracted
+from sprat.tasks.tier import ModelTier
 from sprat.text.leaves import pointer
 from sprat.values import (
-    Effort,
     Extraction,
-    ExtractResult,
     Field,
     LongInput,
     TokenStates,
@@ -33,23 +30,9 @@ INLINE_CHARACTERS = 256
 much. Tagging is some microseconds of Python a character; longer ones go to the pool."""
 
 
-class Tagged(Whole[Extraction]):
-    """What a tagger says of N texts."""
-
-    __slots__ = ()
-
-    def label(self, row: int) -> str:
-        """None: a value is no word."""
-        return ""
-
-    def withheld(self, own: Extraction) -> Extraction:
-        """Without its value."""
-        return replace(own, value=None, json="")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class TagTier(ModelTier[EncoderModel]):
-    """A tagger on the encoder that it was fitted on.
+    """A tagger on the encoder that it was fitted on; an `ExtractTier`.
 
     Its confidence is that all fields are right and none is missing.
 
@@ -85,13 +68,13 @@ class TagTier(ModelTier[EncoderModel]):
         partial: bool,
         deadline: float,
         mailbox: Mailbox,
-    ) -> Tagged:
+    ) -> Extracted:
         """Find the fields of each text.
 
         Parameters
         ----------
         requested, long_input
-            See `TagTask.run`.
+            See `sprat.tasks.extract_tier.ExtractTier.judge`.
 
         See `sprat.model.EncoderModel.states` for the others and for what is raised.
         """
@@ -126,7 +109,7 @@ class TagTier(ModelTier[EncoderModel]):
         confidence: list[float | None] = [None] * len(index)
         if self.calibration is not None:
             confidence = confidences(np.array(chances), self.calibration).tolist()
-        return Tagged(
+        return Extracted(
             index=index,
             failed=failed,
             confidence=confidence,
@@ -136,6 +119,7 @@ class TagTier(ModelTier[EncoderModel]):
             queue_ns=encoded.queue_ns,
             infer_ns=encoded.infer_ns,
             answers=answers,
+            is_sound=[True] * len(answers),
         )
 
     def _extraction(
@@ -171,60 +155,4 @@ class TagTier(ModelTier[EncoderModel]):
             span.end,
             grounded=True,
             confidence=self.tagger.confidence(span.score) if self.are_spans_calibrated else None,
-        )
-
-
-class TagTask(Escalation[TagTier, Extraction]):
-    """An extract task: the taggers of a bundle, on one encoder or several.
-
-    See `sprat.tasks.cascade.Escalation` for the parameters.
-    """
-
-    async def run(
-        self,
-        texts: Sequence[str],
-        *,
-        requested: Sequence[str] = (),
-        long_input: LongInput = "refuse",
-        partial: bool = False,
-        effort: Effort = Effort(),
-        deadline: float = math.inf,
-        mailbox: Mailbox,
-    ) -> ExtractResult:
-        """Find the fields of each text.
-
-        Parameters
-        ----------
-        requested : sequence of str
-            Fields that the texts were asked for; none where nothing is known.
-        long_input : {"refuse", "chunk"}
-            What happens to a text of more tokens than the model takes.
-
-        See `sprat.tasks.cascade.Escalation.answer` for the others and for what is raised.
-
-        Raises
-        ------
-        InvalidInput
-            For a requested field that the task does not have.
-        """
-        if long_input not in get_args(LongInput):
-            raise InvalidInput(
-                f"long_input: expected refuse or chunk, got {long_input!r}", field="long_input"
-            )
-        self._tiers[0].tagger.check_requested(requested)
-
-        def ask(
-            tier: TagTier, texts: Sequence[str], deadline: float
-        ) -> Coroutine[Any, Any, Tagged]:
-            return tier.judge(
-                texts,
-                requested=requested,
-                long_input=long_input,
-                partial=partial,
-                deadline=deadline,
-                mailbox=mailbox,
-            )
-
-        return await self.answer(
-            texts, ask, ExtractResult, partial=partial, effort=effort, deadline=deadline
         )

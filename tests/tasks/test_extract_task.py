@@ -19,7 +19,8 @@ from sprat.errors import ConfigError, InputTooLong, InvalidInput
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import SHAPES, Indicators, Tagger, tags_of
-from sprat.tasks.tag import INLINE_CHARACTERS, TagTask, TagTier
+from sprat.tasks.extract_task import ExtractTask
+from sprat.tasks.tag_tier import INLINE_CHARACTERS, TagTier
 from sprat.tasks.tier import Part
 
 FIELDS = ("first", "sec/ond")
@@ -87,11 +88,11 @@ def bundle(
 
 def tag_task(
     made: Bundle, model: EncoderModel, pool: ComputePool, *, accept_at: float | None = None
-) -> TagTask:
+) -> ExtractTask:
     """The task of a bundle of one tier."""
     (tier,) = made.manifest.tiers
     least = tier.accept_at if accept_at is None else accept_at
-    return TagTask("t", made.manifest, [Part(0, TagTier.of(made, 0, model, pool), least)])
+    return ExtractTask("t", made.manifest, [Part(0, TagTier.of(made, 0, model, pool), least)])
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ async def mailbox() -> Mailbox:
     return Mailbox(asyncio.get_running_loop())
 
 
-async def test_tag_gives_values_and_where_they_stand(
+async def test_extract_task_gives_values_and_where_they_stand(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     task = tag_task(bundle(), model, pool)
@@ -145,7 +146,7 @@ async def test_tag_gives_values_and_where_they_stand(
     assert (task.info.kind, task.info.labels) == ("extract", FIELDS)
 
 
-async def test_tag_lists_fields_that_a_text_may_have_several_of(
+async def test_extract_task_lists_fields_that_a_text_may_have_several_of(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     many = tag_task(bundle(many=("first",)), model, pool)
@@ -160,7 +161,7 @@ async def test_tag_lists_fields_that_a_text_may_have_several_of(
     assert item.value == {"first": "a"}
 
 
-async def test_tag_listens_to_what_was_requested(
+async def test_extract_task_listens_to_what_was_requested(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     task = tag_task(bundle(), model, pool)
@@ -172,7 +173,7 @@ async def test_tag_listens_to_what_was_requested(
         await task.run(["d"], requested=["third"], mailbox=mailbox)
 
 
-async def test_tag_abstains_below_the_threshold(
+async def test_extract_task_abstains_below_the_threshold(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     task = tag_task(bundle(accept_at=0.97), model, pool)
@@ -191,7 +192,7 @@ async def test_tag_abstains_below_the_threshold(
     assert item.value == {"sec/ond": "d"}
 
 
-async def test_tag_has_no_confidence_without_calibration(
+async def test_extract_task_has_no_confidence_without_calibration(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     task = tag_task(bundle(calibrated=False), model, pool)
@@ -204,7 +205,7 @@ async def test_tag_has_no_confidence_without_calibration(
 
 
 @pytest.mark.parametrize("at", range(4, 30, 3))
-async def test_tag_finds_spans_over_the_edges_of_parts(
+async def test_extract_task_finds_spans_over_the_edges_of_parts(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox, at: int
 ) -> None:
     text = "x " * at + "b x x c " + "x " * 30 + "a"
@@ -221,7 +222,7 @@ async def test_tag_finds_spans_over_the_edges_of_parts(
     ]
 
 
-async def test_tag_leaves_the_event_loop_free_while_it_reads_long_texts(
+async def test_extract_task_leaves_the_event_loop_free_while_it_reads_long_texts(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
@@ -242,7 +243,7 @@ async def test_tag_leaves_the_event_loop_free_while_it_reads_long_texts(
     }
 
 
-async def test_tag_refuses_another_policy(
+async def test_extract_task_refuses_another_policy(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     with pytest.raises(InvalidInput, match="long_input: expected refuse or chunk"):
@@ -253,7 +254,7 @@ async def test_tag_refuses_another_policy(
         )
 
 
-async def test_tag_answers_good_texts_beside_bad_ones(
+async def test_extract_task_answers_good_texts_beside_bad_ones(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     task = tag_task(bundle(), model, pool)
@@ -275,7 +276,7 @@ def test_tag_version_follows_what_answers_depend_on() -> None:
     assert replace(bundle()).manifest.version == made.version
 
 
-async def test_tag_confidence_is_that_nothing_is_wrong_or_missing(
+async def test_extract_task_confidence_is_that_nothing_is_wrong_or_missing(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     task = tag_task(bundle(), model, pool)
@@ -293,7 +294,7 @@ async def test_tag_confidence_is_that_nothing_is_wrong_or_missing(
     assert doubly < min(field.score for field in twice.fields)
 
 
-async def test_tag_says_what_a_text_took(
+async def test_extract_task_says_what_a_text_took(
     model: EncoderModel, pool: ComputePool, mailbox: Mailbox
 ) -> None:
     (item,) = (await tag_task(bundle(), model, pool).run(["a x"], mailbox=mailbox)).items

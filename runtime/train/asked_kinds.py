@@ -1,0 +1,34 @@
+"""The kinds of tasks whose bundles may have tiers without weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sprat.bundle_manifest import BundleManifest
+from sprat.errors import InvalidInput
+from sprat.train.asked import AskedKind
+from sprat.train.asked_fields import AskedFields
+from sprat.train.asked_labels import AskedLabels
+
+ASKED: dict[str, AskedKind[Any, Any, Any, Any]] = {
+    "classify": AskedLabels(),
+    "route": AskedLabels(),
+    "extract": AskedFields(),
+}
+"""By kind of bundle."""
+
+
+def asked_kind(bundle: BundleManifest) -> AskedKind[Any, Any, Any, Any]:
+    """That of a bundle.
+
+    Raises
+    ------
+    InvalidInput
+        Its tiers all have weights.
+    """
+    if bundle.kind not in ASKED:
+        known = ", ".join(ASKED)
+        raise InvalidInput(
+            f"{bundle.name}: expected a task of kind {known}, not {bundle.kind}", field="bundle"
+        )
+    return ASKED[bundle.kind]
