@@ -29,7 +29,7 @@ from sprat.train.evaluate_categories import ModerationReport, evaluate_categorie
 from sprat.train.moderate import train_moderator, train_moderator_tier
 from sprat.train.moderation_record import TierModeration
 from sprat.train.prepare_categories import PreparedCategories, prepare_categories
-from sprat.values import FloatArray
+from sprat.values import FloatArray, IntArray
 
 CLEAN = "ham"
 BATCH = 256
@@ -110,7 +110,7 @@ def _train_and_ask(
                     train_moderator_tier,
                     name="static" if manifest.engine == "static" else "head",
                     base=ModelRef(name=manifest.name, digest=manifest.digest),
-                    embed=functools.partial(_embed, runtime, model),
+                    compute=functools.partial(_compute, runtime, model),
                 )
                 written = train_moderator(prepared, [tier], name="spam", out=work)
                 done.extend(written.record.tiers.values())
@@ -135,10 +135,12 @@ def _train_and_ask(
     return report, done[0]
 
 
-def _embed(runtime: Runtime, model: str, texts: Sequence[str]) -> FloatArray:
-    return np.concatenate(
-        [
-            runtime.embed(model, texts[start : start + BATCH], truncation="truncate").vectors
-            for start in range(0, len(texts), BATCH)
-        ]
+def _compute(runtime: Runtime, model: str, texts: Sequence[str]) -> tuple[FloatArray, IntArray]:
+    parts = [
+        runtime.embed(model, texts[start : start + BATCH], truncation="truncate")
+        for start in range(0, len(texts), BATCH)
+    ]
+    return (
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.dropped_tokens for part in parts]),
     )

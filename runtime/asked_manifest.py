@@ -195,8 +195,8 @@ class RemoteRewriting(Manifest):
     prompt : str
         As in `Rewriting`; empty of another sprat server, whose task has its own.
     sampling : Sampling
-        How a model behind a chat endpoint chooses tokens: of it ``max_tokens``, ``temperature``,
-        ``top_p``, ``seed`` and ``stop`` are sent.
+        How a model behind a chat endpoint chooses tokens; see
+        `sprat.remote.ChatEndpoint.complete`. A sprat server, whose task knows it, is not told.
     """
 
     model: str = Field(min_length=1)

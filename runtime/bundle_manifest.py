@@ -397,6 +397,8 @@ class BundleManifest(Manifest):
                     f"tier {tier.name}: expected a prompt, or the version of a task, which has its "
                     "own"
                 )
+            if tier.sureness is not None and tier.remote and tier.remote.task_version:
+                raise ValueError(f"tier {tier.name}: a task has a confidence, and no sureness")
             if tier.calibration is None:
                 if tier.sureness is not None:
                     raise ValueError(f"tier {tier.name}: sureness needs a calibration")

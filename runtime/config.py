@@ -155,7 +155,7 @@ class ModelConfig(Section):
             ge=512,
             le=65536,
             description="tokens held at most to choose among labels (generative); taken at the "
-            "first such call",
+            "start where a task does, or at the first such call",
         ),
     ] = 4096
     cells: Annotated[

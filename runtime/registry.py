@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sprat import adapter as adapters
 from sprat import model as models
@@ -14,13 +15,14 @@ from sprat.config import Config, ModelConfig
 from sprat.endpoints.base import Endpoint
 from sprat.errors import ConfigError, InvalidInput, NotFound
 from sprat.model import GenerativeModel, Model
-from sprat.scheduler import ComputePool
+from sprat.scheduler import ComputePool, Mailbox
 from sprat.store import Store
 from sprat.task_config import ModelTaskConfig, TaskConfig
 from sprat.tasks import bundled, named
 from sprat.tasks.bundled import BundledTask
 from sprat.tasks.named import NamedTask
 from sprat.tasks.tier import AnyTier, Part
+from sprat.tasks.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Registry:
         self.endpoints = endpoints or {}
         self.models = dict(sorted(loaded.items()))
         self.tasks = dict(sorted(tasks.items()))
+        self._configured = tuple(tasks.values())
 
     @classmethod
     def load(
@@ -96,15 +99,19 @@ class Registry:
 
         def tier(name: str, bundle: Bundle, place: int, asked: dict[int, str]) -> AnyTier:
             manifest = bundle.manifest
+            about = manifest.tiers[place]
+            make: Callable[[], AnyTier]
             if place in asked:
                 log.info("task %s: its remote tier asks endpoint %s", name, asked[place])
-                return bundled.remote_tier(manifest, place, endpoint(asked[place]))
-            about = manifest.tiers[place]
-            model = load_model(about.model.name)
-            if about.weights:
-                return bundled.tier_with_weights(bundle, place, model, pool)
+                far = endpoint(asked[place])
+                make = functools.partial(bundled.remote_tier, manifest, place, far)
+            else:
+                model = load_model(about.model.name)
+                if about.weights:
+                    return bundled.tier_with_weights(bundle, place, model, pool)
+                make = functools.partial(bundled.language_tier, manifest, place, model)
             try:
-                return bundled.language_tier(manifest, place, model)
+                return make()
             except InvalidInput as error:
                 raise ConfigError(f"tasks.{name}.tiers.{about.name}", error.message) from None
 
@@ -151,6 +158,13 @@ class Registry:
                 each.close()
             raise
         return cls(loaded, tasks, endpoints)
+
+    async def warm_up(self, mailbox: Mailbox) -> None:
+        """Have generative models read what the prompts of tasks begin with, in the order given.
+
+        See `sprat.tasks.warm_up.warm_up`.
+        """
+        await warm_up(self._configured, self.models, mailbox)
 
     def model(self, name: str) -> Model:
         """A loaded model.

@@ -66,6 +66,8 @@ class Completion:
     logprob : float or None
         Sum of the natural log-probabilities of the answer's tokens; None where they were not asked
         for, or the endpoint does not say them.
+    logprobs : tuple of float
+        Of each token; empty where ``logprob`` is None.
     usage : Usage or None
         Tokens that were read and written, where the endpoint says.
     """
@@ -74,6 +76,7 @@ class Completion:
     complete: bool
     logprob: float | None
     usage: Usage | None = None
+    logprobs: tuple[float, ...] = ()
 
 
 class ChatEndpoint:
@@ -257,6 +260,7 @@ class ChatEndpoint:
             # Rounded ones may add up to a little more than 0.
             logprob=min(0.0, math.fsum(each.logprob for each in tokens)) if tokens else None,
             usage=usage.of() if usage else None,
+            logprobs=tuple(each.logprob for each in tokens or ()),
         )
 
     def _refusal(self, response: httpx2.Response, data: bytes) -> SpratError:

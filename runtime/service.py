@@ -87,7 +87,7 @@ class Service:
 
     @classmethod
     async def open(cls, config: Config, store: Store) -> Service:
-        """Load what the configuration names; the loop stays responsive meanwhile.
+        """Load what the configuration names, and warm it up; the loop stays responsive meanwhile.
 
         Raises
         ------
@@ -108,6 +108,7 @@ class Service:
             raise
         service = cls(registry, pool, config.limits)
         try:
+            await registry.warm_up(service._mailbox)
             await service.keep_decisions(config.log, permits)
         except BaseException:
             await service.close()

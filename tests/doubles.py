@@ -288,6 +288,8 @@ class Generator:
     on_chooser: Callable[[], object] | None = None
     adapters: frozenset[str] = frozenset({"red", "blue"})
     step_tokens: dict[int, int] = field(default_factory=dict)
+    answer_prefixes: int = 0
+    choice_prefixes: int = 0
     closed: bool = False
     owner: int | None = None
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rewritings
+from doubles import generator_manifest
+from rewritings import SURENESS, language_tier, remote_tier, rewriting
 
 from sprat.asked_manifest import RemoteRewriting, Rewriting
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import BUNDLE_MANIFEST, BundleManifest
 from sprat.errors import CorruptFile
 from sprat.values import Grammar, Sampling, TransformSpec
-from tests import rewritings
-from tests.doubles import generator_manifest
-from tests.rewritings import SURENESS, language_tier, remote_tier, rewriting
 
 MODEL = generator_manifest()
 
@@ -67,7 +67,7 @@ def test_bundle_transform_version_follows_what_answers_depend_on(
         (lambda document: document.pop("transform"), "transform: expected for kind transform"),
         (
             lambda document: document.update(kind="extract", labels=["a"], extract={}),
-            "a rewriting is for kind transform only",
+            "expected what a task of kind extract asks",
         ),
         (lambda document: document["transform"].update(inputs=["text"]), "other than text"),
         (lambda document: document["transform"].update(inputs=["a", "a"]), "different names"),
@@ -98,7 +98,7 @@ def test_bundle_transform_version_follows_what_answers_depend_on(
             lambda document: document["tiers"][0].update(
                 language={"labels": [{"name": "a"}, {"name": "b"}]}
             ),
-            "a bundle of kind transform has no language tier",
+            "expected what a task of kind transform asks",
         ),
         (lambda document: document["tiers"].insert(0, remote_tier()), "first may not be remote"),
         (

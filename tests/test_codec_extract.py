@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.text.leaves import MOST_DEPTH, plain, read, write
 from sprat.values import (
     Chunk,
+    Effort,
     Extraction,
     ExtractResult,
     ExtractSpec,
@@ -167,5 +169,33 @@ def test_codec_transform_chunks_round_trip() -> None:
         model="m",
         model_version="v",
     )
-    for chunk in (Chunk("ü"), last):
-        assert codec.transform_chunk(travel(codec.transform_response(chunk))) == chunk
+    answered = replace(
+        last,
+        confidence=0.5,
+        calibrated=True,
+        tier=1,
+        escalated=True,
+        degraded="overload",
+        tiers=(TierAnswer(0, "", 0.25, 1.5), TierAnswer(1, "", None)),
+        cpu_ms=2.5,
+        task_version="t",
+        request_id="5f0c",
+    )
+    abstained = replace(answered, text="", confidence=0.0, abstained=True, degraded=None)
+    for chunk in (Chunk("ü"), last, answered, abstained):
+        found = codec.transform_chunk(travel(codec.transform_response(chunk)))
+        assert found == chunk
+        assert found.cpu_ms == chunk.cpu_ms
+        assert [said.cpu_ms for said in found.tiers] == [said.cpu_ms for said in chunk.tiers]
+
+
+@pytest.mark.parametrize("effort", [Effort(), Effort(0, 0.0, 0.5), Effort(3, 1.0, 9.5)])
+def test_codec_transform_effort_round_trips(effort: Effort) -> None:
+    request = travel(codec.transform_request("polite", "t", None, effort))
+    assert request.task == "polite"
+    assert codec.effort(request) == effort
+
+
+def test_codec_transform_effort_that_cannot_travel() -> None:
+    with pytest.raises(InvalidInput, match="max_tier"):
+        codec.transform_request("polite", "t", None, Effort(max_tier=2**31))

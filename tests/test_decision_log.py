@@ -38,7 +38,7 @@ from sprat.bundle import Bundle
 from sprat.bundle_manifest import Route
 from sprat.config import LogConfig
 from sprat.decision_file import DecisionFile
-from sprat.decision_log import ALLOW, DecisionLog, Result, hash_text, queue_size
+from sprat.decision_log import ALLOW, COMPLETE, DecisionLog, Result, hash_text, queue_size
 from sprat.decisions import Decision, TierRecord, read_decisions, summarize
 from sprat.errors import ConfigError, InvalidInput, NotFound, NotReady, QueueFull
 from sprat.model import require_encoder, require_generative
@@ -50,6 +50,7 @@ from sprat.tasks.moderate_tier import ModerateTier
 from sprat.tasks.route import RouteTask
 from sprat.values import (
     CategoryScore,
+    Chunk,
     Classification,
     ClassifyResult,
     Destination,
@@ -70,6 +71,8 @@ from sprat.values import (
     TierAnswer,
     TierInfo,
     Timings,
+    TransformResult,
+    TransformSpec,
 )
 
 TEXT = "where is my very private parcel"
@@ -94,6 +97,7 @@ TASKS = (
     task("teams", "route", "money", "other"),
     task("safety", "moderate", "insult", "threat", tiers=("hash", "body")),
     task("orders", "extract"),
+    task("polite", "transform", tiers=("small", "large")),
 )
 
 
@@ -116,6 +120,11 @@ async def logging_to(path: Path, **settings: Any) -> AsyncIterator[DecisionLog]:
             await asyncio.to_thread(made.close)
 
 
+async def last(chunks: AsyncIterator[Chunk]) -> Chunk:
+    """The last chunk of an answer."""
+    return [chunk async for chunk in chunks][-1]
+
+
 async def logged(path: Path, name: str, *items: tuple[str, Any]) -> list[Decision]:
     """What the log has of one call with these texts and answers."""
     texts = [text for text, _ in items]
@@ -126,6 +135,7 @@ async def logged(path: Path, name: str, *items: tuple[str, Any]) -> list[Decisio
         "teams": lambda: RouteResult(answers, *common, True, Timings()),
         "safety": lambda: ModerateResult(answers, *common, True, Timings()),
         "orders": lambda: ExtractResult(answers, *common, Timings()),
+        "polite": lambda: TransformResult(answers, *common, True, Timings()),
     }
     async with logging_to(path) as log:
         log.put(name, texts, kinds[name]())
@@ -219,6 +229,37 @@ async def test_decision_log_rows_of_extraction_have_no_values(path: Path) -> Non
         ("0", None, False),
     ]
     assert {said.label for row in rows for said in row.tiers} == {""}
+    assert b"Zlaten" not in content(path)
+
+
+async def test_decision_log_rows_of_rewriting_have_no_text(path: Path) -> None:
+    heard = (TierAnswer(0, "", 0.25), TierAnswer(1, "", 0.5))
+    whole = Chunk(
+        "Dear Elly Zlaten",
+        "stop",
+        complete=True,
+        prompt_tokens=9,
+        confidence=0.5,
+        tier=1,
+        tiers=heard,
+    )
+    rows = await logged(
+        path,
+        "polite",
+        (TEXT, whole),
+        (TEXT, replace(whole, text="", abstained=True, degraded="no_time")),
+        (TEXT, replace(whole, complete=False, finish_reason="length", confidence=0.0)),
+        (TEXT, Chunk("Dear Elly Zlaten", "stop", complete=True)),
+    )
+    assert [(row.label, row.confidence, row.abstained, row.degraded) for row in rows] == [
+        (COMPLETE, 0.5, False, None),
+        ("", 0.5, True, "no_time"),
+        ("", 0.0, True, None),
+        (COMPLETE, None, False, None),
+    ]
+    assert rows[0].tiers == (TierRecord(0, "small", "", 0.25), TierRecord(1, "large", "", 0.5))
+    assert rows[3].tiers == (TierRecord(0, "small", "", None),)
+    assert [row.input_tokens for row in rows] == [9, 9, 9, 0]
     assert b"Zlaten" not in content(path)
 
 
@@ -372,7 +413,9 @@ async def test_decision_log_feedback_for_a_task_that_is_gone(path: Path) -> None
         await log.feedback(request, "bug", 0)
     mailbox = Mailbox(asyncio.get_running_loop())
     log = DecisionLog(LogConfig(path=str(path)), TASKS[1:], mailbox)
-    with pytest.raises(NotFound, match="no task named 'tickets'; known: orders, safety, teams"):
+    with pytest.raises(
+        NotFound, match="no task named 'tickets'; known: orders, polite, safety, teams"
+    ):
         await log.feedback(request, "bug", 0)
     await asyncio.to_thread(log.close)
 
@@ -626,11 +669,13 @@ async def test_decision_log_of_every_kind_of_task(path: Path) -> None:
     labels = LabelSet(GENERATOR, (Label("red"), Label("blue")))
     routes = RouteSet(GENERATOR, (Destination("red", target="queue://1"), Destination("blue")))
     fields = ExtractSpec(GENERATOR, '{"type": "object", "properties": {"a": {"type": "integer"}}}')
+    rewriting = TransformSpec(GENERATOR, "{text}")
     async with serving(Encoder(), Writer(answer=lambda text: '{"a":7}')) as service:
         tasks = service.registry.tasks
         encoder = require_encoder(service.registry.model(ENCODER), "moderate")
         generator = require_generative(service.registry.model(GENERATOR), "classify")
-        for name, spec in (("colours", labels), ("queues", routes), ("orders", fields)):
+        specs = {"colours": labels, "queues": routes, "orders": fields, "digits": rewriting}
+        for name, spec in specs.items():
             tasks[name] = named.load(name, spec, generator)
         judge = moderator(encoder.manifest, thresholds=[{"flag_at": 0.5}] * 2)
         tasks["safety"] = moderate_task("safety", judge, encoder, service._pool)
@@ -646,6 +691,7 @@ async def test_decision_log_of_every_kind_of_task(path: Path) -> None:
             await service.choose(labels, ["red"]),
             await service.route(routes, ["red"]),
             await service.extract(fields, ["red"]),
+            await last(service.transform(rewriting, "red")),
         ):
             assert own.request_id == ""
         answers = {
@@ -655,11 +701,23 @@ async def test_decision_log_of_every_kind_of_task(path: Path) -> None:
             "safety": await service.moderate("safety", ["a z", "b"]),
             "orders": await service.extract("orders", ["red", "blue"]),
         }
+        answer = await last(service.transform("digits", "red"))
+        await service.feedback(answer.request_id, "right", 0)
+        with pytest.raises(InvalidInput, match="expected one of 2 of task digits: right, wrong"):
+            await service.feedback(answer.request_id, "red", 0)
         right = {"safety": "allow", "orders": "wrong", "teams": LABELS[0]}
         for name, result in answers.items():
             await service.feedback(result.request_id, right.get(name, "red"), 1)
         counts = {info.name: info.log for info in service.list_tasks()}
-    assert counts == {TASK: LogUse(0, 0), **dict.fromkeys(answers, LogUse(2, 0))}
+    assert counts == {
+        TASK: LogUse(0, 0),
+        "digits": LogUse(1, 0),
+        **dict.fromkeys(answers, LogUse(2, 0)),
+    }
+    (rewritten,) = read_decisions(path, task="digits")
+    assert (rewritten.request_id, rewritten.kind) == (answer.request_id, "transform")
+    assert (rewritten.label, rewritten.feedback) == (COMPLETE, "right")
+    assert rewritten.task_version == answer.task_version
     rows = {name: list(read_decisions(path, task=name)) for name in answers}
     assert {name: found[0].kind for name, found in rows.items()} == {
         "colours": "classify",

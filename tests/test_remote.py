@@ -57,7 +57,9 @@ async def ask(url: str, sampling: Sampling = Sampling(), **options: Any) -> Comp
 
 async def test_remote_sends_the_chat_and_nothing_else(chat: ChatServer) -> None:
     answer = await ask(chat.url, Sampling(max_tokens=9), key="k-1")
-    assert answer == Completion("yes", complete=True, logprob=LOGPROB)
+    assert answer == Completion(
+        "yes", complete=True, logprob=LOGPROB, logprobs=(LOGPROB / 2, LOGPROB / 2)
+    )
     assert chat.bodies == [
         {
             "model": "big",

@@ -84,7 +84,8 @@ def add_tier(
         typer.Option(
             "--max-tokens",
             min=1,
-            help="Of an extract task: most tokens of an answer. Absent: 128, or as the adapter was trained.",
+            help="Of an extract task: most tokens of an answer. Absent: 128, or as the adapter was "
+            "trained.",
             rich_help_panel=ASKS,
         ),
     ] = None,

@@ -15,19 +15,20 @@ from sprat.values import FloatArray, IntArray, TokenStates
 if TYPE_CHECKING:
     from sprat.inprocess import Runtime
     from sprat.store import Store
-    from sprat.train.features import EmbeddingCache
+    from sprat.train.features import Compute, EmbeddingCache
     from sprat.train.head import Embed, OpenEmbed
     from sprat.train.tagger import OpenStates, States
+    from sprat.train.window_vectors import OpenCompute
 
 EMBED_BATCH = 256
 
 
-def embedder(
+def computer(
     runtime: Runtime, model: str, bar: Bar, cache: EmbeddingCache | None = None
-) -> Callable[[Sequence[str]], FloatArray]:
+) -> Compute:
     """A function from different texts to vectors, which are kept in ``cache`` if there is one.
 
-    Texts that are too long are cut, and it says how many.
+    Texts that are too long are cut; it says how many tokens each lost.
     """
 
     def compute(texts: Sequence[str]) -> tuple[FloatArray, IntArray]:
@@ -42,8 +43,14 @@ def embedder(
             bar.advance(len(batch))
         return np.concatenate(parts), np.concatenate(dropped)
 
+    return compute if cache is None else lambda texts: cache.embed(texts, compute)
+
+
+def embedder(compute: Compute) -> Embed:
+    """A function from different texts to vectors; it prints how many were cut."""
+
     def embed(texts: Sequence[str]) -> FloatArray:
-        vectors, dropped = compute(texts) if cache is None else cache.embed(texts, compute)
+        vectors, dropped = compute(texts)
         if cut := int(np.count_nonzero(dropped)):
             typer.echo(f"{cut} of {len(texts)} texts were too long and were cut", err=True)
         return vectors
@@ -51,14 +58,26 @@ def embedder(
     return embed
 
 
-def embed_opener(store: Store, bar: Bar) -> OpenEmbed:
-    """What loads a model of a store for as long as an `embedder` of it is used."""
+def compute_opener(store: Store, bar: Bar) -> OpenCompute:
+    """What loads a model of a store for as long as a `computer` of it is used."""
     from sprat.inprocess import Runtime
 
     @contextmanager
-    def open_embed(model: str) -> Iterator[Embed]:
+    def open_compute(model: str) -> Iterator[Compute]:
         with Runtime(models=[model], store=store) as runtime:
-            yield embedder(runtime, model, bar)
+            yield computer(runtime, model, bar)
+
+    return open_compute
+
+
+def embed_opener(store: Store, bar: Bar) -> OpenEmbed:
+    """What loads a model of a store for as long as an `embedder` of it is used."""
+    open_compute = compute_opener(store, bar)
+
+    @contextmanager
+    def open_embed(model: str) -> Iterator[Embed]:
+        with open_compute(model) as compute:
+            yield embedder(compute)
 
     return open_embed
 

@@ -122,8 +122,8 @@ def show_span_report(report: SpanReport) -> None:
     print_table(
         ["metric", "value", "95 % interval"],
         [
-            (name, getattr(report, name), "{:.3f} to {:.3f}".format(*report.intervals[name]))
-            for name in ("micro_f1", "precision", "recall", "whole_rows", "ece")
+            (name, each.value, f"{each.low:.3f} to {each.high:.3f}")
+            for name, each in report.summary().metrics.items()
         ],
         title=f"Exact spans on {report.n} held-out rows",
         right="value",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import functools
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,9 @@ import typer
 from sprat.cli.connect import connect, load_configured, task_name
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, print_table
 from sprat.cli.tiers import AcceptAt, Answer, BudgetMs, MaxTier
+from sprat.cli.transform import Inputs, read_inputs
 from sprat.errors import InvalidInput, NotFound
-from sprat.values import Classification, Moderation, Routing, TaskInfo, TierInfo
+from sprat.values import Chunk, Classification, Moderation, Routing, TaskInfo, TierInfo
 
 if TYPE_CHECKING:
     from sprat.client import Client
@@ -34,6 +36,7 @@ def explain(
         ),
     ],
     text: Annotated[str, typer.Argument(help="The text.")],
+    inputs: Inputs = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many scores to show.")] = 3,
     max_tier: MaxTier = None,
     accept_at: AcceptAt = None,
@@ -64,18 +67,15 @@ def explain(
     with verbs:
         name = task if config is not None else task_name(task, server)
         info = _info(verbs, name)
-        answer = _ask(
-            verbs, info, text, top_k, max_tier=max_tier, accept_at=accept_at, budget_ms=budget_ms
-        )
+        asked = functools.partial(_ask, verbs, info, text, read_inputs(inputs), top_k)
+        answer = asked(max_tier=max_tier, accept_at=accept_at, budget_ms=budget_ms)
         tiers = info.tiers or (TierInfo("-", info.accept_at),)
         heard = [answer] * len(tiers)
         if info.tiers:
             # Nobody is sure enough for a threshold of 1: the last one that may answer is heard.
             # Where not all are calibrated the task takes none, and the text goes as far as it goes.
             strict = {"accept_at": 1.0} if info.calibrated else {}
-            heard = [
-                _ask(verbs, info, text, top_k, max_tier=at, **strict) for at in range(len(tiers))
-            ]
+            heard = [asked(max_tier=at, **strict) for at in range(len(tiers))]
     rows = []
     for at, (tier, said) in enumerate(zip(tiers, heard, strict=True)):
         model, version = info.models[at]
@@ -101,6 +101,8 @@ def explain(
         [_cells(row) for row in rows],
         right="confidence threshold",
     )
+    if isinstance(answer, Chunk):
+        typer.echo(answer.text)
 
 
 def _info(verbs: Client | Runtime, name: str) -> TaskInfo:
@@ -110,7 +112,19 @@ def _info(verbs: Client | Runtime, name: str) -> TaskInfo:
     return known[name]
 
 
-def _ask(verbs: Client | Runtime, info: TaskInfo, text: str, top_k: int, **effort: Any) -> Answer:
+def _ask(
+    verbs: Client | Runtime,
+    info: TaskInfo,
+    text: str,
+    inputs: dict[str, str],
+    top_k: int,
+    **effort: Any,
+) -> Answer:
+    if info.kind == "transform":
+        *pieces, last = verbs.transform(info.name, text, inputs=inputs, **effort)
+        return replace(last, text="".join(piece.text for piece in [*pieces, last]))
+    if inputs:
+        raise InvalidInput("--input: only tasks that transform take any", field="inputs")
     item: Answer | Routing | None
     if info.kind == "route":
         (item,) = verbs.route(info.name, [text], top_k=top_k, **effort).items
@@ -123,7 +137,7 @@ def _ask(verbs: Client | Runtime, info: TaskInfo, text: str, top_k: int, **effor
     else:
         raise InvalidInput(
             f"task {info.name} is a task of kind {info.kind}: only those of classify, route, "
-            "moderate and extract are explained",
+            "moderate, extract and transform are explained",
             field="task",
         )
     assert item is not None
@@ -131,11 +145,13 @@ def _ask(verbs: Client | Runtime, info: TaskInfo, text: str, top_k: int, **effor
 
 
 def _scores(said: Answer) -> list[dict[str, Any]]:
-    """What a tier thinks of labels or categories; of an extract task, of the fields it found."""
+    """What a tier thinks of labels or categories, or of the fields it found; none of a text."""
     if isinstance(said, Classification):
         return [asdict(score) for score in said.scores]
     if isinstance(said, Moderation):
         return [{"label": each.category, "score": each.probability} for each in said.categories]
+    if isinstance(said, Chunk):
+        return []
     return [{"label": field.path, "score": field.score} for field in said.fields]
 
 

@@ -33,7 +33,7 @@ def feedback(
         str | None,
         typer.Argument(
             help="What is right: a label of the task; of a moderate task a category or `allow`; of "
-            "an extract task `right` or `wrong`.",
+            "an extract or transform task `right` or `wrong`.",
             show_default=False,
         ),
     ] = None,

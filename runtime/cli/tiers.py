@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from sprat.errors import InvalidInput
-from sprat.values import Classification, Effort, Extraction, Moderation
+from sprat.values import Chunk, Classification, Effort, Extraction, Moderation
 
-Answer = Classification | Moderation | Extraction
+Answer = Classification | Moderation | Extraction | Chunk
 
 MaxTier = Annotated[
     int | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sprat.cli.embedding import embed_opener, embedder
+from sprat.cli.embedding import computer, embed_opener, embedder
 from sprat.cli.output import Bar, print_json, print_table, progress, write_file
 from sprat.cli.report_page import check_folder, write_report
 from sprat.cli.reports import show_report, show_without_leaked
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sprat.inprocess import Runtime
     from sprat.manifest import ModelRef
     from sprat.store import Store
+    from sprat.train.features import Compute
     from sprat.train.head import Embed, Trained, TrainTier
 
 TIERS = ("static", "head", "finetune")
@@ -179,7 +180,12 @@ class FrozenTier:
 
     name: TierName
     base: ModelRef
-    embed: Embed
+    compute: Compute
+
+    @property
+    def embed(self) -> Embed:
+        """Vectors alone."""
+        return embedder(self.compute)
 
 
 def frozen_tiers(
@@ -197,7 +203,7 @@ def frozen_tiers(
         model, _ = store.model(base)
         cache = EmbeddingCache(store.embeddings, model.digest) if request.cache else None
         ref = ModelRef(name=model.name, digest=model.digest)
-        yield FrozenTier(name, ref, embedder(runtime, base, bar, cache))
+        yield FrozenTier(name, ref, computer(runtime, base, bar, cache))
 
 
 def check_tiers(request: TrainRequest) -> None:

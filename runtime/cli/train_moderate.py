@@ -64,7 +64,7 @@ def train_moderate(request: TrainRequest) -> None:
                     train_moderator_tier,
                     name=tier.name,
                     base=tier.base,
-                    embed=tier.embed,
+                    compute=tier.compute,
                     policy=policy,
                     class_weights=request.class_weights,
                     accept_at=request.accept_at,

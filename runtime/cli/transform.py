@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sprat.cli.connect import connect, require_server
+from sprat.cli.connect import connect, task_name
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, read_file
+from sprat.cli.tiers import AcceptAt, BudgetMs, MaxTier, refuse
 from sprat.errors import InvalidInput
-from sprat.values import Grammar, Sampling, TransformSpec
+from sprat.values import Chunk, Effort, Grammar, Sampling, TransformSpec
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME=VALUE", help="What stands for {NAME}; may be repeated."),
+]
 
 
 def transform(
-    model: Annotated[
+    task: Annotated[
         str,
         typer.Argument(
-            help="A generative model, such as smollm2-135m; or a transform task of the server."
+            help="A transform task of the server; without one, a bundle by name or path. "
+            "With --prompt, a generative model, such as smollm2-135m."
         ),
     ],
     text: Annotated[
@@ -31,12 +39,7 @@ def transform(
             "--prompt", help="What to do, as in `Rewrite politely: {text}`; {{ and }} are braces."
         ),
     ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input", metavar="NAME=VALUE", help="What stands for {NAME}; may be repeated."
-        ),
-    ] = None,
+    inputs: Inputs = None,
     schema: Annotated[
         Path | None, typer.Option("--schema", help="Answer with JSON that fits this JSON Schema.")
     ] = None,
@@ -53,27 +56,54 @@ def transform(
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, max=10, help="0 is greedy.")
     ] = 0.0,
+    max_tier: MaxTier = None,
+    accept_at: AcceptAt = None,
+    budget_ms: BudgetMs = None,
     server: Server = None,
     token: Token = None,
     tls_ca: TlsCa = None,
     as_json: Json = False,
 ) -> None:
-    """Rewrite a text by a prompt; stream the answer to stdout."""
-    spec: str | TransformSpec = model
+    """Rewrite a text by a task, or a prompt; stream the answer to stdout.
+
+    A bundle of several tiers answers with the first that is sure enough; what another one may still
+    replace is not shown.
+    """
+    spec: str | TransformSpec = task
+    grammar = _grammar(schema, regex, lark)
+    effort = Effort(max_tier, accept_at, budget_ms)
+    where: dict[str, Sequence[str]]
     if prompt is None:
-        require_server(server, "a prompt with --prompt")
+        if grammar is not None:
+            raise InvalidInput(
+                "--schema, --regex, --lark: expected --prompt beside it", field="grammar"
+            )
+        where = {"tasks": [task]}
     else:
+        refuse(effort, "--prompt")
         spec = TransformSpec(
-            model,
+            task,
             prompt,
-            grammar=_grammar(schema, regex, lark),
+            grammar=grammar,
             sampling=Sampling(max_tokens, temperature),
             lookup=lookup,
         )
+        where = {"models": [task]}
+    values = read_inputs(inputs)
     given = sys.stdin.read() if text is None else text
     pieces = []
-    with connect(server, models=[model], token=token, tls_ca=tls_ca) as verbs:
-        for chunk in verbs.transform(spec, given, inputs=_inputs(inputs or [])):
+    with connect(server, **where, token=token, tls_ca=tls_ca) as verbs:
+        if isinstance(spec, str):
+            spec = task_name(spec, server)
+        chunks = verbs.transform(
+            spec,
+            given,
+            inputs=values,
+            max_tier=max_tier,
+            accept_at=accept_at,
+            budget_ms=budget_ms,
+        )
+        for chunk in chunks:
             pieces.append(chunk.text)
             if not as_json:
                 typer.echo(chunk.text, nl=False)
@@ -82,8 +112,24 @@ def transform(
         print_json({**asdict(chunk), "text": "".join(pieces)})
         return
     typer.echo()
-    if not chunk.complete:
-        typer.echo(f"incomplete after {chunk.output_tokens} tokens", err=True)
+    if said := _said(chunk):
+        typer.echo(", ".join(said), err=True)
+
+
+def _said(last: Chunk) -> list[str]:
+    """What there is to say of an answer beside its text."""
+    said = []
+    if last.abstained:
+        said.append("abstained")
+    elif not last.complete:
+        said.append(f"incomplete after {last.output_tokens} tokens")
+    if last.tiers:
+        said.append(f"tier {last.tier}{f' ({last.degraded})' if last.degraded else ''}")
+    if last.confidence is not None:
+        said.append(f"confidence {last.confidence:.3f}")
+    if last.request_id:
+        said.append(f"request {last.request_id}")
+    return said
 
 
 def _grammar(schema: Path | None, regex: str | None, lark: Path | None) -> Grammar | None:
@@ -96,9 +142,16 @@ def _grammar(schema: Path | None, regex: str | None, lark: Path | None) -> Gramm
     return None if lark is None else Grammar("lark", read_file(lark, "--lark"))
 
 
-def _inputs(given: list[str]) -> dict[str, str]:
+def read_inputs(given: Sequence[str] | None) -> dict[str, str]:
+    """What options of `Inputs` say.
+
+    Raises
+    ------
+    InvalidInput
+        One has no ``=``.
+    """
     made = {}
-    for each in given:
+    for each in given or ():
         name, mark, value = each.partition("=")
         if not mark:
             raise InvalidInput("--input: expected NAME=VALUE", field="inputs")

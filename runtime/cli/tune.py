@@ -9,7 +9,7 @@ import typer
 
 from sprat.bundle_manifest import REPORT
 from sprat.cli.bundles import write
-from sprat.cli.embedding import embed_opener, state_opener
+from sprat.cli.embedding import compute_opener, embed_opener, state_opener
 from sprat.cli.endpoints import ConfigFile, EndpointName, endpoint_use
 from sprat.cli.labelled import read_labelled
 from sprat.cli.logged import LoggedAs, Since, read_log, sentence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sprat.train.tagger import OpenStates
     from sprat.train.thresholds import Aim
     from sprat.train.tune import Tuned
+    from sprat.train.window_vectors import OpenCompute
     from sprat.tuning_manifest import LoggedRows
 
 MAX_LOSS = 0.5
@@ -234,10 +235,12 @@ def _rows(
     return labelled(decisions, bundle.manifest, aim.rule, log, seed=seed)
 
 
-def _opener(store: Store, bar: Bar, bundle: Bundle) -> OpenEmbed | OpenStates:
+def _opener(store: Store, bar: Bar, bundle: Bundle) -> OpenEmbed | OpenStates | OpenCompute:
     """What loads the models of a bundle's tiers."""
     if bundle.manifest.kind == "extract":
         return state_opener(store, bar)
+    if bundle.manifest.kind == "moderate":
+        return compute_opener(store, bar)
     return embed_opener(store, bar)
 
 

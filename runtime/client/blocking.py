@@ -394,7 +394,8 @@ class Client:
             As the result says (`ClassifyResult.request_id`).
         label : str
             A label of the task; of a route task the name of a destination; of a moderate task a
-            category, or ``allow``; of an extract task ``right`` or ``wrong``.
+            category, or ``allow``; of an extract or transform task ``right`` or
+            ``wrong``.
         item : int
             Which of the call's texts, from 0.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from sprat.asked_manifest import Remote, RemoteFields
+from sprat.asked_manifest import Remote, RemoteFields, RemoteRewriting
 from sprat.endpoints.guard import Guard
 from sprat.errors import DeadlineExceeded, EngineError, QueueFull, SpratError
 
@@ -59,6 +59,27 @@ class SaidFields(Said):
     scores: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class SaidText(Said):
+    """A text.
+
+    Attributes
+    ----------
+    text : str
+    complete : bool
+        Whether it came to its end.
+    logprobs : tuple of float
+        Natural logarithm of the probability of each of its tokens, as far as it says them.
+    output_tokens : int
+        That it wrote, as far as it says so.
+    """
+
+    text: str
+    complete: bool
+    logprobs: tuple[float, ...]
+    output_tokens: int
+
+
 SaidT = TypeVar("SaidT", bound=Said)
 
 
@@ -82,6 +103,22 @@ class Question(Protocol[SaidT]):
         ------
         QueueFull
             There is no room for so many texts.
+        """
+        ...
+
+
+class TextQuestion(Protocol):
+    """What a tier of a transform task asks an endpoint about texts; a `Question`."""
+
+    async def ask(
+        self, texts: Sequence[str], *, deadline: float, inputs: Mapping[str, str] = {}
+    ) -> list[SaidText | SpratError]:
+        """See `Question.ask`.
+
+        Parameters
+        ----------
+        inputs : mapping of str to str
+            Values of the prompt's placeholders, but for that of the text.
         """
         ...
 
@@ -113,12 +150,26 @@ class Endpoint(Protocol):
         """A question for fields; see `labels`."""
         ...
 
+    def texts(
+        self, asked: RemoteRewriting, *, schema: str | None, has_logprobs: bool
+    ) -> TextQuestion:
+        """A question for texts; see `labels`.
+
+        Parameters
+        ----------
+        schema : str or None
+            JSON Schema that the texts are to fit. Endpoints need not obey.
+        has_logprobs : bool
+            Whether the probabilities of tokens are wanted.
+        """
+        ...
+
     async def task_version(self, kind: str, labels: Sequence[str]) -> str:
         """Version of the task that it names; empty where it names a model, and nothing is sent.
 
         Parameters
         ----------
-        kind : {"classify", "extract"}
+        kind : {"classify", "extract", "transform"}
             Of the task.
         labels : sequence of str
             What the task is to answer: labels, or fields.

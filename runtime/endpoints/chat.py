@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic
 
-from sprat.asked_manifest import AnyRemote, Remote, RemoteFields
+from sprat.asked_manifest import AnyRemote, Remote, RemoteFields, RemoteRewriting
 from sprat.endpoint_config import EndpointConfig
-from sprat.endpoints.base import SaidFields, SaidLabel, SaidT, missed
+from sprat.endpoints.base import SaidFields, SaidLabel, SaidT, SaidText, missed
 from sprat.endpoints.fields import FieldsQuestion
 from sprat.endpoints.guard import Guard
 from sprat.endpoints.labels import LabelQuestion
+from sprat.endpoints.rewriting import RewritingQuestion
 from sprat.errors import ConfigError, DeadlineExceeded, SpratError
 from sprat.remote import ChatEndpoint
 
@@ -70,6 +72,14 @@ class ChatService:
             votes=asked.votes,
         )
         return ChatQuestion(self.name, question.ask, self.guard)
+
+    def texts(self, asked: RemoteRewriting, *, schema: str | None, has_logprobs: bool) -> ChatTexts:
+        """See `Endpoint.texts`."""
+        self._check(asked)
+        question = RewritingQuestion(
+            self._chat, asked.prompt, asked.sampling, schema=schema, has_logprobs=has_logprobs
+        )
+        return ChatTexts(self.name, question, self.guard)
 
     def _check(self, asked: AnyRemote) -> None:
         """Refuse what was calibrated with something else."""
@@ -140,6 +150,22 @@ class ChatQuestion(Generic[SaidT]):
         if isinstance(error, SpratError):
             return missed(self._name, error)
         return task.result()
+
+
+class ChatTexts:
+    """See `TextQuestion`."""
+
+    def __init__(self, name: str, question: RewritingQuestion, guard: Guard) -> None:
+        self._name = name
+        self._question = question
+        self._guard = guard
+
+    async def ask(
+        self, texts: Sequence[str], *, deadline: float, inputs: Mapping[str, str] = {}
+    ) -> list[SaidText | SpratError]:
+        """See `TextQuestion.ask`."""
+        about = functools.partial(self._question.ask, inputs=inputs)
+        return await ChatQuestion(self._name, about, self._guard).ask(texts, deadline=deadline)
 
 
 def check_model(name: str, model: str, asked: AnyRemote) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Generic, Protocol, TypeVar, cast
 
-from sprat.asked_manifest import AnyRemote, Remote, RemoteFields
+from sprat.asked_manifest import AnyRemote, Remote, RemoteFields, RemoteRewriting
 from sprat.client.aio import AsyncClient
 from sprat.endpoint_config import EndpointConfig
-from sprat.endpoints.base import SaidFields, SaidLabel, SaidT, missed
+from sprat.endpoints.base import SaidFields, SaidLabel, SaidT, SaidText, missed
 from sprat.endpoints.chat import check_model
 from sprat.endpoints.guard import Guard
 from sprat.endpoints.spending import Usage
 from sprat.errors import ConfigError, EngineError, SpratError
 from sprat.values import (
+    Chunk,
     Classification,
     ClassifyResult,
     Extraction,
@@ -89,6 +91,11 @@ class PeerService:
         self._check(asked)
         return PeerFields(self, asked)
 
+    def texts(self, asked: RemoteRewriting, *, schema: str | None, has_logprobs: bool) -> PeerTexts:
+        """See `Endpoint.texts`. The task has its own grammar and its own confidence."""
+        self._check(asked)
+        return PeerTexts(self, asked, self._config.timeout_s)
+
     def _check(self, asked: AnyRemote) -> None:
         """Refuse what was calibrated with something else."""
         if not asked.task_version:
@@ -144,11 +151,7 @@ class _PeerQuestion(ABC, Generic[ItemT, SaidT]):
                 except SpratError as error:
                     return [missed(peer.name, error)] * len(texts)
         if result.task_version != self._version:
-            stale = EngineError(
-                f"endpoint {peer.name}: task {self._task} has version "
-                f"{result.task_version or 'none'}, but the tier was calibrated with "
-                f"{self._version}; add the tier again"
-            )
+            stale = _stale(peer.name, self._task, self._version, result.task_version)
             return [stale] * len(texts)
         if len(result.items) != len(texts):
             return [EngineError(f"endpoint {peer.name}: answers are missing")] * len(texts)
@@ -204,6 +207,63 @@ class PeerFields(_PeerQuestion[Extraction, SaidFields]):
         scores = {field.path: field.score for field in item.fields}
         sure = math.prod(scores.values()) if item.confidence is None else item.confidence
         return SaidFields(sure, item.input_tokens, item.value, scores)
+
+
+class PeerTexts:
+    """Asks a transform task; see `TextQuestion`.
+
+    What the task abstains from has no text, and so is not complete.
+    """
+
+    def __init__(self, peer: PeerService, asked: RemoteRewriting, timeout_s: float) -> None:
+        self._peer = peer
+        self._task = asked.model
+        self._version = asked.task_version
+        self._timeout_s = timeout_s
+
+    async def ask(
+        self, texts: Sequence[str], *, deadline: float, inputs: Mapping[str, str] = {}
+    ) -> list[SaidText | SpratError]:
+        """See `TextQuestion.ask`."""
+        with self._peer.guard.room(len(texts)):
+            return list(await asyncio.gather(*(self._ask(text, inputs) for text in texts)))
+
+    async def _ask(self, text: str, inputs: Mapping[str, str]) -> SaidText | SpratError:
+        peer = self._peer
+        most = Usage(sum(len(each.encode()) for each in (text, *inputs.values())), 0)
+        pieces = []
+        async with peer.places:
+            try:
+                with peer.guard.attempt(most) as attempt:
+                    answer = peer.client.transform(
+                        self._task, text, inputs=inputs, timeout_s=self._timeout_s
+                    )
+                    async with aclosing(cast(AsyncGenerator[Chunk, None], answer)) as chunks:
+                        async for last in chunks:
+                            pieces.append(last.text)
+                    if not pieces or last.finish_reason is None:
+                        raise EngineError(f"endpoint {peer.name}: an answer without an end")
+                    attempt.used = Usage(last.prompt_tokens, last.output_tokens)
+            except SpratError as error:
+                return missed(peer.name, error)
+        if last.task_version != self._version:
+            return _stale(peer.name, self._task, self._version, last.task_version)
+        return SaidText(
+            confidence=0.0 if last.confidence is None else last.confidence,
+            input_tokens=last.prompt_tokens,
+            text="".join(pieces),
+            complete=last.complete and not last.abstained,
+            logprobs=(),
+            output_tokens=last.output_tokens,
+        )
+
+
+def _stale(peer: str, task: str, expected: str, found: str) -> EngineError:
+    """Another version of a task than the one that a tier was calibrated with."""
+    return EngineError(
+        f"endpoint {peer}: task {task} has version {found or 'none'}, but the tier was calibrated "
+        f"with {expected}; add the tier again"
+    )
 
 
 def _target(name: str, config: EndpointConfig) -> str:

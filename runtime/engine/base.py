@@ -261,6 +261,10 @@ class GenerativeEngine(Protocol):
     """Most tokens, prompt and answer together, of one sequence."""
     sequence_limit: int
     """Most live sequences."""
+    answer_prefixes: int
+    """Most beginnings of prompts that are kept for answers; see `Start.shared`."""
+    choice_prefixes: int
+    """Those that are kept for choices; see `Choice.shared`."""
     adapters: frozenset[str]
     """Names of the LoRA adapters that sequences and choices can work under."""
     step_tokens: dict[int, int]

@@ -217,6 +217,7 @@ class FakeGenerator:
     ) -> None:
         self.context_length = context_length
         self.sequence_limit = sequence_limit
+        self.answer_prefixes = self.choice_prefixes = 0
         self.adapters: frozenset[str] = frozenset()
         self.step_tokens: dict[int, int] = {}
         self.steps = 0

@@ -21,7 +21,7 @@ import numpy as np
 from sprat.engine import llama_lib
 from sprat.engine.base import Progress, Start
 from sprat.engine.llama_adapter import Adapter, find_adapter
-from sprat.engine.llama_chooser import Chooser, option_cells
+from sprat.engine.llama_chooser import PREFIXES, Chooser, option_cells
 from sprat.engine.llama_context import CELL_BLOCK
 from sprat.engine.llama_draft import MOST_DRAFT, Drafter
 from sprat.engine.llama_grammar import Compiler, LlamaGrammar
@@ -132,6 +132,7 @@ class LlamaEngine:
             if self.context_length < 2:
                 raise EngineError(f"context_length: expected at least 2, got {self.context_length}")
             self.sequence_limit = sequence_limit
+            self.choice_prefixes = PREFIXES
             self._vocabulary = Vocabulary(self._lib, self._model)
             self._template = chat_template(self._lib, self._model, self._vocabulary)
             self._compiler = Compiler(self._vocabulary)
@@ -150,6 +151,7 @@ class LlamaEngine:
                 self._lanes.append(lane)
                 self._prefixes[lane] = Prefixes(lane)
                 lane.warm_up(token=0)
+            self.answer_prefixes = max(len(lane.spare) for lane in self._lanes)
         except BaseException:
             self.close()
             raise

@@ -58,19 +58,7 @@ class Compiler:
         return self._compile(grammar)
 
     def _compile_anew(self, grammar: Grammar) -> LlamaGrammar:
-        from llguidance import LLMatcher, LLParserLimits
-
-        try:
-            if grammar.kind == "json_schema":
-                source = LLMatcher.grammar_from_json_schema(grammar.source, overrides=_JSON_OPTIONS)
-            elif grammar.kind == "regex":
-                source = LLMatcher.grammar_from_regex(grammar.source)
-            else:
-                source = LLMatcher.grammar_from_lark(grammar.source)
-        except ValueError as error:
-            raise _refused(grammar, str(error)) from None
-        limits = LLParserLimits(verbose_errors=False)
-        matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=limits)
+        matcher = _begin(self._tokenizer, grammar)
         if not matcher.is_error():
             # What allows nothing often shows at the first token only.
             first = LlamaGrammar(matcher, self._vocabulary.size).matcher()
@@ -134,6 +122,45 @@ class LlamaGrammar:
         return Matcher(self._template.deep_copy(), self._vocabulary_size)
 
 
+class Checker:
+    """Whether texts fit a grammar that no model here has written them under.
+
+    Parameters
+    ----------
+    grammar : Grammar
+
+    Raises
+    ------
+    InvalidInput
+        It is malformed. Field: ``grammar``.
+
+    Examples
+    --------
+    >>> digits = Checker(Grammar("regex", "[0-9]{3}"))
+    >>> digits.fits("123"), digits.fits("12")
+    (True, False)
+    """
+
+    def __init__(self, grammar: Grammar) -> None:
+        from llguidance import LLTokenizer
+
+        self._template = _begin(LLTokenizer("byte"), grammar)
+        if self._template.is_error():
+            raise _refused(grammar, self._template.get_error())
+
+    def fits(self, text: str) -> bool:
+        """Whether all of a text is what the grammar allows; JSON has no white space between tokens.
+
+        A text that the grammar becomes too complex for does not fit.
+        """
+        matcher = self._template.deep_copy()
+        tokens = list(text.encode("utf-8", "replace"))
+        if matcher.validate_tokens(tokens) < len(tokens):
+            return False
+        matcher.consume_tokens(tokens)
+        return bool(not matcher.is_error() and matcher.is_accepting())
+
+
 class Matcher:
     """Where one answer is in its grammar.
 
@@ -190,6 +217,29 @@ class Matcher:
     def has_failed(self) -> bool:
         """Whether the grammar became too complex to go on, or never ends."""
         return bool(self._matcher.is_error())
+
+
+def _begin(tokenizer: Any, grammar: Grammar) -> Any:
+    """A matcher at the start of a grammar, which may turn out to be an error.
+
+    Raises
+    ------
+    InvalidInput
+        It is malformed.
+    """
+    from llguidance import LLMatcher, LLParserLimits
+
+    try:
+        if grammar.kind == "json_schema":
+            source = LLMatcher.grammar_from_json_schema(grammar.source, overrides=_JSON_OPTIONS)
+        elif grammar.kind == "regex":
+            source = LLMatcher.grammar_from_regex(grammar.source)
+        else:
+            source = LLMatcher.grammar_from_lark(grammar.source)
+    except ValueError as error:
+        raise _refused(grammar, str(error)) from None
+    limits = LLParserLimits(verbose_errors=False)
+    return LLMatcher(tokenizer, source, log_level=0, limits=limits)
 
 
 def _refused(grammar: Grammar, reason: str) -> InvalidInput:

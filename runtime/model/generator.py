@@ -95,6 +95,16 @@ class GenerativeModel:
         self._priors = Priors()
 
     @property
+    def choice_prefixes(self) -> int:
+        """How many instructions of `choose` are kept at most."""
+        return self._engine.choice_prefixes
+
+    @property
+    def answer_prefixes(self) -> int:
+        """How many beginnings of chats of `generate` are kept at most."""
+        return self._engine.answer_prefixes
+
+    @property
     def prefix_use(self) -> PrefixUse:
         """What kept prefixes have saved so far."""
         return self._scheduler.prefix_use

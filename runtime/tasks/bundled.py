@@ -20,6 +20,7 @@ from sprat.tasks.language_tier import LanguageTier
 from sprat.tasks.moderate import ModerateTask
 from sprat.tasks.moderate_tier import ModerateTier
 from sprat.tasks.remote_fields_tier import RemoteFieldsTier
+from sprat.tasks.remote_rewriter import RemoteRewriter
 from sprat.tasks.remote_tier import RemoteTier
 from sprat.tasks.rewrite_tier import LanguageRewriter
 from sprat.tasks.route import RouteTask
@@ -40,6 +41,7 @@ _ON_ENDPOINT: dict[str, Callable[[BundleManifest, int, Endpoint], AnyTier]] = {
     "classify": RemoteTier.of,
     "route": RemoteTier.of,
     "extract": RemoteFieldsTier.of,
+    "transform": RemoteRewriter.of,
 }
 
 
@@ -80,6 +82,8 @@ def remote_tier(manifest: BundleManifest, place: int, endpoint: Endpoint) -> Any
     ------
     ConfigError
         The endpoint is not what the tier was calibrated with.
+    InvalidInput
+        It cannot be asked that.
     """
     return _ON_ENDPOINT[manifest.kind](manifest, place, endpoint)
 

@@ -229,6 +229,11 @@ class Escalation(Generic[AnyTierT, Item]):
         )
 
     @property
+    def tiers(self) -> tuple[AnyTierT, ...]:
+        """Those that take part, in order."""
+        return tuple(self._tiers)
+
+    @property
     def last(self) -> int:
         """The last tier."""
         return len(self._tiers) - 1

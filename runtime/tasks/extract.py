@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
@@ -225,6 +225,15 @@ def check(model: GenerativeModel, spec: ExtractSpec) -> None:
     model.check_chat(model.chat(prompt(spec, schema), PROBES[1]), field="schema")
 
 
+async def warm_up(model: GenerativeModel, spec: ExtractSpec, *, mailbox: Mailbox) -> None:
+    """Have a model read what prompts begin with, and begin an answer."""
+    schema = _check(spec, "refuse")
+    grammar = await model.compile(Grammar("json_schema", schema.grammar), field="schema")
+    call = _Call(model, schema, spec, grammar, "refuse", math.inf, mailbox)
+    async with aclosing(call.stream(PROBES[1])) as chunks:
+        await anext(chunks)
+
+
 def prompt(spec: ExtractSpec, schema: Schema) -> str:
     """What the model is told before it reads a text."""
     head = spec.instructions or GENERAL_INSTRUCTIONS
@@ -321,25 +330,27 @@ class _Call:
         except InputTooLong as error:
             raise InputTooLong(field=field, tokens=error.tokens, limit=error.limit) from None
 
+    def stream(self, text: str) -> AsyncGenerator[Chunk, None]:
+        """What the model writes about a text."""
+        return self._model.generate(
+            self._model.chat(self._prompt, text),
+            Sampling(max_tokens=self._spec.max_tokens),
+            probes=[self._model.chat(self._prompt, probe) for probe in PROBES],
+            grammar=self._grammar,
+            logprobs=0,
+            adapter=self._spec.adapter,
+            deadline=self._deadline,
+            mailbox=self._mailbox,
+        )
+
     async def _answer(self, text: str, offset: int = 0) -> _Answer:
         """Ask the model about a text. Places in it count from ``offset``."""
         pieces: list[str] = []
         tokens: list[TokenChoice] = []
-        async with self._places:
-            stream = self._model.generate(
-                self._model.chat(self._prompt, text),
-                Sampling(max_tokens=self._spec.max_tokens),
-                probes=[self._model.chat(self._prompt, probe) for probe in PROBES],
-                grammar=self._grammar,
-                logprobs=0,
-                adapter=self._spec.adapter,
-                deadline=self._deadline,
-                mailbox=self._mailbox,
-            )
-            async with aclosing(stream):
-                async for last in stream:
-                    pieces.append(last.text)
-                    tokens.extend(last.logprobs)
+        async with self._places, aclosing(self.stream(text)) as stream:
+            async for last in stream:
+                pieces.append(last.text)
+                tokens.extend(last.logprobs)
         if not last.complete:
             return _Answer(None, 0.0, last)
         scores = Scores(tokens)

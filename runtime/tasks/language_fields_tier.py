@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 from sprat.asked_manifest import Fields
 from sprat.bundle_manifest import BundleManifest
@@ -35,6 +35,7 @@ class LanguageFieldsTier(ModelTier[GenerativeModel]):
         Fields that a text may have several of.
     """
 
+    writes: ClassVar[bool] = True
     spec: ExtractSpec
     many: frozenset[str]
 
@@ -55,6 +56,10 @@ class LanguageFieldsTier(ModelTier[GenerativeModel]):
         extract.check(model, spec)
         many = frozenset(manifest.extract.many)
         return cls(tier.name, manifest.labels, tier.whole, model, spec, many)
+
+    async def warm_up(self, mailbox: Mailbox) -> None:
+        """Have the model read the schema, and what else comes before a text."""
+        await extract.warm_up(self.model, self.spec, mailbox=mailbox)
 
     async def judge(
         self,

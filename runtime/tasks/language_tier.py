@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import confidences, tempered
 from sprat.errors import EngineError, SpratError
 from sprat.model import GenerativeModel
+from sprat.model.instructed import PROBES
 from sprat.scheduler import Mailbox
 from sprat.tasks import choose
 from sprat.tasks.tier import Judged, ModelTier
@@ -32,6 +34,7 @@ class LanguageTier(ModelTier[GenerativeModel]):
         loaded with its adapter.
     """
 
+    writes: ClassVar[bool] = False
     spec: LabelSet
     _columns: IntArray = field(init=False)
 
@@ -56,6 +59,10 @@ class LanguageTier(ModelTier[GenerativeModel]):
         spec = tier.language.spec(model.info.name)
         choose.check(model, spec)
         return cls(tier.name, manifest.labels, tier.calibration, model, spec)
+
+    async def warm_up(self, mailbox: Mailbox) -> None:
+        """Have the model read the labels, and what else comes before a text."""
+        await choose.run(self.model, PROBES[1:], self.spec, mailbox=mailbox)
 
     async def judge(
         self,

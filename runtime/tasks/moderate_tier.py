@@ -30,7 +30,7 @@ from sprat.model.common import readable
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tasks.tier import ModelTier, Whole
 from sprat.text.ngrams import with_ngrams
-from sprat.text.windows import windows
+from sprat.text.windows import halved, windows
 from sprat.tokenizer import is_visible
 from sprat.values import (
     Action,
@@ -280,8 +280,7 @@ class _Scan:
             fitting = []
             for number, part in enumerate(wave):
                 if encoded.dropped_tokens[number] and (length := part.end - part.start) > 1:
-                    half = (length + 1) // 2
-                    waiting.extend(part.cut(self._texts, half, half // 4))
+                    waiting.extend(part.cut(self._texts, *halved(length)))
                 else:
                     fitting.append(number)
             chances_wk = await self._compute(

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 
 from sprat.errors import ConfigError, InvalidInput
 from sprat.model import GenerativeModel
+from sprat.model.instructed import PROBES
+from sprat.scheduler import Mailbox
 from sprat.tasks import choose, decide, extract, route, transform
 from sprat.values import (
     ExtractSpec,
@@ -49,6 +51,11 @@ class NamedTask:
 
     spec: Spec
     info: TaskInfo
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes answers; else it chooses among options."""
+        return isinstance(self.spec, (ExtractSpec, TransformSpec))
 
 
 def load(name: str, spec: Spec, model: GenerativeModel, *, adapter_version: str = "") -> NamedTask:
@@ -89,6 +96,21 @@ def load(name: str, spec: Spec, model: GenerativeModel, *, adapter_version: str 
         version=hashlib.sha256(content.encode()).hexdigest()[:12],
     )
     return NamedTask(spec, info)
+
+
+async def warm_up(spec: Spec, model: GenerativeModel, mailbox: Mailbox) -> None:
+    """Have a model read what the prompts of a task begin with: see `sprat.tasks.warm_up`."""
+    match spec:
+        case LabelSet():
+            await choose.run(model, PROBES[1:], spec, mailbox=mailbox)
+        case RouteSet():
+            await route.run(model, PROBES[1:], spec, mailbox=mailbox)
+        case QuestionSet():
+            await decide.run(model, PROBES[1:], spec, mailbox=mailbox)
+        case ExtractSpec():
+            await extract.warm_up(model, spec, mailbox=mailbox)
+        case TransformSpec():
+            await transform.warm_up(model, spec, mailbox=mailbox)
 
 
 def _check(spec: Spec, model: GenerativeModel) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -100,6 +100,7 @@ class LanguageRewriter(ModelTier[GenerativeModel]):
         Without it, or a calibration, answers have no confidence.
     """
 
+    writes: ClassVar[bool] = True
     spec: TransformSpec
     sureness: Sureness | None
 
@@ -120,6 +121,10 @@ class LanguageRewriter(ModelTier[GenerativeModel]):
         spec = tier.language.spec(model.info.name, manifest.transform.grammar)
         transform.check(model, spec)
         return cls(tier.name, manifest.labels, tier.whole, model, spec, tier.sureness)
+
+    async def warm_up(self, mailbox: Mailbox) -> None:
+        """Have the model read what prompts begin with."""
+        await transform.warm_up(self.model, self.spec, mailbox=mailbox)
 
     async def judge(
         self,
@@ -177,7 +182,14 @@ def how_sure(
     None without sureness, or without a calibration. See `sprat.calibration.chance_of_rewriting` for
     the parameters.
     """
-    if sureness is None or calibration is None:
+    if sureness is None:
         return None
     chance = chance_of_rewriting(logprobs, sureness, is_sound=is_sound)
+    return confidence_of(chance, calibration)
+
+
+def confidence_of(chance: float, calibration: Calibration | None) -> float | None:
+    """Confidence in an answer of such a chance; None without a calibration."""
+    if calibration is None:
+        return None
     return float(confidences_of_rewritings(np.array([chance]), calibration)[0])

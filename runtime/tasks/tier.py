@@ -7,11 +7,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from sprat.bundle_manifest import BundleManifest, Calibration
 from sprat.errors import InvalidInput, SpratError
-from sprat.model import Model
+from sprat.model import GenerativeModel, Model
 from sprat.scheduler import Mailbox
 from sprat.values import (
     Classification,
@@ -287,6 +287,25 @@ class ModelTier(Generic[ModelT]):
     def endpoint_info(self) -> None:
         """None: it runs here."""
         return None
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """A tier whose prompts begin alike, on a generative model of this process."""
+
+    @property
+    def model(self) -> GenerativeModel:
+        """What is asked."""
+        ...
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes answers; else it chooses among labels."""
+        ...
+
+    async def warm_up(self, mailbox: Mailbox) -> None:
+        """Have the model read what prompts begin with, and keep it: see `sprat.tasks.warm_up`."""
+        ...
 
 
 class Tier(AnyTier, Protocol):

@@ -63,6 +63,13 @@ def check(model: GenerativeModel, spec: TransformSpec) -> None:
         model.compile_now(spec.grammar, field="grammar")
 
 
+async def warm_up(model: GenerativeModel, spec: TransformSpec, *, mailbox: Mailbox) -> None:
+    """Have a model read what prompts begin with, and begin an answer."""
+    inputs = {name: PROBES[1] for name in _check(spec).names if name != TEXT}
+    async with aclosing(run(model, PROBES[1], spec, inputs=inputs, mailbox=mailbox)) as chunks:
+        await anext(chunks)
+
+
 def _check(spec: TransformSpec) -> Template:
     generate.check(spec.sampling)
     if spec.grammar is not None and spec.grammar.kind not in get_args(GrammarKind):

@@ -32,3 +32,15 @@ def windows(text: str, room: int, overlap: int) -> list[tuple[int, int]]:
     edges = np.arange(len(text) + 1, dtype=np.int32)
     spans = np.stack([edges[:-1], edges[1:]], axis=1)
     return [(start, end) for start, end in chunk(text, spans, room, overlap)[1].tolist()]
+
+
+def halved(length: int) -> tuple[int, int]:
+    """Room and overlap of the windows over one that has too many tokens for a model.
+
+    Parameters
+    ----------
+    length : int
+        Of that one, in characters, from 2.
+    """
+    half = (length + 1) // 2
+    return half, half // 4

@@ -91,12 +91,14 @@ def assess_moderator(
     flagged_nk = np.array(
         [[each.action != "allow" for each in answer.categories] for answer in answers]
     )
+    sure = [answer.confidence for answer in answers]
     report = evaluate_categories(
         np.array([[each.probability for each in answer.categories] for answer in answers]),
         truth_nk,
         names=manifest.labels,
         flag_at=[each.flag_at for each in settings.thresholds],
         flagged_nk=flagged_nk,
+        confidence_n=None if None in sure else np.array(sure),
         seed=seed,
     )
     return ModerationAssessment(

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest
 from sprat.progress import Progress
+from sprat.tagger import all_read
 from sprat.train.asked import Ask
 from sprat.train.asked_fields import AskedFields, values
 from sprat.train.compare import RIGHT, Findings, FindingsComparison, compare_findings
 from sprat.train.evaluate_extract import ExtractReport, value_findings
 from sprat.train.evaluate_spans import SpanReport, evaluate_spans, shown_spans, span_findings
 from sprat.train.spans import SpanDataset
-from sprat.train.tagger import States
+from sprat.train.tagger import States, whole_confidences
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,9 +57,11 @@ def assess_tagger(
     fields = bundle.manifest.labels
     data.check_fields(fields)
     tagger = bundle.taggers[-1]
-    found = tagger.tag(data.texts, states(data.texts), data.requested)
+    readings = all_read(tagger.read(data.texts, states(data.texts), data.requested))
+    found = [each.spans for each in readings]
+    sure = whole_confidences(readings, bundle.manifest.tiers[-1].whole)
     return SpanAssessment(
-        evaluate_spans(found, data, tagger, seed=seed),
+        evaluate_spans(found, data, tagger, confidence_n=sure, seed=seed),
         values(data.texts, found, fields),
         span_findings(found, data, fields),
     )

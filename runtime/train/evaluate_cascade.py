@@ -344,13 +344,7 @@ def _calibration_error(rows: Answered, rng: np.random.Generator) -> tuple[float,
     """The figure, what perfect confidences would show, and the figure of 1,000 resamples."""
     if not len(rows.targets):
         return 0.0, 0.0, np.zeros(metrics.RESAMPLES)
-    gap_n = rows.confidence - rows.right
-    ece = float(metrics.calibration_error(gap_n[None])[0])
-    samples = metrics.bootstrap(
-        lambda picks_rn: {"ece": metrics.calibration_error(gap_n[picks_rn])}, (len(gap_n),), rng
-    )["ece"]
-    noise = metrics.calibration_noise(rows.confidence, rng)
-    return ece, noise, np.maximum(samples + ece - samples.mean(), 0)
+    return metrics.calibration_figures(rows.confidence, rows.right, rng)
 
 
 def _out_of_scope(

@@ -12,6 +12,7 @@ from sprat.bundle_manifest import ReportSummary
 from sprat.manifest import Interval
 from sprat.train.categories import shown_categories
 from sprat.train.compare import Findings
+from sprat.train.evaluate_whole import WHOLE_ECE, WholeReport, evaluate_whole
 from sprat.train.metrics import (
     Picks,
     bootstrap,
@@ -88,6 +89,8 @@ class ModerationReport(_Part):
         Share of rows with all of their categories and no other.
     categories : tuple of CategoryReport
         In the order of the bundle.
+    whole : WholeReport or None
+        Of the confidence that a row has all of its categories and no other, where there is one.
     """
 
     n: int
@@ -98,11 +101,15 @@ class ModerationReport(_Part):
     ece: Interval
     exact: Interval
     categories: tuple[CategoryReport, ...]
+    whole: WholeReport | None = None
 
     def summary(self) -> ReportSummary:
         """What a bundle's manifest says of the evaluation."""
         names = ("micro_f1", "macro_f1", "mean_average_precision", "ece", "exact")
-        return ReportSummary(n=self.n, metrics={name: getattr(self, name) for name in names})
+        figures = {name: getattr(self, name) for name in names}
+        if self.whole is not None:
+            figures[WHOLE_ECE] = self.whole.ece
+        return ReportSummary(n=self.n, metrics=figures)
 
 
 def evaluate_categories(
@@ -112,6 +119,7 @@ def evaluate_categories(
     names: Sequence[str],
     flag_at: Sequence[float],
     flagged_nk: _Bools | None = None,
+    confidence_n: _Floats | None = None,
     seed: int = 0,
 ) -> ModerationReport:
     """Evaluate probabilities of categories against the truth.
@@ -129,6 +137,8 @@ def evaluate_categories(
     flagged_nk : bool[N, K], optional
         What counts as found where not ``flag_at`` alone says so: in a cascade every tier has
         thresholds of its own.
+    confidence_n : float64[N], optional
+        That exactly the right categories are found, in [0, 1], where that is calibrated.
     seed : int
         Of the resampling, at least 0.
     """
@@ -192,6 +202,9 @@ def evaluate_categories(
             )
             for i, (name, order) in enumerate(zip(names, orders, strict=True))
         ),
+        whole=None
+        if confidence_n is None
+        else evaluate_whole(confidence_n, (truth_nk == found_nk).all(axis=1), seed=seed),
     )
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from sprat.bundle_manifest import ReportSummary
 from sprat.tagger import Span, Tagger
 from sprat.train.compare import Findings
+from sprat.train.evaluate_whole import WHOLE_ECE, WholeReport, evaluate_whole
 from sprat.train.metrics import RESAMPLES, calibration_error, reliability, weights
 from sprat.train.report import Figures, ReliabilityBin
 from sprat.train.spans import GoldSpan, SpanDataset
@@ -72,6 +74,8 @@ class SpanReport(Figures):
         Found spans at the right place under another field.
     reliability : tuple of ReliabilityBin
         The bins of ``ece``, from the least confident spans to the most.
+    whole : WholeReport or None
+        Of the confidence that everything was found and nothing else, where there is one.
     """
 
     spans: int
@@ -87,10 +91,23 @@ class SpanReport(Figures):
     misplaced: int
     misnamed: int
     reliability: tuple[ReliabilityBin, ...]
+    whole: WholeReport | None = None
+
+    def summary(self) -> ReportSummary:
+        """What a bundle's manifest says of the evaluation."""
+        own = super().summary()
+        if self.whole is None:
+            return own
+        return ReportSummary(n=own.n, metrics={**own.metrics, WHOLE_ECE: self.whole.ece})
 
 
 def evaluate_spans(
-    found: Sequence[Sequence[Span]], data: SpanDataset, tagger: Tagger, *, seed: int = 0
+    found: Sequence[Sequence[Span]],
+    data: SpanDataset,
+    tagger: Tagger,
+    *,
+    confidence_n: _Floats | None = None,
+    seed: int = 0,
 ) -> SpanReport:
     """Compare the spans that were found with those that the rows have.
 
@@ -104,6 +121,8 @@ def evaluate_spans(
         Per row.
     tagger : Tagger
         What found them: its fields and its confidences.
+    confidence_n : float64[N], optional
+        That all spans of a row are found and nothing else, in [0, 1], where that is calibrated.
     seed : int
         Of the resampling, at least 0.
     """
@@ -144,6 +163,9 @@ def evaluate_spans(
         misplaced=sum(map(_misplaced, found, data.spans)),
         misnamed=sum(map(_misnamed, found, data.spans)),
         reliability=reliability(confidence[order], right[order]),
+        whole=None
+        if confidence_n is None
+        else evaluate_whole(confidence_n, counts[:, 3].astype(np.bool_), seed=seed),
     )
 
 

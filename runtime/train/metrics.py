@@ -249,6 +249,32 @@ def calibration_noise(confidence_n: Floats, rng: np.random.Generator) -> float:
     return float(np.concatenate(errors).mean())
 
 
+def calibration_figures(
+    confidence_n: Floats, right_n: npt.NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[float, float, Floats]:
+    """The calibration error of N answers, what perfect confidences would show, and of resamples.
+
+    Resamples repeat rows, which moves their errors up: they are shifted so that their mean is the
+    figure.
+
+    Parameters
+    ----------
+    confidence_n, right_n : float64[N], bool[N]
+        In ascending order of confidence; N from 1.
+
+    Returns
+    -------
+    float, float, float64[R]
+    """
+    gap_n = confidence_n - right_n
+    ece = float(calibration_error(gap_n[None])[0])
+    samples = bootstrap(
+        lambda picks_rn: {"ece": calibration_error(gap_n[picks_rn])}, (len(gap_n),), rng
+    )["ece"]
+    noise = calibration_noise(confidence_n, rng)
+    return ece, noise, np.maximum(samples + ece - samples.mean(), 0)
+
+
 def risks(right_rn: npt.NDArray[np.bool_]) -> Floats:
     """Share of wrong answers among the i most confident ones, for i from 1 to N: float64[R, N]."""
     n = right_rn.shape[1]

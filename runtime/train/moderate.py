@@ -5,7 +5,6 @@ No model is loaded here: the caller gives a function that makes sentence vectors
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,12 +23,10 @@ from sprat.bundle_manifest import (
     TierManifest,
     TierName,
 )
-from sprat.calibration import chance_of_actions
+from sprat.calibration import chance_of_actions, confidences
 from sprat.head import Head, sigmoid
 from sprat.manifest import ModelRef
 from sprat.progress import Progress, Silent
-from sprat.text.windows import windows
-from sprat.tokenizer import is_visible
 from sprat.train.confidence import with_whole
 from sprat.train.curve import Judge, learning_curve
 from sprat.train.evaluate_categories import (
@@ -37,6 +34,7 @@ from sprat.train.evaluate_categories import (
     evaluate_categories,
     mean_average_precision,
 )
+from sprat.train.features import Compute
 from sprat.train.fit import ClassWeights
 from sprat.train.fit_categories import (
     Examples,
@@ -47,13 +45,14 @@ from sprat.train.fit_categories import (
     highest,
     with_sparse_ngrams,
 )
-from sprat.train.head import Embed, Refits, check_name
+from sprat.train.head import Refits, check_name
 from sprat.train.moderation_record import ModerationRecord, TierModeration
 from sprat.train.policy import Policy
 from sprat.train.prepare_categories import PreparedCategories
 from sprat.train.provenance import Provenance
 from sprat.train.record import SuspectLine
 from sprat.train.suspects import Suspect, category_suspects
+from sprat.train.window_vectors import WindowVectors
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ def train_moderator_tier(
     *,
     name: TierName,
     base: ModelRef,
-    embed: Embed,
+    compute: Compute,
     policy: Policy | None = None,
     class_weights: ClassWeights = "none",
     accept_at: float = 0.0,
@@ -121,9 +120,9 @@ def train_moderator_tier(
     name : {"static", "head", "finetune"}
         Of the tier.
     base : ModelRef
-        The model that ``embed`` uses.
-    embed : callable
-        Called once, with no text twice.
+        The model that ``compute`` uses.
+    compute : callable
+        Its vectors of texts and windows. Called with no text twice.
     policy : Policy, optional
         What the thresholds are to be; absent: flag where F1 is best, block nothing.
     class_weights : {"none", "balanced"}
@@ -141,7 +140,7 @@ def train_moderator_tier(
     policy = Policy() if policy is None else policy
     policy.check(prepared.names)
     room, overlap = prepared.window
-    scorer = _Scorer(prepared, embed, progress)
+    scorer = _Scorer(prepared, compute, progress)
     truth_nk = prepared.train.truth(prepared.names)
     examples = {buckets: scorer.examples(buckets) for buckets in (0, NGRAM_BUCKETS)}
     fits: dict[int, tuple[FittedCategory, ...]] = {}
@@ -182,6 +181,7 @@ def train_moderator_tier(
     progress.phase(f"evaluate on {len(prepared.test)} rows")
     score_test_rows = scorer.test_scorer(buckets)
     probability_mk = sigmoid(score_test_rows(head.weight, head.bias))
+    confidence_m = confidences(chance_of_actions(probability_mk, thresholds), calibration)
     truth_mk = prepared.test.truth(prepared.names)
 
     def judge(rows: npt.NDArray[np.int64]) -> Judge:
@@ -205,6 +205,7 @@ def train_moderator_tier(
             truth_mk[rows],
             names=prepared.names,
             flag_at=[each.flag_at for each in thresholds],
+            confidence_n=confidence_m[rows],
             seed=prepared.seed,
         )
 
@@ -324,24 +325,27 @@ class _Scorer:
     Parameters
     ----------
     prepared : PreparedCategories
-    embed : callable
+    compute : callable
         See `train_moderator_tier`.
     """
 
-    def __init__(self, prepared: PreparedCategories, embed: Embed, progress: Progress) -> None:
-        room, overlap = prepared.window
+    def __init__(self, prepared: PreparedCategories, compute: Compute, progress: Progress) -> None:
         self._train = list(prepared.train.texts)
-        cut = [
-            visible_windows(text, room, overlap) for text in (*self._train, *prepared.test.texts)
-        ]
-        self._train_windows, self._train_starts = _flat(cut[: len(self._train)])
-        self._test_windows, self._test_starts = _flat(cut[len(self._train) :])
-        numbers: dict[str, int] = {}
-        for text in itertools.chain(self._train, self._train_windows, self._test_windows):
-            numbers.setdefault(text, len(numbers))
-        progress.phase(f"embed {len(numbers)} texts")
-        self._numbers = numbers
-        self._vectors = embed(list(numbers))
+        self._vectors = WindowVectors(compute)
+        progress.phase(f"embed {len(self._train) + len(prepared.test)} texts")
+        self._vectors.add(self._train)
+        if long := sum(map(self._vectors.is_cut, self._train)):
+            log.warning(
+                "%d of %d training texts have more tokens than the model takes: heads learn from "
+                "what they begin with, and judge all of it",
+                *(long, len(self._train)),
+            )
+        self._train_windows, self._train_starts = self._vectors.windows(
+            self._train, *prepared.window
+        )
+        self._test_windows, self._test_starts = self._vectors.windows(
+            prepared.test.texts, *prepared.window
+        )
 
     def examples(self, buckets: int) -> Examples:
         """The training rows, with n-grams in so many buckets."""
@@ -357,17 +361,4 @@ class _Scorer:
         return lambda weight, bias: highest(features @ weight.T + bias, self._test_starts)
 
     def _features(self, texts: Sequence[str], buckets: int) -> Matrix:
-        vectors = self._vectors[[self._numbers[text] for text in texts]]
-        return with_sparse_ngrams(vectors, texts, buckets)
-
-
-def visible_windows(text: str, room: int, overlap: int) -> list[str]:
-    """The windows of a text with something to see; the server scores no others."""
-    parts = (text[start:end] for start, end in windows(text, room, overlap))
-    return [part for part in parts if is_visible(part)]
-
-
-def _flat(parts: Sequence[Sequence[str]]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """All parts, and where those of each text begin."""
-    starts = np.cumsum([0, *(len(each) for each in parts[:-1])]).astype(np.int64)
-    return list(itertools.chain.from_iterable(parts)), starts
+        return with_sparse_ngrams(self._vectors.of(texts), texts, buckets)

@@ -14,12 +14,13 @@ from sprat.text.ngrams import with_ngrams
 from sprat.train.asked import Rated
 from sprat.train.categories import CategoryData
 from sprat.train.data import Dataset
+from sprat.train.features import Compute
 from sprat.train.fit_categories import highest
 from sprat.train.fit_tagger import is_whole
 from sprat.train.head import Embed
-from sprat.train.moderate import visible_windows
 from sprat.train.spans import SpanDataset
 from sprat.train.tagger import States
+from sprat.train.window_vectors import WindowVectors
 
 BLOCK = 256
 """Windows whose n-grams are made at a time."""
@@ -51,10 +52,15 @@ def rate_labels(bundle: Bundle, index: int, rows: Dataset, embed: Embed) -> Rate
     return confidences(probabilities_nk[:, 0], calibration), answer_n, answer_n == targets_n
 
 
-def rate_categories(bundle: Bundle, index: int, rows: CategoryData, embed: Embed) -> Rated:
+def rate_categories(bundle: Bundle, index: int, rows: CategoryData, compute: Compute) -> Rated:
     """Of a tier of a moderator: whether all categories of the row are flagged, and no other.
 
-    Texts are scanned in windows, as a server does; what is too long in tokens is cut.
+    Texts are scanned in windows, as a server does.
+
+    Parameters
+    ----------
+    compute : callable
+        Vectors of windows by its model, and what they lost.
 
     Raises
     ------
@@ -66,10 +72,9 @@ def rate_categories(bundle: Bundle, index: int, rows: CategoryData, embed: Embed
     settings = tier.moderation
     assert settings is not None
     assert tier.whole is not None
-    cut = [visible_windows(text, settings.window, settings.overlap) for text in rows.texts]
-    windows = [window for each in cut for window in each]
-    starts_n = np.cumsum([0, *map(len, cut[:-1])]).astype(np.int64)
-    vectors_wd = embed(windows)
+    vectors = WindowVectors(compute)
+    windows, starts_n = vectors.windows(rows.texts, settings.window, settings.overlap)
+    vectors_wd = vectors.of(windows)
     probability_wk = np.concatenate(
         [
             head.probabilities(

@@ -13,15 +13,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 import sprat
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest, Calibration, Extract, TierManifest, TierName
+from sprat.calibration import confidences
 from sprat.errors import DataError
 from sprat.manifest import ModelRef
 from sprat.progress import Progress, Silent
-from sprat.tagger import Tagger
+from sprat.tagger import Reading, Tagger, all_read
 from sprat.train.checks import DataReport
 from sprat.train.confidence import with_whole
 from sprat.train.evaluate_extract import ExtractReport
@@ -214,14 +216,20 @@ def train_tagger_tier(
             train.path, 0, "no span was found in unseen rows: nothing to calibrate with"
         )
     progress.phase(f"evaluate on {len(test)} rows")
-    found = tagger.tag(test.texts, made[len(train) :], test.requested)
-    report = evaluate_spans(found, test, tagger, seed=prepared.seed)
-    without_leaked = None
-    fresh = np.flatnonzero(~prepared.is_leaked_m).tolist()
-    if 0 < len(fresh) < len(test):
-        without_leaked = evaluate_spans(
-            [found[row] for row in fresh], test.take(fresh), tagger, seed=prepared.seed
+    found = all_read(tagger.read(test.texts, made[len(train) :], test.requested))
+
+    def evaluated(rows: Sequence[int]) -> SpanReport:
+        return evaluate_spans(
+            [found[row].spans for row in rows],
+            test.take(rows),
+            tagger,
+            confidence_n=whole_confidences([found[row] for row in rows], calibration),
+            seed=prepared.seed,
         )
+
+    report = evaluated(range(len(test)))
+    fresh = np.flatnonzero(~prepared.is_leaked_m).tolist()
+    without_leaked = evaluated(fresh) if 0 < len(fresh) < len(test) else None
     return TrainedTagger(
         TierManifest(
             name=name,
@@ -245,6 +253,15 @@ def train_tagger_tier(
             ),
         ),
     )
+
+
+def whole_confidences(
+    readings: Sequence[Reading], calibration: Calibration | None
+) -> npt.NDArray[np.float64] | None:
+    """How sure a tagger is of whole answers: float64[N]; None where that is not calibrated."""
+    if calibration is None:
+        return None
+    return confidences(np.array([each.chance for each in readings]), calibration)
 
 
 def train_tagger(

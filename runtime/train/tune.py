@@ -31,6 +31,7 @@ from sprat.train.thresholds import (
     choose,
 )
 from sprat.train.traffic import traffic_of
+from sprat.train.window_vectors import OpenCompute
 from sprat.tuning_manifest import LoggedRows, Tuning
 
 EngineOf = Callable[[str], str]
@@ -66,7 +67,7 @@ def tune(
     data: Rows,
     aim: Aim,
     *,
-    open_embed: OpenEmbed | OpenStates,
+    open_embed: OpenEmbed | OpenStates | OpenCompute,
     engine_of: EngineOf,
     open_tier: OpenTier | None = None,
     remote_cost_ms: float | None = None,
@@ -87,8 +88,8 @@ def tune(
         Rows that no tier was trained on, such as real traffic: what the kind of the bundle takes.
     aim : Aim
     open_embed : callable
-        See `OpenEmbed`; asked for the model of each tier with a head. Of an extract task see
-        `OpenStates`.
+        See `OpenEmbed`; asked for the model of each tier with a head. Of a moderate task see
+        `OpenCompute`, of an extract task `OpenStates`.
     engine_of : callable
         See `EngineOf`.
     open_tier : callable, optional
@@ -155,7 +156,7 @@ def score_tiers(
     bundle: Bundle,
     data: Rows,
     *,
-    open_embed: OpenEmbed | OpenStates,
+    open_embed: OpenEmbed | OpenStates | OpenCompute,
     engine_of: EngineOf,
     open_tier: OpenTier | None = None,
     remote_cost_ms: float | None = None,
@@ -226,7 +227,7 @@ def _score(
     bundle: Bundle,
     index: int,
     data: Rows,
-    open_embed: OpenEmbed | OpenStates,
+    open_embed: OpenEmbed | OpenStates | OpenCompute,
     engine_of: EngineOf,
 ) -> TierScores:
     tier = bundle.manifest.tiers[index]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 from chat_server import certificate
 from doubles import LABELS, bundle, no_leaked_threads
@@ -14,12 +17,14 @@ from remotes import configuration, with_remote
 from servers import Server, sprat, start_server
 from tiny_models import encoder_files, write_files
 
+from sprat.asked_manifest import RemoteRewriting
 from sprat.bundle_manifest import BundleManifest
 from sprat.endpoint_config import EndpointConfig
 from sprat.endpoints.breaker import FAILURES
 from sprat.endpoints.opening import open_endpoint
-from sprat.errors import ConfigError, SpratError, Unauthenticated
+from sprat.errors import ConfigError, EngineError, SpratError, Unauthenticated
 from sprat.inprocess import Runtime
+from sprat.proto.v1 import sprat_pb2 as pb
 from sprat.pull import pull
 from sprat.store import Store
 from sprat.values import ClassifyResult
@@ -209,3 +214,37 @@ def test_peer_of_a_chat_model_is_an_error_at_the_start(store: Store, peer: Peer)
     add(store, "")
     with pytest.raises(ConfigError, match="expected the chat endpoint with model far-task"):
         ask(store, peer)
+
+
+@pytest.mark.parametrize("cut", ["status", "no end", "nothing"])
+async def test_peer_answer_without_an_end_is_missed(tmp_path: Path, cut: str) -> None:
+    """A server that is stopped in the middle of a stream, or an odd one."""
+
+    async def transform(request: pb.TransformRequest, context: Any) -> AsyncIterator[Any]:
+        if cut != "nothing":
+            yield pb.TransformResponse(text="Good")
+        if cut == "status":
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
+
+    handler = grpc.unary_stream_rpc_method_handler(
+        transform,
+        pb.TransformRequest.FromString,
+        pb.TransformResponse.SerializeToString,
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("sprat.v1.Sprat", {"Transform": handler}),)
+    )
+    address = f"unix:{tmp_path}/s"
+    server.add_insecure_port(address)
+    await server.start()
+    endpoint = open_endpoint("far", EndpointConfig(url=address, model=FAR), tmp_path)
+    asked = RemoteRewriting(model=FAR, task_version="0" * 12)
+    question = endpoint.texts(asked, schema=None, has_logprobs=False)
+    try:
+        (said,) = await question.ask(["a text"], deadline=math.inf)
+    finally:
+        await endpoint.aclose()
+        await server.stop(None)
+    assert isinstance(said, EngineError)
+    assert "a text" not in str(said)

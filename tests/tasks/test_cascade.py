@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from doubles import WAIT_S, Encoder, encoder_model, eventually, ids
+from tier_models import LONG, TierModel
 
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
@@ -30,7 +31,6 @@ from sprat.errors import (
 )
 from sprat.head import Head
 from sprat.model import Encoded
-from sprat.model.common import note
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tasks.cascade import REPLY_S
 from sprat.tasks.classify import ClassifyTask
@@ -42,64 +42,33 @@ from sprat.values import (
     ClassifyResult,
     Effort,
     ItemError,
-    ModelInfo,
     OnFailure,
     TierAnswer,
 )
 
 LABELS = ("a", "b", "c", "d")
 TIERS = ("static", "head", "finetune")
-LONG = "9"
 
 
-class Model:
+class Model(TierModel):
     """A model whose texts say how sure each tier is: ``b 0.4 0.9`` is label b, at the first 0.4.
 
     Instead of a number, ``nan`` gives no scores, and `LONG` is too long for that tier.
     """
 
     def __init__(self, place: int, engine: str) -> None:
-        self.place = place
-        self.info = ModelInfo(
-            name=f"model-{place}",
-            kind="encoder",
-            engine=engine,
-            version=str(place) * 12,
-            architecture="bert",
-            quantization="int8",
-            tokenizer="none",
-            max_tokens=16,
-            dimension=len(LABELS),
-            licence="",
-            size_bytes=1,
-        )
-        self.calls: list[list[str]] = []
-        self.deadlines: list[float] = []
-        self.failure: Exception | None = None
-        self.takes_s = 0.0
-        self.cancelled = 0
+        super().__init__(place, engine, dimension=len(LABELS))
 
     async def encode(
         self, texts: Sequence[str], *, partial: bool, deadline: float, **_: Any
     ) -> Encoded:
-        self.calls.append(list(texts))
-        self.deadlines.append(deadline)
-        try:
-            await asyncio.sleep(self.takes_s)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.failure is not None:
-            raise self.failure
+        await self.begin(texts, deadline)
         errors: list[ItemError] = []
         kept, vectors = [], []
         for index, text in enumerate(texts):
-            label, *sure = text.split()
-            if sure[self.place] == LONG:
-                error = InputTooLong(field=f"texts[{index}]", tokens=99, limit=16)
-                note(errors, index, error, partial)
+            if (found := self.read(index, text, errors, partial)) is None:
                 continue
-            confidence = float(sure[self.place])
+            label, confidence = found
             chances = np.full(len(LABELS), (1 - confidence) / (len(LABELS) - 1))
             chances[LABELS.index(label)] = confidence
             vectors.append(np.log(chances).astype(np.float32))

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from doubles import WAIT_S, eventually
+from tier_models import LONG, TierModel
 
 from sprat.budget import ComputePermits
 from sprat.bundle import Bundle
@@ -28,7 +29,7 @@ from sprat.errors import (
 )
 from sprat.head import Head
 from sprat.model import Encoded
-from sprat.model.common import note, readable
+from sprat.model.common import readable
 from sprat.model.encoder import EncodedTokens
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import Tagger, tags_of
@@ -42,7 +43,6 @@ from sprat.values import (
     Effort,
     Extraction,
     ItemError,
-    ModelInfo,
     Moderation,
     OnFailure,
     TokenStates,
@@ -50,14 +50,13 @@ from sprat.values import (
 
 KINDS = ("moderate", "extract")
 TIERS = ("static", "head", "finetune")
-LONG = "9"
 SAME = ((0.0, 0.0), (1.0, 1.0))
 """A curve that leaves chances as they are."""
 
 Task = ModerateTask | ExtractTask
 
 
-class Model:
+class Model(TierModel):
     """A model whose texts say how sure each tier is, from 0.5 to 1: ``yes 0.6 0.9``.
 
     ``yes`` is a text of the category, or its first word a span of the field; ``no`` is none.
@@ -65,25 +64,7 @@ class Model:
     """
 
     def __init__(self, place: int, engine: str) -> None:
-        self.place = place
-        self.info = ModelInfo(
-            name=f"model-{place}",
-            kind="encoder",
-            engine=engine,
-            version=str(place) * 12,
-            architecture="bert",
-            quantization="int8",
-            tokenizer="none",
-            max_tokens=16,
-            dimension=1,
-            licence="",
-            size_bytes=1,
-        )
-        self.calls: list[list[str]] = []
-        self.deadlines: list[float] = []
-        self.failure: Exception | None = None
-        self.takes_s = 0.0
-        self.cancelled = 0
+        super().__init__(place, engine, dimension=1)
 
     async def encode(
         self, texts: Sequence[str], *, deadline: float, partial: bool = False, **_: Any
@@ -113,24 +94,13 @@ class Model:
     async def _judge(
         self, texts: Sequence[str], partial: bool, deadline: float
     ) -> tuple[list[int], list[float], list[ItemError]]:
-        self.calls.append(list(texts))
-        self.deadlines.append(deadline)
-        try:
-            await asyncio.sleep(self.takes_s)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.failure is not None:
-            raise self.failure
+        await self.begin(texts, deadline)
         errors: list[ItemError] = []
         kept, logits = [], []
         for index in readable(texts, errors, partial):
-            word, *sure = texts[index].split()
-            if sure[self.place] == LONG:
-                error = InputTooLong(field=f"texts[{index}]", tokens=99, limit=16)
-                note(errors, index, error, partial)
+            if (found := self.read(index, texts[index], errors, partial)) is None:
                 continue
-            chance = float(sure[self.place])
+            word, chance = found
             kept.append(index)
             logits.append(math.log(chance / (1 - chance)) * (1 if word == "yes" else -1))
         return kept, logits, errors

@@ -11,6 +11,7 @@ import pytest
 from topics import TOPICS
 
 from sprat.train.data import Dataset
+from sprat.train.head import Embed
 from sprat.values import FloatArray
 
 DIMENSION = 256
@@ -50,3 +51,19 @@ def embed() -> Callable[[Sequence[str]], FloatArray]:
 @pytest.fixture(scope="session")
 def dataset() -> Callable[..., Dataset]:
     return make_dataset
+
+
+@pytest.fixture(scope="session")
+def embeds(embed: Embed) -> dict[str, Embed]:
+    """A cheap model that sees a text coarsely, and a dear one."""
+
+    def coarse(texts: Sequence[str]) -> FloatArray:
+        short = np.ascontiguousarray(embed(texts)[:, :64])
+        return short / np.linalg.norm(short, axis=1, keepdims=True)
+
+    def fine(texts: Sequence[str]) -> FloatArray:
+        for _ in range(4):
+            vectors = embed(texts)
+        return vectors
+
+    return {"coarse": coarse, "fine": fine}

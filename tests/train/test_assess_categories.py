@@ -25,7 +25,9 @@ def action(probability: float) -> Action:
     return "block" if probability >= 0.9 else "flag" if probability >= 0.5 else "allow"
 
 
-def answers(probabilities: Sequence[tuple[float, float]]) -> Moderate:
+def answers(
+    probabilities: Sequence[tuple[float, float]], confidence: float | None = None
+) -> Moderate:
     """Moderates any texts with these probabilities of zed and quirk."""
 
     def moderate(texts: Sequence[str]) -> list[Moderation]:
@@ -38,6 +40,7 @@ def answers(probabilities: Sequence[tuple[float, float]]) -> Moderate:
                     CategoryScore(name, p, action(p), 0, 1)
                     for name, p in zip(MANIFEST.labels, row, strict=True)
                 ),
+                confidence=confidence,
             )
             for row in probabilities
         ]
@@ -55,6 +58,14 @@ def test_assess_moderator_counts_what_it_flagged() -> None:
     assert assessed.report.exact.value == assessed.report.micro_f1.value == 1
     assert assessed.actions == ("block", "flag", "allow", "flag", "flag")
     assert assessed.findings.shown == ("zed", "quirk + zed", "(clean)", "quirk", "zed")
+
+
+def test_assess_moderator_judges_confidences_where_there_are_some() -> None:
+    assert assess_moderator(MANIFEST, ROWS, moderate=GOOD).report.whole is None
+    sure = answers([(0.95, 0.1)] * 5, confidence=0.5)
+    whole = assess_moderator(MANIFEST, ROWS, moderate=sure).report.whole
+    assert whole is not None
+    assert {each.confidence for each in whole.reliability} == {0.5}
 
 
 def test_compare_moderators_row_by_row() -> None:

@@ -112,3 +112,22 @@ def test_mean_average_precision_of_samples_is_that_of_the_report() -> None:
     whole, first = figure(np.stack([picks, np.zeros_like(picks)]))
     assert whole == pytest.approx(report.mean_average_precision.value)
     assert first in (0, 1 / 3, 2 / 3)
+
+
+def test_evaluate_categories_judges_the_confidence_in_whole_answers() -> None:
+    probability, truth = rows()
+    given = {"names": NAMES, "flag_at": (0.5,) * 3}
+    exact = (truth == (probability >= 0.5)).all(axis=1)
+    plain = evaluate_categories(probability, truth, **given)  # type: ignore[arg-type]
+    assert plain.whole is None
+    for confidence, gap in ((np.where(exact, 0.9, 0.1), 0.1), (np.where(exact, 0.2, 0.8), 0.8)):
+        report = evaluate_categories(
+            probability,
+            truth,
+            confidence_n=confidence,
+            **given,  # type: ignore[arg-type]
+        )
+        assert report.whole is not None
+        assert report.whole.ece.value == pytest.approx(gap, abs=0.05)
+        assert report.summary().metrics["whole_ece"] == report.whole.ece
+        assert report.model_copy(update={"whole": None}) == plain

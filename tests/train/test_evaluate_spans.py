@@ -135,3 +135,20 @@ def test_span_findings_count_what_the_report_counts() -> None:
     assert f1.tolist() == [report.micro_f1, *(each.f1 for each in report.fields)]
     assert made.shown == ("name 0-3, time 5-9", "(nothing)", "name 1-2")
     assert shown_spans(data.spans[0]) == "name 0-4, time 5-9"
+
+
+def test_evaluate_spans_judges_the_confidence_in_whole_answers() -> None:
+    data = dataset([(0, 4, "name")], [(0, 4, "name")], [])
+    found = [[Span("name", 0, 4, 0.9)], [], []]
+    sure = np.array([0.9, 0.6, 0.8])
+    plain = evaluate(found, data)
+    report = evaluate_spans(found, data, Judge(), confidence_n=sure)  # type: ignore[arg-type]
+    assert plain.whole is None
+    assert "whole_ece" not in plain.summary().metrics
+    assert report.whole is not None
+    # The second row misses its span.
+    assert report.whole.ece.value == pytest.approx((0.1 + 0.6 + 0.2) / 3)
+    assert report.summary().metrics == {
+        **plain.summary().metrics,
+        "whole_ece": report.whole.ece,
+    }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from moderated import WORDS, messages
+from moderated import WORDS, messages, uncut
 
 from sprat.bundle import Bundle
 from sprat.errors import ConfigError, DataError, InvalidInput
@@ -34,7 +34,7 @@ def train(
             progress,
             name="head",
             base=BASE,
-            embed=embed,
+            compute=uncut(embed),
             **options,  # type: ignore[arg-type]
         )
 
@@ -58,6 +58,10 @@ def test_moderate_learns_categories_that_come_together(tmp_path: Path, embed: Em
     assert tier.evaluation.n == len(prepared.test) == pytest.approx(80, abs=3)
     evaluation = report["tiers"]["head"]["evaluation"]  # type: ignore[index]
     assert [each["category"] for each in evaluation["categories"]] == ["insult", "threat"]
+    whole = evaluation["whole"]
+    assert whole["ece"] == tier.evaluation.metrics["whole_ece"].model_dump()
+    assert whole["ece"]["value"] < whole["ece_noise"] + 0.1
+    assert sum(each["n"] for each in whole["reliability"]) == tier.evaluation.n
     assert "garden" not in (tmp_path / "b" / "report.json").read_text()
 
 
@@ -219,7 +223,9 @@ def test_moderate_tells_what_it_does(embed: Embed) -> None:
             self.phases.append(text)
 
     log = Log()
-    train_moderator_tier(prepare_categories(messages(60)), log, name="head", base=BASE, embed=embed)
+    train_moderator_tier(
+        prepare_categories(messages(60)), log, name="head", base=BASE, compute=uncut(embed)
+    )
     assert log.phases[0].startswith("embed ")
     assert any("insult: try C=" in phase for phase in log.phases)
     assert log.phases[-1].startswith("evaluate on ")
@@ -242,7 +248,7 @@ def flipped(data: CategoryData, category: str, share: float) -> tuple[CategoryDa
 def test_moderate_ranks_flipped_labels_first(embed: Embed) -> None:
     data, lines = flipped(messages(400), "threat", 0.05)
     prepared = prepare_categories(data)
-    tier = train_moderator_tier(prepared, Silent(), name="head", base=BASE, embed=embed)
+    tier = train_moderator_tier(prepared, Silent(), name="head", base=BASE, compute=uncut(embed))
     column = prepared.names.index("threat")
     p_n = tier.refits.out_of_fold[:, column]
     truth_n = prepared.train.truth(prepared.names)[:, column]
@@ -258,7 +264,7 @@ def test_moderate_names_suspects_of_each_category(tmp_path: Path, embed: Embed) 
     prepared = prepare_categories(data)
 
     def tier(rows: PreparedCategories, progress: Silent) -> object:
-        return train_moderator_tier(rows, progress, name="head", base=BASE, embed=embed)
+        return train_moderator_tier(rows, progress, name="head", base=BASE, compute=uncut(embed))
 
     written = train_moderator(prepared, [tier], name="abuse", out=tmp_path)  # type: ignore[list-item]
     assert set(written.suspects) == {"insult", "threat"}
@@ -282,7 +288,7 @@ def test_moderate_learning_curve_ends_at_the_evaluation(tmp_path: Path, embed: E
     prepared = prepare_categories(messages(300, seed=4))
 
     def tier(rows: PreparedCategories, progress: Silent) -> object:
-        return train_moderator_tier(rows, progress, name="head", base=BASE, embed=embed)
+        return train_moderator_tier(rows, progress, name="head", base=BASE, compute=uncut(embed))
 
     written = train_moderator(
         prepared,

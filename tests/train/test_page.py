@@ -201,7 +201,13 @@ def moderation_report() -> ModerationReport:
     rng = np.random.default_rng(1)
     probability = rng.beta(0.5, 1.0, (300, 2))
     truth = rng.random((300, 2)) < probability
-    return evaluate_categories(probability, truth, names=(NASTY, "spam"), flag_at=(0.5, 0.4))
+    return evaluate_categories(
+        probability,
+        truth,
+        names=(NASTY, "spam"),
+        flag_at=(0.5, 0.4),
+        confidence_n=probability.max(axis=1),
+    )
 
 
 def span_report(found: int) -> SpanReport:
@@ -217,7 +223,8 @@ def span_report(found: int) -> SpanReport:
     spans = [
         [Span(NASTY, 0, 4 + row % 2, 0.1 + row / 80)] if row < found else [] for row in range(40)
     ]
-    return evaluate_spans(spans, data, Judge())  # type: ignore[arg-type]
+    sure = np.linspace(0.2, 0.9, 40) if found else None
+    return evaluate_spans(spans, data, Judge(), confidence_n=sure)  # type: ignore[arg-type]
 
 
 def test_page_of_a_moderator() -> None:
@@ -226,8 +233,10 @@ def test_page_of_a_moderator() -> None:
     text = page(report, title=NASTY, facts={"Data": "x.jsonl"}, learning=curve)
     parser = parsed(text)
     assert NASTY not in text
-    # Reliability and thresholds of both categories, and the learning curve.
-    assert parser.tags.count("svg") == 5
+    # Reliability of whole answers, that and thresholds of both categories, and the learning curve.
+    assert parser.tags.count("svg") == 6
+    assert report.whole is not None
+    assert f"Perfect confidences would show {report.whole.ece_noise:.3f} on so few rows." in text
     assert "Mean average precision on the same test rows" in text
     for name, each in report.summary().metrics.items():
         assert f"<td>{page_findings.TITLES[name]}</td>" in text
@@ -246,7 +255,9 @@ def test_page_of_a_tagger() -> None:
     text = page(report, title=NASTY, facts={})
     parser = parsed(text)
     assert NASTY not in text
-    assert parser.tags.count("svg") == 1
+    # Of spans, and of whole answers.
+    assert parser.tags.count("svg") == 2
+    assert "<td>Calibration error (ECE) of whole answers</td>" in text
     for name, (low, high) in report.intervals.items():
         assert f"<td>{page_findings.TITLES[name]}</td>" in text
         assert f"{low:.4f} to {high:.4f}" in text

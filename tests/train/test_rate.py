@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from moderated import messages
+from moderated import messages, uncut
 from tagged import make_bookings, read_words
 
 from sprat.bundle import Bundle
@@ -21,8 +21,10 @@ from sprat.manifest import ModelRef
 from sprat.progress import Silent
 from sprat.tagger import Reading, Span, Tagger
 from sprat.text.ngrams import with_ngrams
+from sprat.text.windows import windows
 from sprat.train import moderate
 from sprat.train.categories import CategoryData
+from sprat.train.features import Compute
 from sprat.train.head import Embed
 from sprat.train.moderate import train_moderator, train_moderator_tier
 from sprat.train.page_tuning import tuning_page
@@ -37,30 +39,19 @@ from sprat.values import FloatArray, TokenStates
 
 
 @pytest.fixture(scope="module")
-def embeds(embed: Embed) -> dict[str, Embed]:
-    """A cheap model that sees a text coarsely, and a dear one."""
-
-    def coarse(texts: Sequence[str]) -> FloatArray:
-        short = np.ascontiguousarray(embed(texts)[:, :16])
-        return short / np.linalg.norm(short, axis=1, keepdims=True)
-
-    def fine(texts: Sequence[str]) -> FloatArray:
-        for _ in range(4):
-            vectors = embed(texts)
-        return vectors
-
-    return {"coarse": coarse, "fine": fine}
+def computes(embeds: dict[str, Embed]) -> dict[str, Compute]:
+    return {name: uncut(embed) for name, embed in embeds.items()}
 
 
 @pytest.fixture(scope="module")
-def moderator(embeds: dict[str, Embed], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def moderator(computes: dict[str, Compute], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     prepared = prepare_categories(messages(150))
     tiers = [
         functools.partial(
             train_moderator_tier,
             name=name,
             base=ModelRef(name=model, digest="0" * 64),
-            embed=embeds[model],
+            compute=computes[model],
         )
         for name, model in (("static", "coarse"), ("head", "fine"))
     ]
@@ -131,7 +122,7 @@ def test_rate_categories_counts_rows_whose_flags_are_all_right(
     moderator: Bundle, embeds: dict[str, Embed]
 ) -> None:
     rows = messages(80, seed=5)
-    confidence_n, _, right_n = rate_categories(moderator, 1, rows, embeds["fine"])
+    confidence_n, _, right_n = rate_categories(moderator, 1, rows, uncut(embeds["fine"]))
     tier, head = moderator.manifest.tiers[1], moderator.heads[1]
     settings = tier.moderation
     assert settings is not None
@@ -169,8 +160,10 @@ def test_rate_categories_reads_long_texts_in_windows(
         seen.extend(texts)
         return embeds["fine"](texts)
 
-    _, _, right_n = rate_categories(moderator, 1, long, embed)
-    assert len(seen) > BLOCK
+    _, _, right_n = rate_categories(moderator, 1, long, uncut(embed))
+    cut = [windows(text, settings.window, settings.overlap) for text in hidden]
+    assert sum(map(len, cut)) > BLOCK
+    assert len(seen) == len(set(seen))
     assert max(map(len, seen)) <= settings.window
     assert right_n.mean() > 0.6
 
@@ -195,14 +188,14 @@ def test_rate_spans_counts_rows_where_all_is_found_and_nothing_else(
 
 @pytest.mark.parametrize("aim", [Aim("loss", 0.03), Aim("error", 0.1)])
 def test_tune_chooses_thresholds_of_moderators(
-    moderator: Bundle, embeds: dict[str, Embed], aim: Aim, tmp_path: Path
+    moderator: Bundle, computes: dict[str, Compute], aim: Aim, tmp_path: Path
 ) -> None:
     rows = messages(500, seed=9)
     tuned = tune(
         moderator,
         rows,
         aim,
-        open_embed=opened(embeds),
+        open_embed=opened(computes),
         engine_of=lambda model: "ct2",
         progress=Silent(),
     )
@@ -264,7 +257,7 @@ def test_tune_leaves_out_taggers_that_do_not_pay(tagger: Bundle) -> None:
 
 
 def test_tune_refuses_moderators_and_taggers_that_cannot_be_tuned(
-    moderator: Bundle, tagger: Bundle, embeds: dict[str, Embed]
+    moderator: Bundle, tagger: Bundle, computes: dict[str, Compute]
 ) -> None:
     def refused(bundle: Bundle, rows: Any, models: Any, error: type[Exception], said: str) -> None:
         with pytest.raises(error, match=said):
@@ -283,7 +276,7 @@ def test_tune_refuses_moderators_and_taggers_that_cannot_be_tuned(
     )
     refused(single, make_bookings(200), STATES, InvalidInput, "--tiers head,finetune")
     for bundle, rows, models in (
-        (moderator, messages(200), embeds),
+        (moderator, messages(200), computes),
         (tagger, make_bookings(200), STATES),
     ):
         first, last = bundle.manifest.tiers
@@ -293,7 +286,7 @@ def test_tune_refuses_moderators_and_taggers_that_cannot_be_tuned(
         bare = replace(bundle, manifest=bundle.manifest.model_copy(update={"tiers": (blind, last)}))
         refused(bare, rows, models, InvalidInput, f"tier {first.name} is not calibrated")
     strange = CategoryData(("a",) * 200, (("gossip",),) * 200, tuple(range(1, 201)), "rows")
-    refused(moderator, strange, embeds, DataError, "known categories: 'insult', 'threat'")
+    refused(moderator, strange, computes, DataError, "known categories: 'insult', 'threat'")
     spans = ((GoldSpan(0, 1, "place"),),) * 200
     other = SpanDataset(("a",) * 200, spans, ((),) * 200, tuple(range(1, 201)), "rows")
     refused(tagger, other, STATES, DataError, "known fields: 'name', 'people', 'time'")

@@ -63,6 +63,9 @@ def test_train_tagger_writes_a_bundle_that_answers(
     assert tier.whole.ceiling == pytest.approx(81 / 82, abs=0.01)
     assert tier.evaluation.metrics["micro_f1"].value == report.micro_f1 > 0.9
     assert (report.n, manifest.train_rows) == (40, 80)
+    assert report.whole is not None
+    assert report.whole.ece == tier.evaluation.metrics["whole_ece"]
+    assert report.whole.ece.value < report.whole.ece_noise + 0.1
     bundle = Bundle.load(folder)
     assert (bundle.manifest, bundle.heads) == (manifest, ())
     again = assess_tagger(bundle, TEST, states=read_words).report

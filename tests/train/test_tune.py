@@ -33,25 +33,9 @@ from sprat.train.head import Embed
 from sprat.train.split import assign_folds
 from sprat.train.thresholds import ABSTAINED, Aim, cascade
 from sprat.train.tune import tune
-from sprat.values import Classification, FloatArray, Label, ModelInfo
+from sprat.values import Classification, Label, ModelInfo
 
 Rows = Callable[..., Dataset]
-
-
-@pytest.fixture(scope="module")
-def embeds(embed: Embed) -> dict[str, Embed]:
-    """A cheap model that sees a text coarsely, and a dear one."""
-
-    def coarse(texts: Sequence[str]) -> FloatArray:
-        short = np.ascontiguousarray(embed(texts)[:, :64])
-        return short / np.linalg.norm(short, axis=1, keepdims=True)
-
-    def fine(texts: Sequence[str]) -> FloatArray:
-        for _ in range(4):
-            vectors = embed(texts)
-        return vectors
-
-    return {"coarse": coarse, "fine": fine}
 
 
 @pytest.fixture(scope="module")
