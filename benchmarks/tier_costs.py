@@ -11,7 +11,7 @@ import itertools
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -57,7 +57,15 @@ class _Tier:
     latency_ms: list[float] = field(default_factory=list)
 
 
-def run(bundle: Bundle, store: Store, texts: Texts, *, seconds: float, progress: Progress) -> Costs:
+def run(
+    bundle: Bundle,
+    store: Store,
+    texts: Texts,
+    *,
+    inputs: Mapping[str, Mapping[str, str]] = {},
+    seconds: float,
+    progress: Progress,
+) -> Costs:
     """Measure every tier that is not remote.
 
     Parameters
@@ -66,6 +74,8 @@ def run(bundle: Bundle, store: Store, texts: Texts, *, seconds: float, progress:
         Of any kind, of models that are in the store.
     texts : Texts
         At least one; of more than 1,024, at most as many, of all lengths.
+    inputs : mapping of str to mapping of str to str
+        Other inputs of each text, of a transform task that has some.
     seconds : float
         How long each tier is measured, about; above 0.
 
@@ -98,7 +108,13 @@ def run(bundle: Bundle, store: Store, texts: Texts, *, seconds: float, progress:
         progress.phase("load the models")
         with Runtime(config=Config(tasks=tasks), store=store) as runtime:
             tiers = [
-                _open(runtime, manifest.kind, about.name, about.model.name, chosen, share_s)
+                _open(
+                    runtime,
+                    _caller(runtime, manifest.kind, about.name, inputs),
+                    about.model.name,
+                    chosen,
+                    share_s,
+                )
                 for about in local
             ]
             progress.phase("measure", total=ROUNDS * len(tiers))
@@ -123,7 +139,7 @@ def run(bundle: Bundle, store: Store, texts: Texts, *, seconds: float, progress:
             TierCost(
                 name=about.name,
                 base=about.model,
-                asked=costs.asked(about),
+                asked=costs.asked(manifest, about),
                 engine=models[about.model.name].engine,
                 quantization=models[about.model.name].quantization,
                 tokens=tier.tokens,
@@ -150,11 +166,8 @@ def even(texts: Sequence[str], size: int) -> list[list[str]]:
     return [by_length[start::step] for start in range(step)]
 
 
-def _open(
-    runtime: Runtime, kind: str, task: str, model: str, texts: Sequence[str], share_s: float
-) -> _Tier:
+def _open(runtime: Runtime, call: _Call, model: str, texts: Sequence[str], share_s: float) -> _Tier:
     """A tier, warmed up, with calls of as many texts as its share of the time allows."""
-    call = _caller(runtime, kind, task)
     few = even(texts, LEAST_PER_CALL)[0]
     call(few)
     started = time.perf_counter()
@@ -168,13 +181,22 @@ def _open(
     return _Tier(call, max(tokens, 1.0), even(texts, size))
 
 
-def _caller(runtime: Runtime, kind: str, task: str) -> _Call:
-    """What asks a task, whatever the length of the texts."""
+def _caller(
+    runtime: Runtime, kind: str, task: str, inputs: Mapping[str, Mapping[str, str]]
+) -> _Call:
+    """What asks a task, whatever the length of the texts; to rewrite, one after the other."""
+
+    def transform(texts: Sequence[str]) -> None:
+        for text in texts:
+            for _ in runtime.transform(task, text, inputs=inputs.get(text, {})):
+                pass
+
     calls: dict[str, _Call] = {
         "classify": lambda texts: runtime.classify(task, texts, top_k=1, truncation="truncate"),
         "route": lambda texts: runtime.route(task, texts, top_k=1, truncation="truncate"),
         "moderate": lambda texts: runtime.moderate(task, texts),
         "extract": lambda texts: runtime.extract(task, texts, long_input="chunk"),
+        "transform": transform,
     }
     return calls[kind]
 

@@ -183,7 +183,8 @@ class Sureness(Manifest):
         return self
 
 
-TierName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+TIER_NAME = r"^[a-z][a-z0-9-]{0,31}$"
+TierName = Annotated[str, Field(pattern=TIER_NAME)]
 FITTED_TIERS = ("static", "head", "finetune")
 """Names of the tiers that have weights: how they were made."""
 

@@ -165,6 +165,33 @@ LEAST_LOGPROB = -100.0
 """Log-probabilities below it count as this: some endpoints say -9999 where they have no number."""
 
 
+def logprob_quantiles(
+    logprobs: Sequence[float], quantiles: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """What `chance_of_rewriting` sees of an answer.
+
+    Parameters
+    ----------
+    logprobs : sequence of float
+        As there.
+    quantiles : sequence of float
+        Which ones, in [0, 1]; between two tokens they are linear.
+
+    Returns
+    -------
+    float64[Q]
+        At most 0; NaN where a log-probability is.
+
+    Examples
+    --------
+    >>> logprob_quantiles([-0.5, -0.1, -2.0], (0.0, 0.5)).tolist()
+    [-2.0, -0.5]
+    """
+    logprobs_t = np.maximum(np.array(logprobs or [0.0], np.float64), LEAST_LOGPROB)
+    found: npt.NDArray[np.float64] = np.quantile(logprobs_t, quantiles)
+    return found
+
+
 def chance_of_rewriting(logprobs: Sequence[float], sureness: Sureness, *, is_sound: bool) -> float:
     """Probability that a rewritten text is right, by the log-probabilities of its tokens.
 
@@ -198,8 +225,7 @@ def chance_of_rewriting(logprobs: Sequence[float], sureness: Sureness, *, is_sou
     """
     if not is_sound:
         return 0.0
-    logprobs_t = np.maximum(np.array(logprobs or [0.0], np.float64), LEAST_LOGPROB)
-    quantiles_q = np.quantile(logprobs_t, sureness.quantiles)
+    quantiles_q = logprob_quantiles(logprobs, sureness.quantiles)
     odds = sureness.bias + float(np.dot(sureness.weights, quantiles_q))
     return float(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
 

@@ -82,7 +82,7 @@ class Costs(Manifest):
     ----------
     bundle : Name
     labels : int
-        Of the bundle.
+        Of the bundle; 0 of a transform task.
     measured : str
         When: UTC, ISO 8601.
     cpu : str
@@ -103,7 +103,7 @@ class Costs(Manifest):
 
     format: Literal[1] = 1
     bundle: Name
-    labels: int = Field(ge=1)
+    labels: int = Field(ge=0)
     measured: str
     cpu: str
     threads: int = Field(ge=1)
@@ -146,7 +146,7 @@ class Costs(Manifest):
             if tier.name not in known:
                 return f"without tier {tier.name}"
             then = known[tier.name]
-            if (then.base.digest, then.asked) != (tier.model.digest, asked(tier)):
+            if (then.base.digest, then.asked) != (tier.model.digest, asked(bundle, tier)):
                 return f"of another model of tier {tier.name}, or it is asked something else"
         return ""
 
@@ -165,11 +165,14 @@ def local_tiers(bundle: BundleManifest) -> tuple[TierManifest, ...]:
     return tuple(tier for tier in bundle.tiers if tier.remote is None)
 
 
-def asked(tier: TierManifest) -> str:
+def asked(bundle: BundleManifest, tier: TierManifest) -> str:
     """See `TierCost.asked`."""
     if tier.language is None:
         return ""
-    return hashlib.sha256(tier.language.model_dump_json().encode()).hexdigest()
+    given = tier.language.model_dump_json()
+    if bundle.transform is not None:
+        given += bundle.transform.model_dump_json()
+    return hashlib.sha256(given.encode()).hexdigest()
 
 
 def save(store: Store, costs: Costs) -> Path:

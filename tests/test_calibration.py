@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from sprat.bundle_manifest import Calibration, Sureness, Thresholds
 from sprat.calibration import (
     DEAD_BAND,
+    LEAST_LOGPROB,
     chance_of_actions,
     chance_of_rewriting,
     confidences,
     least_confidence,
     log_scores,
+    logprob_quantiles,
     spread,
     tempered,
 )
@@ -99,6 +101,13 @@ def test_calibration_refuses_a_curve_that_is_none(
 def test_calibration_refuses_a_ceiling_out_of_range(ceiling: float) -> None:
     with pytest.raises(ValidationError, match="ceiling"):
         Calibration(temperature=1.0, ceiling=ceiling)
+
+
+def test_calibration_quantiles_of_log_probabilities_lie_between_tokens() -> None:
+    logprobs = [-4.0, -1.0, -3.0, -2.0]
+    assert logprob_quantiles(logprobs, (0.0, 0.5, 1.0)).tolist() == [-4.0, -2.5, -1.0]
+    assert logprob_quantiles([], (0.0, 0.5)).tolist() == [0.0, 0.0]
+    assert logprob_quantiles([-math.inf, -9999.0], (0.0, 1.0)).tolist() == [LEAST_LOGPROB] * 2
 
 
 def test_calibration_chance_of_a_rewriting_is_logistic_in_quantiles() -> None:

@@ -151,11 +151,14 @@ def test_costs_hold_for_a_bundle_that_left_a_tier_out(store: Store) -> None:
 
 
 def test_costs_of_a_language_tier_hold_for_what_it_is_asked(store: Store) -> None:
-    *_, tier = bundle(asked="Which one?").tiers
+    asking = bundle(asked="Which one?")
+    *_, tier = asking.tiers
     cost = (
         measured()
         .tiers[0]
-        .model_copy(update={"name": "language", "base": tier.model, "asked": costs.asked(tier)})
+        .model_copy(
+            update={"name": "language", "base": tier.model, "asked": costs.asked(asking, tier)}
+        )
     )
     costs.save(store, measured(tiers=(*measured().tiers, cost)))
     assert costs.find(store, bundle(asked="Which one?"))[1] == ""

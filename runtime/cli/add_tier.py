@@ -7,25 +7,30 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sprat.cli.begin import begin, read_task_file
 from sprat.cli.bundles import write
 from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, endpoint_use
 from sprat.cli.labelled import read_labelled
 from sprat.cli.labels_file import LabelsFile, read_labels_file
 from sprat.cli.output import Json, print_json, progress
-from sprat.cli.reports import show_report, show_task
+from sprat.cli.reports import show_report, show_rewriting, show_task
 from sprat.errors import InvalidInput
 from sprat.values import Label
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from sprat.asked_manifest import AnyLanguage, AnyRemote
     from sprat.bundle_manifest import BundleManifest
     from sprat.manifest import ModelRef
     from sprat.store import Store
     from sprat.train.add_tier import Added
     from sprat.train.evaluate_extract import ExtractReport
+    from sprat.train.evaluate_rewriting import RewritingReport
     from sprat.train.report import Report
 
 ASKS = "What the model is asked; absent: as the adapter was trained"
+REWRITES = "Transform tasks"
 
 
 def add_tier(
@@ -35,7 +40,8 @@ def add_tier(
         typer.Option(
             "--data",
             help="Rows like those of the bundle's training: JSONL or CSV with `text` and `label`, "
-            "or JSONL with `text` and `spans` of an extract task. One part calibrates the "
+            "or `text`, `target` and other inputs of a transform task; or JSONL with `text` and "
+            "`spans` of an extract task. One part calibrates the "
             "tier, the other evaluates it. Never what the adapter or other tiers were trained on.",
         ),
     ],
@@ -46,6 +52,45 @@ def add_tier(
     config: ConfigFile = None,
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="A LoRA adapter of the model, in the store.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Of the tier. Absent: `language`, or `remote`."),
+    ] = None,
+    new: Annotated[
+        bool,
+        typer.Option(
+            "--new",
+            help="Begin a transform task with this tier, which says what the task is.",
+            rich_help_panel=REWRITES,
+        ),
+    ] = False,
+    task: Annotated[
+        Path | None,
+        typer.Option(
+            "--task",
+            help="TOML file with a table `[tasks.NAME]` of kind transform, as in the "
+            "configuration: model, adapter, prompt, grammar, sampling. In the place of --model.",
+            rich_help_panel=REWRITES,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            help="What to do, with `{text}`, and `{NAME}` for other fields of the rows. Absent: "
+            "as --task says or the adapter was trained, else as the tier before is asked.",
+            rich_help_panel=REWRITES,
+        ),
+    ] = None,
+    right_at: Annotated[
+        float | None,
+        typer.Option(
+            "--right-at",
+            help="With --new: least edit similarity of a right answer to its target, up to 1. "
+            "Absent: 1, an exact match.",
+            rich_help_panel=REWRITES,
+        ),
     ] = None,
     instructions: Annotated[
         str | None,
@@ -84,8 +129,8 @@ def add_tier(
         typer.Option(
             "--max-tokens",
             min=1,
-            help="Of an extract task: most tokens of an answer. Absent: 128, or as the adapter was "
-            "trained.",
+            help="Of extract and transform tasks: most tokens of an answer. Absent: as the "
+            "adapter was trained; else 128, and 256 to rewrite.",
             rich_help_panel=ASKS,
         ),
     ] = None,
@@ -118,39 +163,62 @@ def add_tier(
     together: until then the last tier of this machine answers alone.
 
     Only with --endpoint anything leaves this process: to that address go the texts, the labels with
-    their descriptions and the instructions, nothing else. A server asks it only where the
-    configuration of a task names it: `tiers.remote.endpoint`.
+    their descriptions and the instructions, or the prompt with its inputs, nothing else. A server
+    asks it only where the configuration of a task names it: `tiers.remote.endpoint`.
 
         sprat train tickets.jsonl --base smollm2-135m --kind classify -o tickets-lora
         sprat add-tier tickets --model smollm2-135m --adapter tickets-lora --data traffic.jsonl
         sprat tune tickets --data more-traffic.jsonl
         sprat add-tier tickets --endpoint big --config sprat.toml --data traffic.jsonl
+
+    With --new it begins a bundle of kind transform. Its tiers all rewrite texts: a small model and
+    a larger one, or one model under a prompt and under an adapter. An answer is right where it is
+    as wanted (--right-at); how sure a tier is comes from how probable the answer's tokens were.
+
+        sprat add-tier dates --new --task dates.toml --data rows.jsonl
+        sprat add-tier dates --model larger --name larger --data rows.jsonl
+        sprat tune dates --data traffic.jsonl --max-error 0.05
     """
     from sprat.bundle import Bundle
     from sprat.store import Store
     from sprat.train import add_tier as adding
     from sprat.train.asked_tiers import tier_opener
 
-    if (model is None) == (endpoint is None):
-        raise InvalidInput("expected one of --model and --endpoint", field="model")
-    asks = {
+    if sum(each is not None for each in (model, task, endpoint)) != 1:
+        raise InvalidInput("expected one of --model, --task and --endpoint", field="model")
+    asks: dict[str, Any] = {
         "instructions": instructions,
         "scoring": scoring,
         "normalize_length": normalize_length,
         "correct_prior": correct_prior,
         "max_tokens": max_tokens,
         "votes": votes,
+        "prompt": prompt,
     }
     _check_options(endpoint is not None, adapter, asks)
 
     store = Store()
-    opened = Bundle.open(store, bundle)
-    record = adding.read_record(store.bundle(bundle)[1], opened.manifest)
+    if task is not None:
+        if adapter is not None:
+            raise InvalidInput("--adapter: expected none beside --task", field="adapter")
+        asks["task"] = read_task_file(task)
+        model, adapter = asks["task"].model, asks["task"].adapter or None
+    record: BaseModel
+    if new:
+        refused: dict[str, object] = {"--out": out, "--labels-file": labels_file}
+        about: dict[str, Any] = {"model": model, "adapter": adapter, "right_at": right_at}
+        opened, record = begin(store, bundle, **about, refused=refused, asks=asks)
+        out = bundle
+    else:
+        if right_at is not None:
+            raise InvalidInput("--right-at: expected --new beside it", field="right-at")
+        opened = Bundle.open(store, bundle)
+        record = adding.read_record(store.bundle(bundle)[1], opened.manifest)
     entries = [] if labels_file is None else read_labels_file(labels_file)
     labels = [Label(each.name, each.description) for each in entries]
     use = endpoint_use(endpoint, config, store)
     base, asked = _question(store, opened.manifest, model, adapter, use, labels, asks)
-    rows = read_labelled(data, opened.manifest.kind)
+    rows = read_labelled(data, opened.manifest)
     if adapter is not None:
         adding.check_unseen(store, adapter, rows)
     try:
@@ -158,6 +226,7 @@ def add_tier(
             added = adding.add_tier(
                 *(opened, record, rows, asked),
                 base=base,
+                name=name,
                 open_tier=tier_opener(store, None if use is None else use.open),
                 held_out=held_out,
                 seed=seed,
@@ -174,6 +243,9 @@ def add_tier(
     _show(added.report)
     names = ", ".join(tier.name for tier in manifest.tiers)
     typer.echo(f"{manifest.name}: version {manifest.version}, tiers {names}")
+    if new:
+        typer.echo("Put a better tier behind it: the same command with --name, without --new.")
+        return
     if opened.manifest.tuning is not None:
         typer.echo("Thresholds that were tuned for fewer tiers are gone.")
     who = "last tier" if use is None else "last tier that is not remote"
@@ -225,11 +297,14 @@ def _question(
     return None, asked
 
 
-def _show(report: Report | ExtractReport) -> None:
+def _show(report: Report | ExtractReport | RewritingReport) -> None:
+    from sprat.train.evaluate_rewriting import RewritingReport
     from sprat.train.report import Report
 
     if isinstance(report, Report):
         show_report(report)
+    elif isinstance(report, RewritingReport):
+        show_rewriting(report)
     else:
         show_task(report)
 

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from sprat.cli.output import print_json, print_table, progress
+from sprat.errors import InvalidInput
 
 
 def bench_tiers(task: str, data: Path | None, seconds: float, *, as_json: bool) -> None:
@@ -19,13 +20,24 @@ def bench_tiers(task: str, data: Path | None, seconds: float, *, as_json: bool) 
     from sprat.store import Store
     from sprat.train.rows import read_records
 
-    texts = tickets()
-    if data is not None:
-        texts = Texts("given", tuple(str(row["text"]) for _, row in read_records(data, ("text",))))
     store = Store()
     bundle = Bundle.open(store, task)
+    transform = bundle.manifest.transform
+    names = () if transform is None else transform.inputs
+    texts, inputs = tickets(), {}
+    if data is not None:
+        rows = [row for _, row in read_records(data, ("text", *names))]
+        texts = Texts("given", tuple(str(row["text"]) for row in rows))
+        inputs = {str(row["text"]): {name: str(row[name]) for name in names} for row in rows}
+    elif names:
+        raise InvalidInput(
+            f"--data: expected rows with the inputs of {bundle.manifest.name}: {', '.join(names)}",
+            field="data",
+        )
     with progress("bench") as bar:
-        measured = tier_costs.run(bundle, store, texts, seconds=seconds, progress=bar)
+        measured = tier_costs.run(
+            bundle, store, texts, inputs=inputs, seconds=seconds, progress=bar
+        )
     costs.save(store, measured)
     if as_json:
         print_json(measured.to_json())

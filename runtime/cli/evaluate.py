@@ -13,6 +13,7 @@ from sprat.cli.embedding import embed_opener
 from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, endpoint_use
 from sprat.cli.evaluate_adapter import evaluate_adapter
 from sprat.cli.evaluate_moderator import evaluate_moderator
+from sprat.cli.evaluate_rewriting import evaluate_rewritings
 from sprat.cli.evaluate_spans import evaluate_extract
 from sprat.cli.limits import as_json as limits_json
 from sprat.cli.limits import check, judge
@@ -49,8 +50,9 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            help="JSONL or CSV with `text` and `label`, or `labels` of a moderate task; or JSONL "
-            "with `text` and `spans` of an extract task. Of an adapter: rows like those "
+            help="JSONL or CSV with `text` and `label`, `labels` of a moderate task, or `target` "
+            "and other inputs of a transform task; or JSONL with `text` and `spans` of an extract "
+            "task. Of an adapter: rows like those "
             "of its training. None that was trained on."
         ),
     ],
@@ -78,7 +80,8 @@ def evaluate(
             "--threshold",
             min=0,
             max=1,
-            help="Confidence from which on an answer of a classifier counts as sure. Absent: 0.9.",
+            help="Confidence from which on an answer counts as sure, of labels and rewritten "
+            "texts. Absent: 0.9.",
         ),
     ] = None,
     html: Annotated[
@@ -113,7 +116,8 @@ def evaluate(
         float | None,
         typer.Option(
             "--min-exact-match",
-            help="Of adapters for extract and transform: share of answers that are as wanted.",
+            help="Of transform tasks, and adapters for extract and transform: share of answers "
+            "that are as wanted.",
             rich_help_panel=LIMITS,
         ),
     ] = None,
@@ -162,7 +166,9 @@ def evaluate(
     Of a moderate task: precision, recall, average precision and calibration of each category; the
     page of `--html` shows what other thresholds would do. Of an extract task: micro-F1 of exact
     spans, precision, recall, and the same of each field, of one tier; of one that asks a model or
-    an endpoint the same of strings, since it does not say which of two equal places it means.
+    an endpoint the same of strings, since it does not say which of two equal places it means. Of a
+    transform task: exact match, edit similarity, and how well confidences tell right answers from
+    wrong ones (AUROC).
 
     An adapter is judged as the server would use it: by llama.cpp, on the model and with the task
     that it was trained for. Its scores are the model's own: `--max-ece` says how far
@@ -251,6 +257,25 @@ def evaluate(
             tier=tier,
             use=endpoint_use(endpoint, config, store),
             limits=limits,
+            html=html,
+            seed=seed,
+            as_json=as_json,
+        )
+        return
+    if kind == "transform":
+        if out_of_scope_label is not None:
+            raise InvalidInput(
+                "--out-of-scope-label: expected a classify or route task, not transform",
+                field="out-of-scope-label",
+            )
+        evaluate_rewritings(
+            [Bundle.open(store, name) for name in names],
+            data,
+            store,
+            tier=tier,
+            use=endpoint_use(endpoint, config, store),
+            limits=limits,
+            threshold=threshold,
             html=html,
             seed=seed,
             as_json=as_json,

@@ -86,9 +86,9 @@ def evaluate_transform(
     from sprat.train.evaluate_transform import (
         Rewritten,
         evaluate_transform,
-        read_wanted,
         validator,
     )
+    from sprat.train.wanted import read_wanted
 
     wanted = read_wanted(data, inputs or ())
     source = None if schema is None else read_file(schema, "--schema")

@@ -62,16 +62,15 @@ def _show_model(card: dict[str, Any]) -> None:
 
 
 def _show_bundle(card: dict[str, Any]) -> None:
-    labels = card["labels"]
-    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
+    trained = "calibrated" if card["transform"] else "trained"
     print_table(
         ["bundle", ""],
         [
             ("name", card["name"]),
             ("kind", card["kind"]),
             ("version", card["version"]),
-            ("labels", f"{len(labels)}: {', '.join(labels[:SHOWN_LABELS])}{more}"),
-            ("trained on", f"{card['train_rows']} rows"),
+            *_answers(card),
+            (f"{trained} on", f"{card['train_rows']} rows"),
             ("made", f"{card['created']} by {card['made_by']}"),
         ],
     )
@@ -84,6 +83,22 @@ def _show_bundle(card: dict[str, Any]) -> None:
     elif card["costs_note"]:
         typer.echo(f"Costs of `sprat bench --tiers` here are {card['costs_note']}.")
     _show_files(card)
+
+
+def _answers(card: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a bundle answers: labels, or texts."""
+    transform = card["transform"]
+    if transform is None:
+        labels = card["labels"]
+        more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
+        return [("labels", f"{len(labels)}: {', '.join(labels[:SHOWN_LABELS])}{more}")]
+    grammar = transform["grammar"]
+    at = transform["right_at"]
+    return [
+        ("inputs", ", ".join(("text", *transform["inputs"]))),
+        ("answers", "any text" if grammar is None else f"that fit a {grammar['kind']}"),
+        ("right", "as wanted" if at == 1 else f"from an edit similarity of {at:g} on"),
+    ]
 
 
 def _show_adapter(card: dict[str, Any]) -> None:
@@ -168,6 +183,8 @@ def _show_tier(card: dict[str, Any], tier: dict[str, Any], *, is_last: bool) -> 
 
 
 def _how(asks: dict[str, Any]) -> str:
+    if "sampling" in asks:
+        return f", for {asks['sampling']['max_tokens']} tokens at most"
     return f", with {asks['scoring']} scoring" if "scoring" in asks else ""
 
 
@@ -230,7 +247,10 @@ def _calibration(tier: dict[str, Any], *, is_last: bool) -> str:
         return "none, scores are not calibrated."
     curve = calibration["isotonic"]
     method = f"temperature {calibration['temperature']:.3f}"
-    if curve:
+    if (sureness := tier["sureness"]) is not None:
+        quantiles = ", ".join(f"{each:g}" for each in sureness["quantiles"])
+        method = f"quantiles {quantiles} of log-probabilities, a curve of {len(curve)} knots"
+    elif curve:
         method += f", then an isotonic curve of {len(curve)} knots"
     accept = tier["accept_at"]
     if is_last:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sprat.train.data import Dataset
     from sprat.train.page import AnyReport
     from sprat.train.spans import SpanDataset
+    from sprat.train.wanted import Wanted
 
 
 def check_folder(path: Path | None) -> None:
@@ -34,7 +35,7 @@ def write_report(
     path: Path,
     report: AnyReport,
     manifest: BundleManifest | AdapterManifest,
-    rows: Dataset | CategoryData | SpanDataset | Rows,
+    rows: Dataset | CategoryData | SpanDataset | Wanted | Rows,
     *,
     tier: str | None = None,
     learning: LearningCurve | None = None,
@@ -45,7 +46,7 @@ def write_report(
     ----------
     manifest : BundleManifest or AdapterManifest
         What was evaluated.
-    rows : Dataset, CategoryData, SpanDataset or Rows
+    rows : Dataset, CategoryData, SpanDataset, Wanted or Rows
         That it was evaluated on.
     tier : str, optional
         The tier of a bundle that was evaluated by itself; absent: those that answer were.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sprat.manifest import Interval
     from sprat.train.evaluate_cascade import CascadeReport
     from sprat.train.evaluate_extract import ExtractReport
+    from sprat.train.evaluate_rewriting import RewritingReport
     from sprat.train.evaluate_task import TaskReport
     from sprat.train.evaluate_transform import TransformReport
     from sprat.train.report import Report
@@ -22,6 +23,7 @@ SHOWN_CONFUSIONS = 5
 
 _IN_CASCADE = ("accept_at", "cpu_ms", "asked", "answers", "right")
 _ALONE = ("accuracy", "macro_f1", "ece")
+_REWRITING_ALONE = ("exact_match", "edit_similarity", "ece", "auroc")
 
 
 def show_report(report: Report) -> None:
@@ -104,6 +106,35 @@ def show_task(report: TaskReport) -> None:
         _show_extract(report)
     else:
         show_transform(report)
+
+
+def show_rewriting(report: RewritingReport) -> None:
+    """Print the figures of what a bundle of kind transform answers, and its tiers beside it."""
+    show_transform(report)
+    if report.tiers:
+        print_table(
+            ["tier", *_IN_CASCADE, *_REWRITING_ALONE],
+            [
+                (
+                    share.name,
+                    "left out" if share.accept_at is None else share.accept_at,
+                    f"{share.cost_ms:.3g}",
+                    *(share.asked, share.answers, share.accuracy),
+                    *(
+                        own[name].value if name in own else ""
+                        for name in _REWRITING_ALONE
+                        for own in [report.tiers[share.name].metrics]
+                    ),
+                )
+                for share in report.shares
+            ],
+            title=f"Tiers in the cascade; by themselves: {', '.join(_REWRITING_ALONE)}",
+            right=" ".join([*_IN_CASCADE, *_REWRITING_ALONE]),
+        )
+    if report.whole is not None:
+        typer.echo(
+            f"Perfect confidences would show an ECE of {report.whole.ece_noise:.3f} on so few rows."
+        )
 
 
 def show_transform(report: TransformReport) -> None:

@@ -41,8 +41,9 @@ def tune(
         typer.Option(
             "--data",
             help="Rows like those of the training, best of real traffic; never what the tiers were "
-            "trained on: JSONL or CSV with `text` and `label`, or `labels` of a moderate task; "
-            "JSONL with `text` and `spans` of an extract task.",
+            "trained on: JSONL or CSV with `text` and `label`, or `labels` of a moderate task, or "
+            "`target` and other inputs of a transform task; JSONL with `text` and `spans` of an "
+            "extract task.",
         ),
     ] = None,
     log: Annotated[
@@ -133,7 +134,8 @@ def tune(
         sprat tune tickets --data traffic.jsonl --max-loss 0.5
 
     An answer of a moderate task is right where all categories of the row are flagged and no other,
-    one of an extract task where all of its spans are found and no other.
+    one of an extract task where all of its spans are found and no other, one of a transform task
+    where it is as the bundle says (`sprat add-tier --right-at`).
 
     A log's rows with feedback have that as their label. People rather correct than confirm, so
     these rows alone make tiers look worse than they are: let people also confirm answers, or have
@@ -226,7 +228,7 @@ def _rows(
     if data is not None and log is None:
         if since is not None or logged_as is not None:
             raise InvalidInput("--since and --logged-as: expected --log beside them", field="log")
-        return read_labelled(data, bundle.manifest.kind, clean_label), None
+        return read_labelled(data, bundle.manifest, clean_label), None
     if log is None or data is not None:
         raise InvalidInput("expected one of --data and --log", field="data")
     from sprat.train.logged import labelled

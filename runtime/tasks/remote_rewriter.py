@@ -98,6 +98,7 @@ class RemoteRewriter(EndpointTier[SaidText]):
                 model_version=self.identity.version,
             ),
             sure,
+            () if self.sureness is None else said.logprobs,
         )
 
     def _settled(self, text: str) -> tuple[str, bool]:

@@ -24,10 +24,18 @@ OnText = Callable[[str], None]
 """Is given the pieces of an answer while it is made."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Rewritten(Whole[Chunk]):
-    """What a tier makes of a text: one answer, with all of its text."""
+    """What a tier makes of a text: one answer, with all of its text.
 
-    __slots__ = ()
+    Attributes
+    ----------
+    logprobs : tuple of float
+        Natural logarithm of the probability of each token that no grammar forced, where the tier
+        has a use for them.
+    """
+
+    logprobs: tuple[float, ...] = ()
 
     def label(self, row: int) -> str:
         """None: a text is no word."""
@@ -38,7 +46,9 @@ class Rewritten(Whole[Chunk]):
         return replace(own, text="")
 
     @classmethod
-    def of(cls, answer: Chunk, confidence: float | None) -> Rewritten:
+    def of(
+        cls, answer: Chunk, confidence: float | None, logprobs: Sequence[float] = ()
+    ) -> Rewritten:
         """The answer to a text: its last chunk, with the text of all."""
         return cls(
             index=[0],
@@ -50,6 +60,7 @@ class Rewritten(Whole[Chunk]):
             queue_ns=answer.timings.queue_ns,
             infer_ns=answer.timings.infer_ns,
             answers=[answer],
+            logprobs=tuple(logprobs),
         )
 
 
@@ -158,7 +169,7 @@ class LanguageRewriter(ModelTier[GenerativeModel]):
         sure = how_sure(logprobs, self.sureness, self.calibration, is_sound=answer.complete)
         if sure is not None and math.isnan(sure):
             raise EngineError(f"model {self.model.info.name} has no scores for the text")
-        return Rewritten.of(answer, sure)
+        return Rewritten.of(answer, sure, logprobs)
 
 
 def unforced(tokens: Sequence[TokenChoice], *, has_grammar: bool) -> list[float]:

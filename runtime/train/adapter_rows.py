@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sprat.engine.llama import LlamaEngine
-from sprat.errors import DataError
 from sprat.manifest import sha256_file
 from sprat.text.schema import Schema
 from sprat.text.template import TEXT, Template
@@ -19,53 +15,23 @@ from sprat.train import split
 from sprat.train.data import Dataset, read
 from sprat.train.examples import Example, Examples
 from sprat.train.rows import MAX_TEXT_BYTES, bad_rows, read_records
+from sprat.train.wanted import Wanted, read_wanted
 from sprat.values import ExtractSpec, Label, LabelSet, TransformSpec
 
 Spec = LabelSet | ExtractSpec | TransformSpec
 
-LEAST_ROWS = 2
-
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Texts and what they should become.
+class Rows(Wanted):
+    """Texts and what they should become: a label, the JSON of a value, or a text.
 
-    Attributes
-    ----------
-    texts, answers : tuple of str
-        One of each per row. An answer is a label, the JSON of a value, or a text.
-    inputs : tuple of dict of str to str
-        Values of the prompt's other placeholders, for transform; empty for other kinds.
-    lines : tuple of int
-        Line of each row in the file, from 1.
-    path : str
-        The file, for messages.
-    sha256 : str
-        Of the whole file, in hex; empty for rows that were not read from one.
+    ``inputs`` are for transform; empty for other kinds.
     """
 
-    texts: tuple[str, ...]
-    answers: tuple[str, ...]
-    inputs: tuple[dict[str, str], ...]
-    lines: tuple[int, ...]
-    path: str
-    sha256: str = ""
-
-    def __len__(self) -> int:
-        """Rows."""
-        return len(self.texts)
-
-    def take(self, rows: Iterable[int]) -> Rows:
-        """The rows at these indices, in this order."""
-        rows = tuple(rows)
-        return Rows(
-            tuple(self.texts[row] for row in rows),
-            tuple(self.answers[row] for row in rows),
-            tuple(self.inputs[row] for row in rows),
-            tuple(self.lines[row] for row in rows),
-            self.path,
-            self.sha256,
-        )
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """One per row."""
+        return self.targets
 
     def dataset(self) -> Dataset:
         """The same as labelled texts."""
@@ -93,14 +59,9 @@ def read_rows(path: Path, spec: Spec) -> Rows:
     if isinstance(spec, ExtractSpec):
         return _read_values(path, Schema(spec.schema))
     names = [name for name in Template(spec.prompt).names if name != TEXT]
-    records = read_records(path, ("text", "target", *names))
+    wanted = read_wanted(path, names)
     return Rows(
-        tuple(str(record["text"]) for _, record in records),
-        tuple(str(record["target"]) for _, record in records),
-        tuple({name: str(record[name]) for name in names} for _, record in records),
-        tuple(line for line, _ in records),
-        str(path),
-        sha256_file(path),
+        wanted.texts, wanted.targets, wanted.inputs, wanted.lines, wanted.path, wanted.sha256
     )
 
 
@@ -128,19 +89,8 @@ def hold_out(rows: Rows, share: float, *, kind: str, seed: int) -> tuple[Rows, R
         return rows.take(index[line] for line in kept.lines), rows.take(
             index[line] for line in held.lines
         )
-    groups_n = split.same_texts(rows.texts)
-    count = int(groups_n.max()) + 1
-    if count < LEAST_ROWS:
-        raise DataError(
-            rows.path, 0, f"expected {LEAST_ROWS} or more different texts, found {count}"
-        )
-    wanted = min(max(1, round(share * count)), count - 1)
-    chosen = np.random.default_rng(seed).permutation(count)[:wanted]
-    is_held = np.isin(groups_n, chosen)
-    return (
-        rows.take(np.flatnonzero(~is_held).tolist()),
-        rows.take(np.flatnonzero(is_held).tolist()),
-    )
+    kept_rows, held_rows = split.split_texts(rows.texts, share, seed=seed, path=rows.path)
+    return rows.take(kept_rows), rows.take(held_rows)
 
 
 def make_examples(

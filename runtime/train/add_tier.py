@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,14 @@ from pydantic import BaseModel, ValidationError
 from sprat import adapter as adapters
 from sprat.asked_manifest import AnyLanguage, AnyRemote
 from sprat.bundle import Bundle
-from sprat.bundle_manifest import REPORT, BundleManifest, ReportSummary, TierManifest, TierName
+from sprat.bundle_manifest import (
+    FITTED_TIERS,
+    REPORT,
+    TIER_NAME,
+    BundleManifest,
+    ReportSummary,
+    TierManifest,
+)
 from sprat.errors import CorruptFile, DataError, InvalidInput
 from sprat.manifest import ModelRef
 from sprat.progress import Progress
@@ -40,7 +48,7 @@ class Added:
     bundle : Bundle
     record : BaseModel
         The content of its ``report.json``.
-    report : Report or ExtractReport
+    report : Report, ExtractReport or RewritingReport
         How good the tier is by itself.
     """
 
@@ -86,6 +94,18 @@ def language(
         are not those of the bundle, or its kind does not know an option.
     """
     kind = asked_kind(bundle)
+    base, ref, trained = resolve(store, model, adapter)
+    asked = kind.language(
+        bundle, adapter=ref, trained=trained, labels=labels, **_given(bundle, kind, asks)
+    )
+    return base, asked
+
+
+def resolve(store: Store, model: str, adapter: str | None) -> tuple[ModelRef, ModelRef | None, Any]:
+    """A generative model, an adapter of it, and the spec that this was trained to be asked.
+
+    See `language` for what is raised. The spec is None where nothing says it.
+    """
     base, _ = store.model(model)
     if base.kind != "generative":
         raise InvalidInput(
@@ -98,10 +118,7 @@ def language(
         ref = ModelRef(name=manifest.name, digest=manifest.digest)
         if (folder / TASK).is_file():
             trained = read_task(folder, manifest.name).spec()
-    asked = kind.language(
-        bundle, adapter=ref, trained=trained, labels=labels, **_given(bundle, kind, asks)
-    )
-    return ModelRef(name=base.name, digest=base.digest), asked
+    return ModelRef(name=base.name, digest=base.digest), ref, trained
 
 
 def remote(
@@ -132,7 +149,7 @@ def remote(
 
 
 def _given(
-    bundle: BundleManifest, kind: AskedKind[Any, Any, Any, Any], asks: Mapping[str, Any]
+    bundle: BundleManifest, kind: AskedKind[Any, Any, Any, Any, Any], asks: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What is said about a question, if the kind knows it."""
     given = {name: value for name, value in asks.items() if value is not None}
@@ -176,6 +193,7 @@ def add_tier(
     asks: AnyLanguage | AnyRemote,
     *,
     base: ModelRef | None = None,
+    name: str | None = None,
     open_tier: OpenTier,
     held_out: float = 0.5,
     seed: int = 0,
@@ -190,15 +208,18 @@ def add_tier(
     Parameters
     ----------
     bundle : Bundle
-        Of a kind of `sprat.train.asked_kinds.ASKED`.
+        Of a kind of `sprat.train.asked_kinds.ASKED`; without a tier where it was just begun, see
+        `sprat.train.begin`.
     record : object
         What its ``report.json`` says; see `read_record`.
-    data : Dataset or SpanDataset
+    data : Dataset, SpanDataset or Wanted
         Rows that neither the adapter nor the other tiers were trained on.
-    asks : Language, Fields, Remote or RemoteFields
+    asks : Language, Remote or another class of `sprat.asked_manifest`
         See `language` and `remote`.
     base : ModelRef, optional
         The model of a language tier; absent: a remote one.
+    name : str, optional
+        Of the tier; absent: ``language`` or ``remote``.
     open_tier : callable
         See `sprat.train.asked.OpenTier`.
     held_out : float
@@ -216,8 +237,9 @@ def add_tier(
     """
     manifest = bundle.manifest
     kind = asked_kind(manifest)
-    name: TierName = "remote" if base is None else "language"
-    _check(manifest, name, seed)
+    name = _name(manifest, name, "remote" if base is None else "language")
+    if seed < 0:
+        raise InvalidInput(f"seed: expected 0 or more, got {seed}", field="seed")
     kind.check(manifest, data)
     found = int(same_texts(data.texts).max()) + 1
     if found < LEAST_TEXTS:
@@ -239,16 +261,19 @@ def add_tier(
         fitted_said, judged_said = (
             kind.say(manifest, ask, rows, progress) for rows in (fitted, judged)
         )
-    fit = kind.fit(manifest, fitted_said, fitted, seed=seed)
+    fit = kind.fit(manifest, fitted_said, fitted, tier, seed=seed)
+    tier = kind.fitted(tier, fit)
     progress.phase(f"evaluate on {len(judged)} rows")
-    report = kind.evaluate(manifest, judged_said, judged, fit.calibration, seed=seed)
+    report = kind.evaluate(manifest, judged_said, judged, tier, seed=seed)
     training = LanguageRecord(
         calibrated_on=DataSource.of(fitted),
         evaluated_on=DataSource.of(judged),
         seed=seed,
         calibration=fit,
     )
-    tier = tier.model_copy(update={"calibration": fit.calibration, "evaluation": report.summary()})
+    tier = tier.model_copy(update={"evaluation": report.summary()})
+    if not manifest.tiers:
+        manifest = manifest.model_copy(update={"train_rows": len(fitted)})
     return Added(
         replace(bundle, manifest=_appended(manifest, tier)),
         kind.recorded(record, name, report, training),
@@ -274,11 +299,20 @@ def read_record(folder: Path, manifest: BundleManifest) -> Any:
         raise CorruptFile(str(path), what) from None
 
 
-def _check(manifest: BundleManifest, name: TierName, seed: int) -> None:
+def _name(manifest: BundleManifest, given: str | None, default: str) -> str:
+    """The name of a tier, if it can be had."""
+    name = default if given is None else given
+    if not re.fullmatch(TIER_NAME, name) or name in FITTED_TIERS:
+        raise InvalidInput(
+            f"name: expected 1 to 32 of a to z, 0 to 9 and -, a letter first, and none of "
+            f"{', '.join(FITTED_TIERS)}",
+            field="name",
+        )
     if any(tier.name == name for tier in manifest.tiers):
-        raise InvalidInput(f"{manifest.name}: has a tier {name} already", field="bundle")
-    if seed < 0:
-        raise InvalidInput(f"seed: expected 0 or more, got {seed}", field="seed")
+        raise InvalidInput(
+            f"{manifest.name}: has a tier {name} already; call this one otherwise", field="name"
+        )
+    return name
 
 
 def _appended(manifest: BundleManifest, tier: TierManifest) -> BundleManifest:

@@ -16,12 +16,11 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from sprat.asked_manifest import AnyLanguage, AnyRemote
-from sprat.bundle_manifest import BundleManifest, Calibration, ReportSummary
+from sprat.bundle_manifest import BundleManifest, Calibration, ReportSummary, TierManifest
 from sprat.errors import DataError, DeadlineExceeded, EngineError, InvalidInput, QueueFull
 from sprat.manifest import ModelRef
 from sprat.progress import Progress
 from sprat.scheduler import Mailbox
-from sprat.train.calibrate import CalibrationFit
 from sprat.train.provenance import Source
 from sprat.values import IntArray, ItemError, Label
 
@@ -49,7 +48,7 @@ Ask = Callable[[Any], Result]
 
 OpenTier = Callable[[BundleManifest, int], AbstractContextManager[Ask]]
 """Loads what the tier at a place of a bundle asks, for as long as it is asked. It answers alone,
-and its confidences are `AskedKind.uncalibrated`."""
+as `AskedKind.unfitted` has it."""
 
 Rated = tuple[npt.NDArray[np.float64], IntArray | None, npt.NDArray[np.bool_]]
 """Confidences in [0, 1], answers as places of labels where they are labels, and whether they are
@@ -79,13 +78,23 @@ class Evaluated(Protocol):
         ...
 
 
+class Fit(Protocol):
+    """What was fitted, and what spoke for it."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """That of the tier."""
+        ...
+
+
 RowsT = TypeVar("RowsT", bound=AskedRows)
 SaidT = TypeVar("SaidT")
 ReportT = TypeVar("ReportT", bound=Evaluated)
 RecordT = TypeVar("RecordT", bound=BaseModel)
+FitT = TypeVar("FitT", bound=Fit)
 
 
-class AskedKind(ABC, Generic[RowsT, SaidT, ReportT, RecordT]):
+class AskedKind(ABC, Generic[RowsT, SaidT, FitT, ReportT, RecordT]):
     """What tiers that ask are to the training of one kind of task.
 
     What a tier says is asked for once, without a calibration, as ``SaidT`` of N rows. All else
@@ -99,12 +108,17 @@ class AskedKind(ABC, Generic[RowsT, SaidT, ReportT, RecordT]):
         What may be said about a question beside the model and the labels: names of parameters of
         `language` and `remote`.
     uncalibrated : Calibration or None
-        With it the confidence of an answer is the tier's own score, or there is none.
+        With it the confidence of an answer is the tier's own score, or there is none; see
+        `unfitted`.
     """
 
     record: ClassVar[type[BaseModel]]
     options: ClassVar[frozenset[str]]
     uncalibrated: ClassVar[Calibration | None] = None
+
+    def unfitted(self, tier: TierManifest) -> TierManifest:
+        """A tier as it is asked about rows to calibrate it on."""
+        return tier.model_copy(update={"calibration": self.uncalibrated})
 
     @abstractmethod
     def language(
@@ -169,26 +183,24 @@ class AskedKind(ABC, Generic[RowsT, SaidT, ReportT, RecordT]):
         """What a tier says of rows."""
 
     @abstractmethod
-    def fit(self, bundle: BundleManifest, said: SaidT, rows: RowsT, *, seed: int) -> CalibrationFit:
-        """The calibration that these rows speak for."""
+    def fit(
+        self, bundle: BundleManifest, said: SaidT, rows: RowsT, tier: TierManifest, *, seed: int
+    ) -> FitT:
+        """The calibration of a tier that these rows speak for."""
+
+    def fitted(self, tier: TierManifest, fit: FitT) -> TierManifest:
+        """A tier with what was fitted."""
+        return tier.model_copy(update={"calibration": fit.calibration})
 
     @abstractmethod
     def evaluate(
-        self,
-        bundle: BundleManifest,
-        said: SaidT,
-        rows: RowsT,
-        calibration: Calibration | None,
-        *,
-        seed: int,
+        self, bundle: BundleManifest, said: SaidT, rows: RowsT, tier: TierManifest, *, seed: int
     ) -> ReportT:
-        """How good a tier with that calibration is."""
+        """How good a tier is, calibrated or not."""
 
     @abstractmethod
-    def rate(
-        self, bundle: BundleManifest, said: SaidT, rows: RowsT, calibration: Calibration
-    ) -> Rated:
-        """What a tier with that calibration makes of rows."""
+    def rate(self, bundle: BundleManifest, said: SaidT, rows: RowsT, tier: TierManifest) -> Rated:
+        """What a calibrated tier makes of rows."""
 
     @abstractmethod
     def recorded(self, record: RecordT, name: str, report: ReportT, training: Any) -> RecordT:

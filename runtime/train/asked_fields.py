@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sprat.asked_manifest import Fields, RemoteFields, check_fields, fields_schema
-from sprat.bundle_manifest import BundleManifest, Calibration
+from sprat.bundle_manifest import BundleManifest, Calibration, TierManifest
 from sprat.calibration import confidences
 from sprat.errors import DataError, InvalidInput
 from sprat.manifest import ModelRef
@@ -52,7 +52,9 @@ class SaidOfFields:
         return np.array([each.value is not None for each in self.found], np.bool_)
 
 
-class AskedFields(AskedKind[SpanDataset, SaidOfFields, ExtractReport, ExtractRecord]):
+class AskedFields(
+    AskedKind[SpanDataset, SaidOfFields, CalibrationFit, ExtractReport, ExtractRecord]
+):
     """See `AskedKind`.
 
     An answer is right where it has the fields of the row with the same strings, and no others: a
@@ -133,7 +135,13 @@ class AskedFields(AskedKind[SpanDataset, SaidOfFields, ExtractReport, ExtractRec
         return SaidOfFields(found, np.array(chances, np.float64))
 
     def fit(
-        self, bundle: BundleManifest, said: SaidOfFields, rows: SpanDataset, *, seed: int
+        self,
+        bundle: BundleManifest,
+        said: SaidOfFields,
+        rows: SpanDataset,
+        tier: TierManifest,
+        *,
+        seed: int,
     ) -> CalibrationFit:
         """A curve for the answers that are sound; of others the confidence is 0.
 
@@ -160,7 +168,7 @@ class AskedFields(AskedKind[SpanDataset, SaidOfFields, ExtractReport, ExtractRec
         bundle: BundleManifest,
         said: SaidOfFields,
         rows: SpanDataset,
-        calibration: Calibration | None,
+        tier: TierManifest,
         *,
         seed: int,
     ) -> ExtractReport:
@@ -173,10 +181,11 @@ class AskedFields(AskedKind[SpanDataset, SaidOfFields, ExtractReport, ExtractRec
         bundle: BundleManifest,
         said: SaidOfFields,
         rows: SpanDataset,
-        calibration: Calibration,
+        tier: TierManifest,
     ) -> Rated:
         """Whether the fields are right."""
-        sure_n = np.where(said.is_sound_n, confidences(said.chance_n, calibration), 0.0)
+        assert tier.whole is not None
+        sure_n = np.where(said.is_sound_n, confidences(said.chance_n, tier.whole), 0.0)
         return sure_n, None, _is_right(said, rows)
 
     def recorded(

@@ -9,16 +9,18 @@ from sprat.errors import InvalidInput
 from sprat.train.asked import AskedKind
 from sprat.train.asked_fields import AskedFields
 from sprat.train.asked_labels import AskedLabels
+from sprat.train.asked_rewritings import AskedRewritings
 
-ASKED: dict[str, AskedKind[Any, Any, Any, Any]] = {
+ASKED: dict[str, AskedKind[Any, Any, Any, Any, Any]] = {
     "classify": AskedLabels(),
     "route": AskedLabels(),
     "extract": AskedFields(),
+    "transform": AskedRewritings(),
 }
 """By kind of bundle."""
 
 
-def asked_kind(bundle: BundleManifest) -> AskedKind[Any, Any, Any, Any]:
+def asked_kind(bundle: BundleManifest) -> AskedKind[Any, Any, Any, Any, Any]:
     """That of a bundle.
 
     Raises

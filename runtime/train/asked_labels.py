@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sprat.asked_manifest import Language, Remote
-from sprat.bundle_manifest import BundleManifest, Calibration
+from sprat.bundle_manifest import BundleManifest, Calibration, TierManifest
 from sprat.calibration import confidences, log_scores, spread
 from sprat.errors import InvalidInput
 from sprat.manifest import ModelRef
@@ -26,7 +26,7 @@ from sprat.train.split import split
 from sprat.values import FloatArray, Label, LabelSet
 
 
-class AskedLabels(AskedKind[Dataset, FloatArray, Report, TrainingRecord]):
+class AskedLabels(AskedKind[Dataset, FloatArray, CalibrationFit, Report, TrainingRecord]):
     """See `AskedKind`. What a tier says are log-probabilities, float32[N, K]."""
 
     record = TrainingRecord
@@ -90,7 +90,13 @@ class AskedLabels(AskedKind[Dataset, FloatArray, Report, TrainingRecord]):
         return log_probabilities(ask, bundle.labels, rows, progress)
 
     def fit(
-        self, bundle: BundleManifest, said: FloatArray, rows: Dataset, *, seed: int
+        self,
+        bundle: BundleManifest,
+        said: FloatArray,
+        rows: Dataset,
+        tier: TierManifest,
+        *,
+        seed: int,
     ) -> CalibrationFit:
         """See `fit_calibration`."""
         return fit_calibration(said, rows.targets(bundle.labels), seed=seed)
@@ -100,7 +106,7 @@ class AskedLabels(AskedKind[Dataset, FloatArray, Report, TrainingRecord]):
         bundle: BundleManifest,
         said: FloatArray,
         rows: Dataset,
-        calibration: Calibration | None,
+        tier: TierManifest,
         *,
         seed: int,
     ) -> Report:
@@ -110,18 +116,19 @@ class AskedLabels(AskedKind[Dataset, FloatArray, Report, TrainingRecord]):
             rows.targets(bundle.labels),
             labels=bundle.labels,
             lines=rows.lines,
-            calibration=calibration or Calibration(temperature=1.0),
+            calibration=tier.calibration or Calibration(temperature=1.0),
             seed=seed,
         )
 
     def rate(
-        self, bundle: BundleManifest, said: FloatArray, rows: Dataset, calibration: Calibration
+        self, bundle: BundleManifest, said: FloatArray, rows: Dataset, tier: TierManifest
     ) -> Rated:
         """Whether the best label is that of the row."""
+        assert tier.calibration is not None
         targets_n = rows.targets(bundle.labels)
-        best_n, is_right_n = best_answers(said, targets_n, calibration.temperature)
+        best_n, is_right_n = best_answers(said, targets_n, tier.calibration.temperature)
         answer_n = said.argmax(axis=1).astype(np.int32)
-        return confidences(best_n, calibration), answer_n, is_right_n
+        return confidences(best_n, tier.calibration), answer_n, is_right_n
 
     def recorded(
         self, record: TrainingRecord, name: str, report: Report, training: LanguageRecord

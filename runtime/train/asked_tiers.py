@@ -32,7 +32,7 @@ def tier_opener(store: Store, open_endpoint: Callable[[], Endpoint] | None = Non
     @contextmanager
     def open_tier(bundle: BundleManifest, place: int) -> Iterator[Ask]:
         kind = asked_kind(bundle)
-        tier = bundle.tiers[place].model_copy(update={"calibration": kind.uncalibrated})
+        tier = kind.unfitted(bundle.tiers[place])
         # Where a router sends texts is no matter.
         alone = bundle.model_copy(update={"tiers": (tier,), "tuning": None, "route": None})
         opened = _on_endpoint if tier.remote is not None else _on_model

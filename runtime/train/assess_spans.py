@@ -82,7 +82,7 @@ def assess_asked(
     kind = AskedFields()
     kind.check(manifest, data)
     said = kind.say(manifest, ask, data, progress)
-    report = kind.evaluate(manifest, said, data, None, seed=seed)
+    report = kind.evaluate(manifest, said, data, manifest.tiers[-1], seed=seed)
     found = (each.value or {} for each in said.found)
     lists = ({name: [v] if isinstance(v, str) else v for name, v in f.items()} for f in found)
     return SpanAssessment(report, tuple(map(json.dumps, lists)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -246,7 +247,7 @@ def evaluate_cascade(
         best_tier=tiers[best].name,
         out_of_scope_rows=outside,
         intervals=intervals,
-        shares=_shares(tiers, served),
+        shares=tier_shares(tiers, served.answers),
         worst=worst(answered, labels, threshold),
         labels=per_label(rows, labels, samples["label_f1"]),
         confusions=confusions(answered, labels),
@@ -311,8 +312,25 @@ def _serve(
     return _Served(tuple(scores), answers, label_n, confidence_n)
 
 
-def _shares(tiers: Sequence[TierOutput], served: _Served) -> tuple[TierShare, ...]:
-    tier_n, is_right_n = served.answers.tier_n, served.answers.is_right_n
+class InCascade(Protocol):
+    """A tier with its place in a cascade."""
+
+    @property
+    def name(self) -> str:
+        """Of the tier."""
+
+    @property
+    def accept_at(self) -> float | None:
+        """Least confidence of an answer, in [0, 1]; None of a tier that takes no part."""
+
+    @property
+    def cost_ms(self) -> float:
+        """CPU time of a row, above 0."""
+
+
+def tier_shares(tiers: Sequence[InCascade], answers: Answers) -> tuple[TierShare, ...]:
+    """What each tier does, by what `sprat.train.thresholds.cascade` makes of their scores."""
+    tier_n, is_right_n = answers.tier_n, answers.is_right_n
     made = []
     for at, tier in enumerate(tiers):
         is_asked_n = (tier_n >= at) | (tier_n == ABSTAINED)

@@ -27,7 +27,6 @@ from sprat.train.evaluate_extract import ExtractReport, evaluate_extract, value_
 from sprat.train.evaluate_transform import (
     Rewritten,
     TransformReport,
-    Wanted,
     check_targets,
     evaluate_transform,
     score_rows,
@@ -88,9 +87,7 @@ class TaskAnswers:
             return evaluate_extract(
                 self._extractions(), self.rows.answers, lines=self.rows.lines, seed=seed
             )
-        return evaluate_transform(
-            self._texts(), _wanted(self.rows), schema=_schema(self.spec), seed=seed
-        )
+        return evaluate_transform(self._texts(), self.rows, schema=_schema(self.spec), seed=seed)
 
     def compare(self, other: TaskAnswers, *, seed: int = 0) -> TaskComparison:
         """These beside those of another task of the same kind, to the same rows.
@@ -114,7 +111,7 @@ class TaskAnswers:
             )
             return compare_findings([RIGHT] * len(lines), one, two, lines=lines, seed=seed)
         scores = [
-            score_rows(each._texts(), _wanted(each.rows), schema=_schema(each.spec))
+            score_rows(each._texts(), each.rows, schema=_schema(each.spec))
             for each in (self, other)
         ]
         return compare_rewriting(*scores, lines=lines, seed=seed)
@@ -165,7 +162,7 @@ def ask(runtime: Runtime, task: str, spec: Spec, rows: Rows, progress: Progress)
             progress.advance(len(texts))
     else:
         if (schema := _schema(spec)) is not None:
-            check_targets(_wanted(rows), schema)
+            check_targets(rows, schema)
         for text, inputs in zip(rows.texts, rows.inputs, strict=True):
             chunks = list(runtime.transform(task, text, inputs=inputs))
             is_whole = chunks[-1].finish_reason == "stop"
@@ -179,11 +176,6 @@ def _schema(spec: Spec) -> str | None:
     assert isinstance(spec, TransformSpec)
     grammar = spec.grammar
     return grammar.source if grammar is not None and grammar.kind == "json_schema" else None
-
-
-def _wanted(rows: Rows) -> Wanted:
-    """Rows of a prompt as what is wanted."""
-    return Wanted(rows.texts, rows.answers, rows.inputs, rows.lines, rows.path)
 
 
 def _batches(texts: Sequence[str]) -> list[Sequence[str]]:

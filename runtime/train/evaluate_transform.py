@@ -6,10 +6,10 @@ import json
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from sprat.bundle_manifest import ReportSummary
@@ -17,33 +17,11 @@ from sprat.errors import InvalidInput, SetupError
 from sprat.manifest import Interval
 from sprat.train import metrics
 from sprat.train.metrics import Floats
-from sprat.train.rows import bad_rows, read_records
+from sprat.train.rows import bad_rows
+from sprat.train.wanted import Wanted
 
 MOST_LISTED = 20
 """Lines of wrong answers in a report; the counts cover all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Texts, their other inputs, and what they should become.
-
-    Attributes
-    ----------
-    texts, targets : tuple of str
-        One of each per row.
-    inputs : tuple of dict of str to str
-        Values of the prompt's other placeholders.
-    lines : tuple of int
-        Line of each row in the file, from 1.
-    path : str
-        The file, for messages.
-    """
-
-    texts: tuple[str, ...]
-    targets: tuple[str, ...]
-    inputs: tuple[dict[str, str], ...]
-    lines: tuple[int, ...]
-    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +61,6 @@ class TransformReport(BaseModel):
     def summary(self) -> ReportSummary:
         """The figures with their intervals."""
         return ReportSummary(n=self.n, metrics=self.metrics)
-
-
-def read_wanted(path: Path, inputs: Sequence[str] = ()) -> Wanted:
-    """Read rows with ``text`` and ``target``, and with the fields that are inputs of the prompt.
-
-    Raises
-    ------
-    DataError
-        See `sprat.train.data.read_records`.
-    """
-    rows = read_records(path, ("text", "target", *inputs))
-    return Wanted(
-        texts=tuple(str(row["text"]) for _, row in rows),
-        targets=tuple(str(row["target"]) for _, row in rows),
-        inputs=tuple({name: str(row[name]) for name in inputs} for _, row in rows),
-        lines=tuple(line for line, _ in rows),
-        path=str(path),
-    )
 
 
 def evaluate_transform(
@@ -164,6 +124,26 @@ def score_rows(
     if is_valid is not None:
         columns["schema_valid"] = np.array([is_valid(a.text) for a in answers], np.float64)
     return columns
+
+
+def right_answers(
+    answers: Sequence[Rewritten], wanted: Wanted, *, schema: str | None = None, right_at: float = 1
+) -> npt.NDArray[np.bool_]:
+    """Which answers count as right: those that ended, and are as wanted, or near enough to it.
+
+    Parameters
+    ----------
+    right_at : float
+        Least edit similarity, in (0, 1]; 1: an exact match, as `TransformReport` has it.
+
+    See `evaluate_transform` for the others and for what is raised.
+    """
+    scores = score_rows(answers, wanted, schema=schema)
+    near_n = scores["exact_match"] == 1
+    if right_at < 1:
+        near_n |= scores["edit_similarity"] >= right_at
+    right_n: npt.NDArray[np.bool_] = near_n & [answer.complete for answer in answers]
+    return right_n
 
 
 def check_targets(wanted: Wanted, schema: str) -> Callable[[str], bool]:

@@ -15,6 +15,7 @@ from sprat.head import sigmoid
 from sprat.progress import Progress, Silent
 from sprat.text.ngrams import ngram_features
 from sprat.train.fit import REGULARIZATION, ClassWeights, fit_weights
+from sprat.train.logistic import fit_logistic, platt_aims
 from sprat.values import FloatArray, IntArray
 
 _START = REGULARIZATION.index(16.0)
@@ -122,45 +123,25 @@ def with_sparse_ngrams(vectors_nd: FloatArray, texts: Sequence[str], buckets: in
 def fit_platt(scores_n: npt.NDArray[np.floating], truth_n: npt.NDArray[np.bool_]) -> Platt:
     """The logistic calibration with the least negative log-likelihood (Platt, 1999).
 
-    As there, rows of the category count as (n + 1) / (n + 2) true, others as 1 / (m + 2), so that
-    few rows never make it certain. Newton's method, with a ridge where the problem is flat, and
-    halved steps where one would overshoot.
+    It aims at `sprat.train.logistic.platt_aims`.
 
     Parameters
     ----------
     scores_n : float[N]
         Of heads that have not seen the rows.
     truth_n : bool[N]
-        Both kinds occur.
 
     Returns
     -------
     Platt
         ``slope`` is at least 0: where scores say the opposite of the truth, they count nothing.
     """
-    positives = int(truth_n.sum())
-    aim_n = np.where(truth_n, (positives + 1) / (positives + 2), 1 / (len(truth_n) - positives + 2))
+    aim_n = platt_aims(truth_n)
     design_n2 = np.column_stack([scores_n.astype(np.float64), np.ones(len(truth_n))])
-    prior = float(np.log(aim_n.mean() / (1 - aim_n.mean())))
-
-    def loss(parameters: npt.NDArray[np.float64]) -> float:
-        logits = design_n2 @ parameters
-        return float((np.logaddexp(0, logits) - aim_n * logits).sum())
-
-    parameters = np.array([1.0, 0.0])
-    for _ in range(100):
-        p_n = sigmoid(design_n2 @ parameters)
-        gradient = design_n2.T @ (p_n - aim_n)
-        curvature = (design_n2 * (p_n * (1 - p_n))[:, None]).T @ design_n2 + 1e-9 * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        before = loss(parameters)
-        while loss(parameters - step) > before and np.abs(step).max() > 1e-12:
-            step = step / 2
-        parameters = parameters - step
-        if np.abs(step).max() <= 1e-9 * max(1.0, np.abs(parameters).max()):
-            break
-    slope, offset = parameters.tolist()
-    return Platt(slope, offset) if slope > 0 else Platt(0.0, prior)
+    slope, offset = fit_logistic(design_n2, aim_n, np.array([1.0, 0.0]), np.zeros(2)).tolist()
+    if slope > 0:
+        return Platt(slope, offset)
+    return Platt(0.0, float(np.log(aim_n.mean() / (1 - aim_n.mean()))))
 
 
 def fit_category(

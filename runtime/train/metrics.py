@@ -353,40 +353,56 @@ def label_f1(rows: Answered, picks_rn: Picks) -> tuple[Floats, npt.NDArray[np.bo
     return 2 * hits / np.maximum(total, 1), total > 0
 
 
+def auroc(higher_n: Floats, lower_m: Floats, higher_rn: Picks, lower_rm: Picks) -> Floats:
+    """How well confidence tells two populations apart: area under the ROC curve, of R samples.
+
+    The chance that a row of the first has the higher confidence of the two; ties count half.
+
+    Parameters
+    ----------
+    higher_n, lower_m : float64[N], float64[M]
+        Confidences of both, ascending.
+    higher_rn, lower_rm : int[R, N], int[R, M]
+        Ascending indices of R samples of each.
+
+    Returns
+    -------
+    float64[R]
+    """
+    m, r = len(lower_m), len(lower_rm)
+    counts = np.bincount((lower_rm + np.arange(r)[:, None] * m).ravel(), minlength=r * m)
+    # How many of each sample's lower rows come before the j-th of all.
+    before = np.concatenate(
+        [np.zeros((r, 1)), counts.reshape(r, m).cumsum(axis=1, dtype=np.float64)], axis=1
+    )
+    won = np.take_along_axis(before, lower_m.searchsorted(higher_n, "left")[higher_rn], axis=1)
+    not_lost = np.take_along_axis(
+        before, lower_m.searchsorted(higher_n, "right")[higher_rn], axis=1
+    )
+    area_r: Floats = (won + not_lost).mean(axis=1) / (2 * m)
+    return area_r
+
+
 def scope_figures(
     inside_n: Floats, outside_m: Floats, inside_rn: Picks, outside_rm: Picks
 ) -> dict[str, Floats]:
     """How well confidence tells rows of the task's labels from rows of none of them.
 
-    ``auroc`` is the chance that a row of the task has the higher confidence of the two, ties count
-    half. ``fpr95`` is the share of the other rows that reach the confidence which 95 % of the
-    task's rows reach (Hendrycks and Gimpel, 2017).
+    ``auroc`` is `auroc`. ``fpr95`` is the share of the other rows that reach the confidence which
+    95 % of the task's rows reach (Hendrycks and Gimpel, 2017).
 
     Parameters
     ----------
-    inside_n, outside_m : float64[N], float64[M]
-        Confidences of both, ascending.
-    inside_rn, outside_rm : int[R, N], int[R, M]
-        Ascending indices of R samples of each.
+    inside_n, outside_m, inside_rn, outside_rm
+        See `auroc`.
 
     Returns
     -------
     dict of str to float64[R]
         ``out_of_scope_auroc`` and ``out_of_scope_fpr95``.
     """
-    n, m = len(inside_n), len(outside_m)
-    r = len(inside_rn)
-    counts = np.bincount((outside_rm + np.arange(r)[:, None] * m).ravel(), minlength=r * m)
-    # How many of each sample's other rows come before the j-th of all.
-    before = np.concatenate(
-        [np.zeros((r, 1)), counts.reshape(r, m).cumsum(axis=1, dtype=np.float64)], axis=1
-    )
-    lower_n = outside_m.searchsorted(inside_n, "left")
-    upper_n = outside_m.searchsorted(inside_n, "right")
-    won = np.take_along_axis(before, lower_n[inside_rn], axis=1)
-    not_lost = np.take_along_axis(before, upper_n[inside_rn], axis=1)
-    accepted_from = inside_n[inside_rn[:, n // 20]]
+    accepted_from = inside_n[inside_rn[:, len(inside_n) // 20]]
     return {
-        "out_of_scope_auroc": (won + not_lost).mean(axis=1) / (2 * m),
+        "out_of_scope_auroc": auroc(inside_n, outside_m, inside_rn, outside_rm),
         "out_of_scope_fpr95": (outside_m[outside_rm] >= accepted_from[:, None]).mean(axis=1),
     }

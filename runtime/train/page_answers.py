@@ -19,11 +19,14 @@ TITLES = {
 
 def of_answers(report: ExtractReport | TransformReport) -> list[str]:
     """Sections of the page."""
-    sections = [
-        figures(report.n, [(TITLES[name], each, "") for name, each in report.metrics.items()])
-    ]
+    shown = [figures(report.n, [(TITLES[name], each, "") for name, each in report.metrics.items()])]
     if isinstance(report, ExtractReport):
-        sections.append(_fields(report))
+        shown.append(_fields(report))
+    return [*shown, not_as_wanted(report)]
+
+
+def not_as_wanted(report: ExtractReport | TransformReport) -> str:
+    """The section of the lines that were answered otherwise."""
     rows = [(str(line),) for line in report.wrong_lines]
     about = (
         f"{report.incomplete:,} answers did not end by themselves. Look these lines up in the data "
@@ -31,7 +34,7 @@ def of_answers(report: ExtractReport | TransformReport) -> list[str]:
         if rows
         else "No answer is other than wanted."
     )
-    return [*sections, section("Not as wanted", about, table(("line",), rows, right=(0,)))]
+    return section("Not as wanted", about, table(("line",), rows, right=(0,)))
 
 
 def _fields(report: ExtractReport) -> str:

@@ -32,11 +32,11 @@ _NOTES = {
     "out_of_scope_answered": "Of {report.out_of_scope_rows} rows of none of the labels.",
 }
 
-_TIERS = (
+TIERS = (
     "Asked: rows that reach the tier. Right: share of its answers. Behind that, the tier by "
     "itself, where it answers everything."
 )
-_COST = "The cascade beside its tiers by themselves. CPU time is that of this machine."
+COST = "The cascade beside its tiers by themselves. CPU time is that of this machine."
 
 
 def of_cascade(report: CascadeReport) -> list[str]:
@@ -53,7 +53,7 @@ def of_cascade(report: CascadeReport) -> list[str]:
         [(s.name, s.cost_ms / best_ms, report.tiers[s.name].accuracy) for s in report.shares],
         chosen_name="cascade",
     )
-    shown = [("Cost and quality", _COST, cost)]
+    shown = [("Cost and quality", COST, cost)]
     if report.reliability:
         shown.insert(0, ("Reliability", RELIABILITY, plots.reliability(report.reliability)))
     return [figures(report.n, rows), _tiers(report), pictures(shown), *by_label(report)]
@@ -77,4 +77,4 @@ def _tiers(report: CascadeReport) -> str:
         *("tier", "answers from", "CPU ms a text", "asked", "answers", "right"),
         *("accuracy", "macro-F1", "ECE", "sure and wrong"),
     )
-    return section("Tiers", _TIERS, wide(table(columns, rows, right=range(1, 10))))
+    return section("Tiers", TIERS, wide(table(columns, rows, right=range(1, 10))))

@@ -22,7 +22,7 @@ from sprat.train.checks import (
 from sprat.train.data import Dataset
 from sprat.train.rows import MAX_SHOWN_ROWS
 from sprat.train.spans import SpanDataset, overlaps, resolve_overlaps
-from sprat.train.split import MOST_FOLDS, same_texts, text_key
+from sprat.train.split import fold_texts, same_texts, text_key
 from sprat.train.stratify import stratify
 from sprat.values import IntArray
 
@@ -133,7 +133,7 @@ def prepare_spans(
         held,
         fields,
         _many(train),
-        _folds(train, seed=seed),
+        fold_texts(train.texts, seed=seed),
         report,
         tuple(
             line for line, spans in zip(given.lines, given.spans, strict=True) if overlaps(spans)
@@ -216,15 +216,6 @@ def split_spans(
     part_n = stratify(truth_nk, groups_n, (1 - held_out, held_out), seed=seed)
     train, held = (data.take(np.flatnonzero(part_n == part).tolist()) for part in (0, 1))
     return train, held
-
-
-def _folds(data: SpanDataset, *, seed: int) -> IntArray:
-    """A fold for each row, so that texts that are the same share theirs."""
-    groups_n = same_texts(data.texts)
-    groups = int(groups_n.max()) + 1
-    fold_of = np.arange(groups, dtype=np.int32) % MOST_FOLDS
-    folds_n: IntArray = np.random.default_rng(seed).permutation(fold_of)[groups_n]
-    return folds_n
 
 
 def _many(data: SpanDataset) -> frozenset[str]:

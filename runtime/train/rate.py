@@ -20,12 +20,13 @@ from sprat.train.fit_tagger import is_whole
 from sprat.train.head import Embed
 from sprat.train.spans import SpanDataset
 from sprat.train.tagger import States
+from sprat.train.wanted import Wanted
 from sprat.train.window_vectors import WindowVectors
 
 BLOCK = 256
 """Windows whose n-grams are made at a time."""
 
-Rows = Dataset | CategoryData | SpanDataset
+Rows = Dataset | CategoryData | SpanDataset | Wanted
 """Labelled rows of any kind of task."""
 
 
@@ -128,7 +129,12 @@ RATE: dict[str, Callable[[Bundle, int, Any, Any], Rated]] = {
 
 
 def row_names(rows: Rows) -> tuple[str, ...]:
-    """What each row is, in a word: its label, its categories, or the fields that it has."""
+    """What each row is, in a word: its label, its categories, or the fields that it has.
+
+    One that is rewritten is a text, like all others.
+    """
+    if isinstance(rows, Wanted):
+        return ("text",) * len(rows)
     if isinstance(rows, Dataset):
         return rows.labels
     if isinstance(rows, CategoryData):

@@ -16,6 +16,7 @@ from sprat.train.fit import Candidate
 from sprat.train.loop import LoopSettings, LoopState
 from sprat.train.provenance import DataSource, Provenance
 from sprat.train.report import Report
+from sprat.train.sureness import SurenessFit
 from sprat.train.suspects import ConfusingPair, Suspect
 
 
@@ -109,14 +110,14 @@ class LanguageRecord(_Part):
         Rows that share no text.
     seed : int
         Of the parts and of resampling.
-    calibration : CalibrationFit
+    calibration : CalibrationFit or SurenessFit
         What spoke for the calibration.
     """
 
     calibrated_on: DataSource
     evaluated_on: DataSource
     seed: int
-    calibration: CalibrationFit
+    calibration: SurenessFit | CalibrationFit
 
 
 class TierRecord(_Part):

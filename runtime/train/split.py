@@ -82,6 +82,49 @@ def split(data: Dataset, held_out: float, *, seed: int) -> tuple[Dataset, Datase
     return data.take(np.flatnonzero(~held_n).tolist()), data.take(np.flatnonzero(held_n).tolist())
 
 
+def split_texts(
+    texts: Sequence[str], held_out: float, *, seed: int, path: str
+) -> tuple[list[int], list[int]]:
+    """Rows to keep and rows to hold out, of rows without labels; the same texts stay together.
+
+    Parameters
+    ----------
+    held_out : float
+        Share of the different texts that is held out, above 0 and below 1: at least one, not all.
+    seed : int
+        At least 0.
+    path : str
+        The file, for messages.
+
+    Raises
+    ------
+    DataError
+        There is one text only.
+    """
+    groups_n = same_texts(texts)
+    count = int(groups_n.max()) + 1
+    if count < 2:
+        raise DataError(path, 0, f"expected 2 or more different texts, found {count}")
+    wanted = min(max(1, round(held_out * count)), count - 1)
+    chosen = np.random.default_rng(seed).permutation(count)[:wanted]
+    is_held_n = np.isin(groups_n, chosen)
+    return np.flatnonzero(~is_held_n).tolist(), np.flatnonzero(is_held_n).tolist()
+
+
+def fold_texts(texts: Sequence[str], *, seed: int) -> IntArray:
+    """A fold of five for each row without a label; the same texts share theirs: int32[N], from 0.
+
+    Parameters
+    ----------
+    seed : int
+        At least 0.
+    """
+    groups_n = same_texts(texts)
+    fold_of = np.arange(int(groups_n.max()) + 1, dtype=np.int32) % MOST_FOLDS
+    folds_n: IntArray = np.random.default_rng(seed).permutation(fold_of)[groups_n]
+    return folds_n
+
+
 def assign_folds(data: Dataset, *, seed: int) -> IntArray:
     """A fold for each row: five of about equal size, every label dealt evenly over them.
 

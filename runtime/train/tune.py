@@ -22,6 +22,7 @@ from sprat.train.split import same_texts
 from sprat.train.tagger import OpenStates
 from sprat.train.thresholds import (
     ABSTAINED,
+    LEAST_COST_MS,
     Aim,
     Answers,
     Chosen,
@@ -84,7 +85,7 @@ def tune(
     ----------
     bundle : Bundle
         With two or more calibrated tiers.
-    data : Dataset, CategoryData or SpanDataset
+    data : Dataset, CategoryData, SpanDataset or Wanted
         Rows that no tier was trained on, such as real traffic: what the kind of the bundle takes.
     aim : Aim
     open_embed : callable
@@ -196,13 +197,19 @@ def score_tiers(
     return tuple(scores)
 
 
+_MORE_TIERS = {
+    "extract": "train it with, for example, --tiers head,finetune",
+    "transform": "put a better one behind it with sprat add-tier",
+}
+"""By kind, where the others come from."""
+
+
 def _check(bundle: Bundle, aim: Aim, seed: int) -> None:
     manifest = bundle.manifest
     if len(manifest.tiers) < 2:
         raise InvalidInput(
             f"{manifest.name}: expected 2 or more tiers, found {manifest.tiers[0].name} alone; "
-            "train it with, for example, --tiers "
-            + ("head,finetune" if manifest.kind == "extract" else "static,head"),
+            + _MORE_TIERS.get(manifest.kind, "train it with, for example, --tiers static,head"),
             field="task",
         )
     for tier in manifest.tiers:
@@ -251,7 +258,6 @@ def _score_asked(
     progress: Progress,
 ) -> TierScores:
     tier, kind = manifest.tiers[index], asked_kind(manifest)
-    assert tier.calibration is not None
     kind.check(manifest, data)
     if tier.remote is None:
         # The memory, the adapter and what all prompts begin with are nobody's cost.
@@ -259,14 +265,14 @@ def _score_asked(
     started = time.process_time()
     said = kind.say(manifest, ask, data, progress)
     cost_ms = _cost_ms(started, len(data)) if given_cost_ms is None else given_cost_ms
-    confidence_n, answer_n, is_right_n = kind.rate(manifest, said, data, tier.calibration)
+    confidence_n, answer_n, is_right_n = kind.rate(manifest, said, data, tier)
     engine = "remote" if tier.remote is not None else engine_of(tier.model.name)
     return TierScores(tier.name, confidence_n, answer_n, is_right_n, cost_ms, engine)
 
 
 def _cost_ms(started: float, count: int) -> float:
     """CPU milliseconds of each of so many rows, by the time of this process since ``started``."""
-    return max((time.process_time() - started) * 1e3 / count, 1e-6)
+    return max((time.process_time() - started) * 1e3 / count, LEAST_COST_MS)
 
 
 def _evidence(

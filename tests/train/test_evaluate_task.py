@@ -16,8 +16,9 @@ from sprat.train.compare import (
 )
 from sprat.train.evaluate_extract import ExtractReport
 from sprat.train.evaluate_task import TaskAnswers
-from sprat.train.evaluate_transform import Rewritten, TransformReport, Wanted, check_targets
+from sprat.train.evaluate_transform import Rewritten, TransformReport, check_targets
 from sprat.train.report import Report
+from sprat.train.wanted import Wanted
 from sprat.values import Extraction, ExtractSpec, Grammar, Label, LabelSet, TransformSpec
 
 LABELS = LabelSet("base", (Label("a"), Label("b")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,12 +13,11 @@ from sprat.errors import DataError, InvalidInput
 from sprat.train.evaluate_transform import (
     Rewritten,
     TransformReport,
-    Wanted,
     edit_distance,
     edit_similarity,
     evaluate_transform,
-    read_wanted,
 )
+from sprat.train.wanted import Wanted
 
 SCHEMA = json.dumps(
     {
@@ -134,24 +132,3 @@ def test_evaluate_transform_refuses_targets_that_do_not_fit() -> None:
 def test_evaluate_transform_refuses_what_is_no_schema(schema: str) -> None:
     with pytest.raises(InvalidInput, match="schema"):
         judge(["x"], ["x"], schema)
-
-
-def test_read_wanted_reads_targets_and_inputs(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(
-        '{"text": "a", "target": "b", "tone": "kind", "id": 1}\n\n'
-        '{"text": "c", "target": "d", "tone": "cold"}\n'
-    )
-    rows = read_wanted(path, ["tone"])
-    assert (rows.texts, rows.targets, rows.lines) == (("a", "c"), ("b", "d"), (1, 3))
-    assert rows.inputs == ({"tone": "kind"}, {"tone": "cold"})
-    assert read_wanted(path).inputs == ({}, {})
-
-
-def test_read_wanted_names_bad_rows(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("text,target\na,b\nc,\n")
-    with pytest.raises(DataError, match=r"rows.csv:3: target: empty"):
-        read_wanted(path)
-    with pytest.raises(DataError, match="expected one column tone"):
-        read_wanted(path, ["tone"])
