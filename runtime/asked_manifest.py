@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sprat.manifest import Manifest, ModelRef
 from sprat.values import (
@@ -14,6 +14,8 @@ from sprat.values import (
     Grammar,
     Label,
     LabelSet,
+    Question,
+    QuestionSet,
     Sampling,
     Scoring,
     TransformSpec,
@@ -83,6 +85,99 @@ class Remote(Manifest):
     def check(self, labels: Sequence[str], many: Collection[str]) -> None:
         """See `QUESTIONS`."""
         _check_labels(self.labels, labels)
+
+
+class Categories(Manifest):
+    """What a language tier asks its model about a text that is to be moderated.
+
+    Without ``clean`` each category is a yes-or-no question of its own, so that a text may belong to
+    several. With it the model is asked once, for one of the categories or none of them: what an
+    adapter knows that was trained on labels.
+
+    Attributes
+    ----------
+    categories : tuple of Label
+        The labels of the bundle, in the order in which the model reads them.
+    clean : Label or None
+        What the model answers about a text of no category.
+    instructions, adapter
+        As in `Language`.
+    scoring, normalize_length, correct_prior
+        As in `sprat.values.LabelSet`, and only with ``clean``: yes and no are single tokens, and
+        what the model prefers without a text is the calibration's matter.
+    window : int
+        Characters of the windows that longer texts are scanned in.
+    overlap : int
+        Most characters that neighbouring windows share.
+    """
+
+    categories: tuple[Label, ...]
+    clean: Label | None = None
+    instructions: str = ""
+    scoring: Scoring = "constrained"
+    normalize_length: bool = False
+    correct_prior: bool = False
+    adapter: ModelRef | None = None
+    window: int = Field(ge=1)
+    overlap: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Categories:
+        if self.overlap >= self.window:
+            raise ValueError(f"overlap {self.overlap} is not below window {self.window}")
+        if self.clean is None and (
+            self.scoring != "constrained" or self.normalize_length or self.correct_prior
+        ):
+            raise ValueError("scoring, normalize_length and correct_prior: expected clean beside")
+        if self.clean is not None and self.clean.name in {label.name for label in self.categories}:
+            raise ValueError(f"clean: {self.clean.name!r} is a category")
+        return self
+
+    def spec(self, model: str) -> LabelSet | QuestionSet:
+        """The same as a request would bring it, for the model of that name."""
+        adapter = "" if self.adapter is None else self.adapter.name
+        if self.clean is None:
+            questions = tuple(
+                Question(label.name, f"Is it {label.name}? {label.description}".rstrip(), "yes_no")
+                for label in self.categories
+            )
+            return QuestionSet(model, questions, self.instructions, adapter=adapter)
+        return LabelSet(
+            model,
+            (*self.categories, self.clean),
+            self.instructions,
+            self.scoring,
+            self.normalize_length,
+            self.correct_prior,
+            adapter,
+        )
+
+    def check(self, labels: Sequence[str], many: Collection[str]) -> None:
+        """See `QUESTIONS`."""
+        _check_labels(self.categories, labels)
+
+
+class RemoteCategories(Manifest):
+    """What a remote tier asks an endpoint about a text that is to be moderated.
+
+    Attributes
+    ----------
+    categories : tuple of Label
+        The labels of the bundle, in the order in which a model reads them. A text may belong to
+        several.
+    model, task_version, instructions, votes
+        As in `Remote`.
+    """
+
+    model: str = Field(min_length=1)
+    task_version: str = ""
+    categories: tuple[Label, ...]
+    instructions: str = ""
+    votes: int = Field(default=1, ge=1)
+
+    def check(self, labels: Sequence[str], many: Collection[str]) -> None:
+        """See `QUESTIONS`."""
+        _check_labels(self.categories, labels)
 
 
 class Fields(Manifest):
@@ -208,15 +303,16 @@ class RemoteRewriting(Manifest):
         """See `QUESTIONS`: that there are none, the bundle says itself."""
 
 
-AnyLanguage = Language | Fields | Rewriting
+AnyLanguage = Language | Categories | Fields | Rewriting
 """What language tiers ask, by kind of task."""
 
-AnyRemote = Remote | RemoteFields | RemoteRewriting
+AnyRemote = Remote | RemoteCategories | RemoteFields | RemoteRewriting
 """What remote tiers ask, by kind of task."""
 
 QUESTIONS: dict[str, tuple[type[AnyLanguage], type[AnyRemote]]] = {
     "classify": (Language, Remote),
     "route": (Language, Remote),
+    "moderate": (Categories, RemoteCategories),
     "extract": (Fields, RemoteFields),
     "transform": (Rewriting, RemoteRewriting),
 }

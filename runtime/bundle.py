@@ -24,6 +24,7 @@ from sprat.bundle_manifest import (
     REPORT,
     BundleManifest,
     Calibration,
+    Moderation,
     TierManifest,
     Transform,
 )
@@ -241,7 +242,7 @@ def _read_tagger(folder: Path, manifest: BundleManifest, tier: TierManifest) -> 
 def _check_dimension(
     folder: Path, tier: TierManifest, part: Head | Tagger, base: ModelManifest
 ) -> None:
-    ngrams = 0 if tier.moderation is None else tier.moderation.ngram_buckets
+    ngrams = tier.moderation.ngram_buckets if isinstance(tier.moderation, Moderation) else 0
     if part.dimension != base.dimension + ngrams:
         weight = "weight" if isinstance(part, Head) else "states"
         raise CorruptFile(

@@ -105,7 +105,7 @@ class Thresholds(Manifest):
 
 
 class Moderation(Manifest):
-    """How a tier of a moderate task reads texts, and when it acts.
+    """How a tier of a moderate task with heads reads texts, and when it acts.
 
     Attributes
     ----------
@@ -131,6 +131,40 @@ class Moderation(Manifest):
             raise ValueError(f"overlap {self.overlap} is not below window {self.window}")
         if self.ngram_buckets == 1 or self.ngram_buckets & (self.ngram_buckets - 1):
             raise ValueError(f"ngram_buckets {self.ngram_buckets} is no power of two")
+        return self
+
+
+class Odds(Manifest):
+    """How the probability of a category comes from what a model says of it (Platt, 1999).
+
+    Attributes
+    ----------
+    slope, offset : float
+        The log-odds of what the model says are multiplied by one, and the other is added.
+    """
+
+    slope: float = Field(ge=0, le=1e3)
+    offset: float = Field(ge=-1e3, le=1e3)
+
+
+class AskedModeration(Manifest):
+    """When a tier of a moderate task acts that asks a model.
+
+    Attributes
+    ----------
+    odds : tuple of Odds
+        The calibration of each label's probabilities.
+    thresholds : tuple of Thresholds
+        One for each label.
+    """
+
+    odds: tuple[Odds, ...]
+    thresholds: tuple[Thresholds, ...]
+
+    @model_validator(mode="after")
+    def _is_of_the_same_labels(self) -> AskedModeration:
+        if len(self.odds) != len(self.thresholds):
+            raise ValueError(f"{len(self.odds)} odds, but {len(self.thresholds)} thresholds")
         return self
 
 
@@ -202,9 +236,9 @@ class TierManifest(Manifest):
         The model whose vectors the head was fitted on, or that is asked; None of a remote tier.
     weights : str
         The safetensors file of the head, below the bundle's folder; empty of a tier that is asked.
-    language : Language, Fields, Rewriting or None
+    language : Language, Categories, Fields, Rewriting or None
         Of a language tier only, in the place of weights: what the kind of the task asks.
-    remote : Remote, RemoteFields, RemoteRewriting or None
+    remote : Remote, RemoteCategories, RemoteFields, RemoteRewriting or None
         Of a remote tier only, in the place of weights and base.
     calibration : Calibration or None
         Without it answers carry scores, but no confidence.
@@ -213,8 +247,8 @@ class TierManifest(Manifest):
         tier passes on to the next one, and with 0 takes no part: it would answer everything.
     evaluation : ReportSummary
         On held-out rows that neither the head nor the calibration has seen.
-    moderation : Moderation or None
-        Of a tier of a moderate task, whose head gives calibrated logits: nothing else scales them.
+    moderation : Moderation, AskedModeration or None
+        Of a tier of a moderate task. Its head gives calibrated logits: nothing else scales them.
     sureness : Sureness or None
         Of a calibrated tier of a transform task. A remote one without it has the confidences of the
         task that it asks in the place of chances.
@@ -228,7 +262,7 @@ class TierManifest(Manifest):
     calibration: Calibration | None
     accept_at: float = Field(default=0.0, ge=0, le=1)
     evaluation: ReportSummary
-    moderation: Moderation | None = None
+    moderation: Moderation | AskedModeration | None = None
     sureness: Sureness | None = None
 
     @property
@@ -340,7 +374,13 @@ class BundleManifest(Manifest):
         for tier in self.tiers:
             if (tier.moderation is None) == (self.kind == "moderate"):
                 raise ValueError("a tier has the section moderation if the kind is moderate")
-            if tier.moderation is not None and len(tier.moderation.thresholds) != len(self.labels):
+            if tier.moderation is None:
+                continue
+            if isinstance(tier.moderation, Moderation) != bool(tier.weights):
+                raise ValueError(
+                    f"tier {tier.name}: moderation: expected odds if it has no weights"
+                )
+            if len(tier.moderation.thresholds) != len(self.labels):
                 raise ValueError(
                     f"tier {tier.name}: {len(tier.moderation.thresholds)} thresholds for "
                     f"{len(self.labels)} labels"

@@ -32,10 +32,10 @@ from sprat.model import EmbeddingModel, EncoderModel, GenerativeModel
 from sprat.registry import Registry
 from sprat.scheduler import ComputePool, EncodeScheduler, GenerateScheduler
 from sprat.service import Service
+from sprat.tasks.category_heads_tier import CategoryHeadsTier
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.head_tier import HeadTier
 from sprat.tasks.moderate import ModerateTask
-from sprat.tasks.moderate_tier import ModerateTier
 from sprat.tasks.tier import Part
 from sprat.text.ngrams import ngram_features
 from sprat.tokenizer import Tokenizer
@@ -510,7 +510,7 @@ def moderate_task(
     **options: Any,
 ) -> ModerateTask:
     """The task of a moderator of one tier."""
-    part = Part(0, ModerateTier.of(made, 0, model, pool), accept_at)
+    part = Part(0, CategoryHeadsTier.of(made, 0, model, pool), accept_at)
     return ModerateTask(name, made.manifest, [part], **options)
 
 

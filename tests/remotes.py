@@ -36,6 +36,31 @@ def with_remote(bundle: Bundle, **changes: Any) -> Bundle:
     return replace(bundle, manifest=BundleManifest.model_validate(manifest))
 
 
+def with_remote_categories(bundle: Bundle, **changes: Any) -> Bundle:
+    """A moderator with a remote tier behind the others, whose odds change nothing.
+
+    ``asks`` are changes of what it asks, ``acts`` of its calibration and thresholds.
+    """
+    labels = bundle.manifest.labels
+    asks = {"model": MODEL, "categories": [{"name": label} for label in labels]}
+    acts = {
+        "odds": [{"slope": 1, "offset": 0}] * len(labels),
+        "thresholds": [{"flag_at": 0.5}] * len(labels),
+    }
+    manifest = bundle.manifest.model_dump(mode="json")
+    manifest["tiers"].append(
+        {
+            "name": "remote",
+            "remote": {**asks, **changes.pop("asks", {})},
+            "moderation": {**acts, **changes.pop("acts", {})},
+            "calibration": {"temperature": 1.0, "isotonic": ((0.0, 0.0), (1.0, 1.0))},
+            "evaluation": {"n": 9, "metrics": {"micro_f1": FIGURE}},
+            **changes,
+        }
+    )
+    return replace(bundle, manifest=BundleManifest.model_validate(manifest))
+
+
 def configuration(
     bundle: str,
     url: str,

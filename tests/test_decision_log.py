@@ -45,8 +45,8 @@ from sprat.model import require_encoder, require_generative
 from sprat.scheduler import Mailbox
 from sprat.tasks import named
 from sprat.tasks.cascade import Part
+from sprat.tasks.category_heads_tier import CategoryHeadsTier
 from sprat.tasks.moderate import ModerateTask
-from sprat.tasks.moderate_tier import ModerateTier
 from sprat.tasks.route import RouteTask
 from sprat.values import (
     CategoryScore,
@@ -747,7 +747,7 @@ async def test_decision_log_shadows_of_a_moderator(path: Path) -> None:
         made = one.manifest.model_copy(update={"tiers": (first, tier)})
         both = Bundle(made, one.heads * 2)
         parts = [
-            Part(at, ModerateTier.of(both, at, encoder, service._pool), least)
+            Part(at, CategoryHeadsTier.of(both, at, encoder, service._pool), least)
             for at, least in enumerate((0.9, 0.0))
         ]
         service.registry.tasks["safety"] = ModerateTask("safety", made, parts)

@@ -10,6 +10,7 @@ import typer
 from sprat.cli.begin import begin, read_task_file
 from sprat.cli.bundles import write
 from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, endpoint_use
+from sprat.cli.evaluate_moderator import show_moderation
 from sprat.cli.labelled import read_labelled
 from sprat.cli.labels_file import LabelsFile, read_labels_file
 from sprat.cli.output import Json, print_json, progress
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     from sprat.manifest import ModelRef
     from sprat.store import Store
     from sprat.train.add_tier import Added
-    from sprat.train.evaluate_extract import ExtractReport
-    from sprat.train.evaluate_rewriting import RewritingReport
-    from sprat.train.report import Report
+    from sprat.train.asked_kinds import AnyAskedKind
 
 ASKS = "What the model is asked; absent: as the adapter was trained"
 REWRITES = "Transform tasks"
@@ -40,8 +39,8 @@ def add_tier(
         typer.Option(
             "--data",
             help="Rows like those of the bundle's training: JSONL or CSV with `text` and `label`, "
-            "or `text`, `target` and other inputs of a transform task; or JSONL with `text` and "
-            "`spans` of an extract task. One part calibrates the "
+            "or `labels` of a moderate task, or `text`, `target` and other inputs of a transform "
+            "task; or JSONL with `text` and `spans` of an extract task. One part calibrates the "
             "tier, the other evaluates it. Never what the adapter or other tiers were trained on.",
         ),
     ],
@@ -144,6 +143,18 @@ def add_tier(
             rich_help_panel=ASKS,
         ),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy",
+            help="Of a moderate task: when texts are flagged and blocked, as for `sprat train`. "
+            "Absent: flagged where F1 is best, never blocked.",
+        ),
+    ] = None,
+    clean_label: Annotated[
+        str | None,
+        typer.Option("--clean-label", help="Of a moderate task: the label of clean texts."),
+    ] = None,
     held_out: Annotated[
         float, typer.Option("--held-out", help="Share of the rows to evaluate on.")
     ] = 0.5,
@@ -161,6 +172,11 @@ def add_tier(
     sprat server. Its probabilities are calibrated on one part of the rows and judged on the other,
     so that the tier has a confidence like any other. Then tune the thresholds of all tiers
     together: until then the last tier of this machine answers alone.
+
+    Of a moderate task a model of this machine answers yes or no about each category, or names one
+    of the labels that its adapter was trained on, which are the categories and one for clean texts;
+    one behind an endpoint lists all categories that apply. Thresholds are chosen anew for its
+    probabilities: bring the --policy of the training.
 
     Only with --endpoint anything leaves this process: to that address go the texts, the labels with
     their descriptions and the instructions, or the prompt with its inputs, nothing else. A server
@@ -218,7 +234,7 @@ def add_tier(
     labels = [Label(each.name, each.description) for each in entries]
     use = endpoint_use(endpoint, config, store)
     base, asked = _question(store, opened.manifest, model, adapter, use, labels, asks)
-    rows = read_labelled(data, opened.manifest)
+    rows = read_labelled(data, opened.manifest, clean_label)
     if adapter is not None:
         adding.check_unseen(store, adapter, rows)
     try:
@@ -227,6 +243,7 @@ def add_tier(
                 *(opened, record, rows, asked),
                 base=base,
                 name=name,
+                kind=_kind(opened.manifest, policy),
                 open_tier=tier_opener(store, None if use is None else use.open),
                 held_out=held_out,
                 seed=seed,
@@ -240,7 +257,7 @@ def add_tier(
     if as_json:
         print_json(_document(manifest, added))
         return
-    _show(added.report)
+    _show(added)
     names = ", ".join(tier.name for tier in manifest.tiers)
     typer.echo(f"{manifest.name}: version {manifest.version}, tiers {names}")
     if new:
@@ -250,6 +267,19 @@ def add_tier(
         typer.echo("Thresholds that were tuned for fewer tiers are gone.")
     who = "last tier" if use is None else "last tier that is not remote"
     typer.echo(f"Until `sprat tune {manifest.name}` the {who} answers alone.")
+
+
+def _kind(bundle: BundleManifest, policy: Path | None) -> AnyAskedKind:
+    """What such a tier is to the kind of the bundle, and when it is to act."""
+    from sprat.train.asked_categories import AskedCategories
+    from sprat.train.asked_kinds import asked_kind
+    from sprat.train.policy import read_policy
+
+    if policy is None:
+        return asked_kind(bundle)
+    if bundle.kind != "moderate":
+        raise InvalidInput("--policy: expected a moderate task", field="policy")
+    return AskedCategories(read_policy(policy))
 
 
 LOCAL = ("scoring", "normalize_length", "correct_prior")
@@ -297,16 +327,21 @@ def _question(
     return None, asked
 
 
-def _show(report: Report | ExtractReport | RewritingReport) -> None:
+def _show(added: Added) -> None:
+    from sprat.train.evaluate_categories import ModerationReport
     from sprat.train.evaluate_rewriting import RewritingReport
     from sprat.train.report import Report
 
-    if isinstance(report, Report):
-        show_report(report)
-    elif isinstance(report, RewritingReport):
-        show_rewriting(report)
+    if isinstance(added.report, Report):
+        show_report(added.report)
+    elif isinstance(added.report, ModerationReport):
+        moderation = added.bundle.manifest.tiers[-1].moderation
+        assert moderation is not None  # the manifest of a moderate bundle has it
+        show_moderation(added.report, [each.block_at for each in moderation.thresholds])
+    elif isinstance(added.report, RewritingReport):
+        show_rewriting(added.report)
     else:
-        show_task(report)
+        show_task(added.report)
 
 
 def _document(manifest: BundleManifest, added: Added) -> dict[str, object]:

@@ -11,9 +11,13 @@ import typer
 from sprat.errors import ConfigError, InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sprat.bundle_manifest import BundleManifest
+    from sprat.config import Config
     from sprat.endpoints.base import Endpoint
     from sprat.store import Store
+    from sprat.values import TierInfo
 
 EndpointName = Annotated[
     str | None,
@@ -61,6 +65,18 @@ class EndpointUse:
         self._folder = store.endpoints
         self._opened: list[Endpoint] = []
 
+    def serving(self, bundle: str, manifest: BundleManifest) -> Config:
+        """The task of a bundle whose remote tiers ask it, and that fails where it fails."""
+        from sprat.config import Config
+        from sprat.task_config import TaskConfig, TierConfig
+
+        remote = [tier.name for tier in manifest.tiers if tier.remote is not None]
+        tiers = {name: TierConfig(endpoint=self.name) for name in remote}
+        return Config(
+            tasks={manifest.name: TaskConfig(bundle=bundle, tiers=tiers, on_failure="error")},
+            endpoints={self.name: self._config} if remote else {},
+        )
+
     def open(self) -> Endpoint:
         """The endpoint; whoever asks for it closes it."""
         from sprat.endpoints.opening import open_endpoint
@@ -93,6 +109,17 @@ class EndpointUse:
             f"{spent.input_tokens} tokens read, {spent.output_tokens} written{money}",
             err=True,
         )
+
+    def show_served(self, tiers: Sequence[TierInfo]) -> None:
+        """The same, by the tiers of a task of `serving`."""
+        for tier in tiers:
+            if (asked := tier.endpoint) is not None:
+                money = f", {asked.spent_today:.4f} spent" if asked.spent_today else ""
+                typer.echo(
+                    f"endpoint {self.name}, today (UTC): {asked.requests_today} requests, "
+                    f"{asked.tokens_today} tokens{money}",
+                    err=True,
+                )
 
 
 def endpoint_use(name: str | None, config: Path | None, store: Store) -> EndpointUse | None:

@@ -226,7 +226,6 @@ def evaluate(
     _check_same_kind(store, kind, names)
     if kind in ("moderate", "extract"):
         for option, given in (
-            ("endpoint", endpoint if kind == "moderate" else None),
             ("out-of-scope-label", out_of_scope_label),
             ("threshold", threshold),
         ):
@@ -240,6 +239,7 @@ def evaluate(
             data,
             store,
             tier=tier,
+            use=endpoint_use(endpoint, config, store),
             clean_label=clean_label,
             limits=limits,
             html=html,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,16 @@ from sprat.cli.limits import Limits, check, judge
 from sprat.cli.limits import as_json as limits_json
 from sprat.cli.output import Bar, print_json, print_table, progress
 from sprat.cli.report_page import write_report
+from sprat.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from sprat.bundle_manifest import BundleManifest, TierManifest
+    from sprat.cli.endpoints import EndpointUse
     from sprat.inprocess import Runtime
     from sprat.manifest import Interval
     from sprat.store import Store
     from sprat.train.assess_categories import Moderate, ModerationComparison
+    from sprat.train.categories import CategoryData
     from sprat.train.evaluate_categories import ModerationReport
     from sprat.values import Moderation
 
@@ -33,6 +37,7 @@ def evaluate_moderator(
     store: Store,
     *,
     tier: str | None,
+    use: EndpointUse | None,
     clean_label: str | None,
     limits: Limits,
     html: Path | None,
@@ -47,8 +52,14 @@ def evaluate_moderator(
         The bundle, and perhaps another one to compare it with.
     tier : str or None
         That of the first bundle to evaluate by itself; None: what it answers.
+    use : EndpointUse or None
+        What remote tiers ask.
+
+    Raises
+    ------
+    InvalidInput
+        There is a remote tier to evaluate, and no endpoint, or the other way round.
     """
-    from sprat.inprocess import Runtime
     from sprat.train.assess_categories import assess_moderator, compare_moderators
     from sprat.train.categories import read_categories
 
@@ -57,14 +68,20 @@ def evaluate_moderator(
     for manifest in manifests:
         # Before the first one has read all of the texts.
         rows.truth(manifest.labels)
+    places = [_places(manifests[0], tier), *(each.answering for each in manifests[1:])]
+    _check_endpoint(manifests, places, use)
     assessed = []
-    with tempfile.TemporaryDirectory() as folder:
-        tasks = [names[0] if tier is None else _alone(store, names[0], tier, folder), *names[1:]]
-        for task in tasks:
-            manifest, _ = store.bundle(task)
-            with Runtime(tasks=[task], store=store) as runtime, progress("eval") as bar:
-                moderate = moderator(runtime, manifest.name, bar)
-                assessed.append(assess_moderator(manifest, rows, moderate=moderate, seed=seed))
+    with tempfile.TemporaryDirectory() as folder, progress("eval") as bar:
+        for name, manifest, each in zip(names, manifests, places, strict=True):
+            if manifest.tiers[each[0]].remote is not None:
+                assert use is not None
+                opened = _remote_alone(store, manifest, each[0], rows, use, bar)
+            else:
+                is_alone = tier is not None and name is names[0]
+                task = _alone(store, name, tier or "", folder) if is_alone else name
+                opened = _served(store, task, use, bar)
+            with opened as (evaluated, moderate):
+                assessed.append(assess_moderator(evaluated, rows, moderate=moderate, seed=seed))
     report = assessed[0].report
     comparison = compare_moderators(rows, *assessed, seed=seed) if len(assessed) > 1 else None
     gates = check(report.summary(), limits)
@@ -87,6 +104,76 @@ def evaluate_moderator(
             comparisons.show_findings(comparison, "category")
             _show_actions(comparison)
     judge(gates)
+
+
+def _places(manifest: BundleManifest, tier: str | None) -> tuple[int, ...]:
+    """Places of the tiers to evaluate: of one that is named, else of those that answer."""
+    if tier is None:
+        return manifest.answering
+    names = [each.name for each in manifest.tiers]
+    if tier not in names:
+        raise NotFound("tier", tier, tuple(names))
+    return (names.index(tier),)
+
+
+def _check_endpoint(
+    manifests: Sequence[BundleManifest], places: Sequence[tuple[int, ...]], use: EndpointUse | None
+) -> None:
+    """Refuse remote tiers without an endpoint, and an endpoint without a remote tier."""
+    remote = [
+        (manifest.name, manifest.tiers[place].name)
+        for manifest, each in zip(manifests, places, strict=True)
+        for place in each
+        if manifest.tiers[place].remote is not None
+    ]
+    if remote and use is None:
+        bundle, tier = remote[0]
+        raise InvalidInput(
+            f"{bundle}: expected --endpoint for tier {tier}, or another --tier", field="endpoint"
+        )
+    if use is not None and not remote:
+        raise InvalidInput("--endpoint: no tier that is evaluated is remote", field="endpoint")
+
+
+@contextmanager
+def _served(
+    store: Store, task: str, use: EndpointUse | None, bar: Bar
+) -> Iterator[tuple[BundleManifest, Moderate]]:
+    """A bundle as a server has it, and what it answers."""
+    from sprat.config import Config
+    from sprat.inprocess import Runtime
+    from sprat.task_config import TaskConfig
+
+    manifest, _ = store.bundle(task)
+    config = Config(tasks={manifest.name: TaskConfig(bundle=task)})
+    if use is not None:
+        config = use.serving(task, manifest)
+    with Runtime(config=config, store=store) as runtime:
+        yield manifest, moderator(runtime, manifest.name, bar)
+        if use is not None:
+            use.show_served(runtime.list_tasks()[0].tiers)
+
+
+@contextmanager
+def _remote_alone(
+    store: Store,
+    manifest: BundleManifest,
+    place: int,
+    rows: CategoryData,
+    use: EndpointUse,
+    bar: Bar,
+) -> Iterator[tuple[BundleManifest, Moderate]]:
+    """A remote tier by itself, which no server has, and what it answers to the rows."""
+    from sprat.train.asked import answers
+    from sprat.train.asked_tiers import tier_opener
+
+    bar.phase(f"moderate {len(rows)} texts", total=len(rows))
+    alone = manifest.model_copy(update={"tiers": (manifest.tiers[place],)})
+    try:
+        with tier_opener(store, use.open, is_fitted=True)(manifest, place) as ask:
+            yield alone, lambda texts: answers(ask, rows, bar)
+    finally:
+        use.show()
 
 
 def _alone(store: Store, name: str, tier: str, folder: str) -> str:

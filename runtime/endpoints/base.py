@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from sprat.asked_manifest import Remote, RemoteFields, RemoteRewriting
+from sprat.asked_manifest import Remote, RemoteCategories, RemoteFields, RemoteRewriting
 from sprat.endpoints.guard import Guard
 from sprat.errors import DeadlineExceeded, EngineError, QueueFull, SpratError
 
@@ -57,6 +58,32 @@ class SaidFields(Said):
 
     value: dict[str, Any] | None
     scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SaidCategories(Said):
+    """Categories of a text.
+
+    Attributes
+    ----------
+    chances : mapping of str to float
+        How probable each category is by its own lights, in [0, 1]; not all of them where the answer
+        is none.
+    spans : mapping of str to (int, int)
+        Characters where the reason stands, of categories of which it says that.
+    chunks : int
+        Windows that it read the text in.
+    """
+
+    chances: Mapping[str, float]
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    chunks: int = 1
+
+    @classmethod
+    def of(cls, chances: Mapping[str, float], input_tokens: int, **more: Any) -> SaidCategories:
+        """As sure as what is more probable of each category is together."""
+        sure = math.prod(max(chance, 1 - chance) for chance in chances.values())
+        return cls(sure if chances else 0.0, input_tokens, chances, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +173,10 @@ class Endpoint(Protocol):
         """
         ...
 
+    def categories(self, asked: RemoteCategories) -> Question[SaidCategories]:
+        """A question for categories; see `labels`."""
+        ...
+
     def fields(self, asked: RemoteFields) -> Question[SaidFields]:
         """A question for fields; see `labels`."""
         ...
@@ -169,7 +200,7 @@ class Endpoint(Protocol):
 
         Parameters
         ----------
-        kind : {"classify", "extract", "transform"}
+        kind : {"classify", "moderate", "extract", "transform"}
             Of the task.
         labels : sequence of str
             What the task is to answer: labels, or fields.

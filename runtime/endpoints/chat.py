@@ -9,9 +9,16 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic
 
-from sprat.asked_manifest import AnyRemote, Remote, RemoteFields, RemoteRewriting
+from sprat.asked_manifest import (
+    AnyRemote,
+    Remote,
+    RemoteCategories,
+    RemoteFields,
+    RemoteRewriting,
+)
 from sprat.endpoint_config import EndpointConfig
-from sprat.endpoints.base import SaidFields, SaidLabel, SaidT, SaidText, missed
+from sprat.endpoints.base import SaidCategories, SaidFields, SaidLabel, SaidT, SaidText, missed
+from sprat.endpoints.categories import CategoryQuestion
 from sprat.endpoints.fields import FieldsQuestion
 from sprat.endpoints.guard import Guard
 from sprat.endpoints.labels import LabelQuestion
@@ -58,6 +65,14 @@ class ChatService:
         self._check(asked)
         question = LabelQuestion(
             self._chat, asked.labels, instructions=asked.instructions, votes=asked.votes
+        )
+        return ChatQuestion(self.name, question.ask, self.guard)
+
+    def categories(self, asked: RemoteCategories) -> ChatQuestion[SaidCategories]:
+        """See `Endpoint.categories`."""
+        self._check(asked)
+        question = CategoryQuestion(
+            self._chat, asked.categories, instructions=asked.instructions, votes=asked.votes
         )
         return ChatQuestion(self.name, question.ask, self.guard)
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Generic, Protocol, TypeVar, cast
 
-from sprat.asked_manifest import AnyRemote, Remote, RemoteFields, RemoteRewriting
+from sprat.asked_manifest import AnyRemote, Remote, RemoteCategories, RemoteFields, RemoteRewriting
 from sprat.client.aio import AsyncClient
 from sprat.endpoint_config import EndpointConfig
-from sprat.endpoints.base import SaidFields, SaidLabel, SaidT, SaidText, missed
+from sprat.endpoints.base import SaidCategories, SaidFields, SaidLabel, SaidT, SaidText, missed
 from sprat.endpoints.chat import check_model
 from sprat.endpoints.guard import Guard
 from sprat.endpoints.spending import Usage
@@ -24,10 +24,12 @@ from sprat.values import (
     Extraction,
     ExtractResult,
     ItemError,
+    ModerateResult,
+    Moderation,
 )
 
-ItemT = TypeVar("ItemT", Classification, Extraction)
-ItemT_co = TypeVar("ItemT_co", Classification, Extraction, covariant=True)
+ItemT = TypeVar("ItemT", Classification, Moderation, Extraction)
+ItemT_co = TypeVar("ItemT_co", Classification, Moderation, Extraction, covariant=True)
 
 
 class _Result(Protocol[ItemT_co]):
@@ -85,6 +87,11 @@ class PeerService:
         """See `Endpoint.labels`."""
         self._check(asked)
         return PeerLabels(self, asked)
+
+    def categories(self, asked: RemoteCategories) -> PeerCategories:
+        """See `Endpoint.categories`."""
+        self._check(asked)
+        return PeerCategories(self, asked)
 
     def fields(self, asked: RemoteFields) -> PeerFields:
         """See `Endpoint.fields`."""
@@ -189,6 +196,21 @@ class PeerLabels(_PeerQuestion[Classification, SaidLabel]):
             return SaidLabel(0.0, item.input_tokens, "")
         sure = best.score if item.confidence is None else item.confidence
         return SaidLabel(sure, item.input_tokens, best.label)
+
+
+class PeerCategories(_PeerQuestion[Moderation, SaidCategories]):
+    """Asks a moderate task: its probabilities count, not what it does about a text."""
+
+    async def _call(self, client: AsyncClient, texts: Sequence[str]) -> ModerateResult:
+        return await client.moderate(self._task, texts, partial=True)
+
+    def _said(self, item: Moderation) -> SaidCategories:
+        return SaidCategories.of(
+            {each.category: each.probability for each in item.categories},
+            item.input_tokens,
+            spans={each.category: (each.start, each.end) for each in item.categories},
+            chunks=item.chunks,
+        )
 
 
 class PeerFields(_PeerQuestion[Extraction, SaidFields]):

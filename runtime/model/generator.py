@@ -95,6 +95,11 @@ class GenerativeModel:
         self._priors = Priors()
 
     @property
+    def pool(self) -> ComputePool:
+        """Where work on long texts runs."""
+        return self._pool
+
+    @property
     def choice_prefixes(self) -> int:
         """How many instructions of `choose` are kept at most."""
         return self._engine.choice_prefixes

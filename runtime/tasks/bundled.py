@@ -12,13 +12,15 @@ from sprat.endpoints.base import Endpoint
 from sprat.model import GenerativeModel, Model
 from sprat.scheduler import ComputePool
 from sprat.task_config import ThresholdsConfig
+from sprat.tasks.category_heads_tier import CategoryHeadsTier
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.extract_task import ExtractTask
 from sprat.tasks.head_tier import HeadTier
+from sprat.tasks.language_categories_tier import LanguageCategoriesTier
 from sprat.tasks.language_fields_tier import LanguageFieldsTier
 from sprat.tasks.language_tier import LanguageTier
 from sprat.tasks.moderate import ModerateTask
-from sprat.tasks.moderate_tier import ModerateTier
+from sprat.tasks.remote_categories_tier import RemoteCategoriesTier
 from sprat.tasks.remote_fields_tier import RemoteFieldsTier
 from sprat.tasks.remote_rewriter import RemoteRewriter
 from sprat.tasks.remote_tier import RemoteTier
@@ -34,12 +36,14 @@ BundledTask = ClassifyTask | RouteTask | ModerateTask | ExtractTask | TransformT
 _ON_LANGUAGE_MODEL: dict[str, Callable[[BundleManifest, int, GenerativeModel], AnyTier]] = {
     "classify": LanguageTier.of,
     "route": LanguageTier.of,
+    "moderate": LanguageCategoriesTier.of,
     "extract": LanguageFieldsTier.of,
     "transform": LanguageRewriter.of,
 }
 _ON_ENDPOINT: dict[str, Callable[[BundleManifest, int, Endpoint], AnyTier]] = {
     "classify": RemoteTier.of,
     "route": RemoteTier.of,
+    "moderate": RemoteCategoriesTier.of,
     "extract": RemoteFieldsTier.of,
     "transform": RemoteRewriter.of,
 }
@@ -58,7 +62,7 @@ def tier_with_weights(bundle: Bundle, place: int, model: Model, pool: ComputePoo
         return TagTier.of(bundle, place, models.require_states(model, kind), pool)
     encoder = models.require_encoder(model, kind)
     if kind == "moderate":
-        return ModerateTier.of(bundle, place, encoder, pool)
+        return CategoryHeadsTier.of(bundle, place, encoder, pool)
     return HeadTier.of(bundle, place, encoder)
 
 
@@ -107,7 +111,14 @@ def bundled_task(
     if manifest.kind == "extract":
         return ExtractTask(name, manifest, parts, on_failure=on_failure, unconfigured=unconfigured)
     if manifest.kind == "moderate":
-        return ModerateTask(name, manifest, parts, on_failure=on_failure, thresholds=thresholds)
+        return ModerateTask(
+            name,
+            manifest,
+            parts,
+            on_failure=on_failure,
+            thresholds=thresholds,
+            unconfigured=unconfigured,
+        )
     if manifest.kind == "transform":
         return TransformTask(
             name, manifest, parts, on_failure=on_failure, unconfigured=unconfigured

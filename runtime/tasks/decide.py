@@ -18,7 +18,7 @@ from typing import get_args
 
 from sprat.engine.base import Chosen
 from sprat.errors import InvalidInput
-from sprat.model import Branch, GenerativeModel
+from sprat.model import Branch, Choices, GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tasks.choose import check_options, line
 from sprat.tokenizer import check_text
@@ -58,12 +58,10 @@ async def run(
     """
     started = time.perf_counter_ns()
     _check(questions)
-    choices = await model.choose(
-        prompt(questions),
+    choices = await ask(
+        model,
         texts,
-        [_branch(question, index) for index, question in enumerate(questions.questions)],
-        correct_prior=questions.correct_prior,
-        adapter=questions.adapter,
+        questions,
         partial=partial,
         keep_going=partial,
         deadline=deadline,
@@ -90,6 +88,30 @@ async def run(
             choices.infer_ns,
             time.perf_counter_ns() - started,
         ),
+    )
+
+
+async def ask(
+    model: GenerativeModel,
+    texts: Sequence[str],
+    questions: QuestionSet,
+    *,
+    partial: bool,
+    keep_going: bool,
+    deadline: float,
+    mailbox: Mailbox,
+) -> Choices:
+    """What the model makes of questions that `check` has nothing against; a branch a question."""
+    return await model.choose(
+        prompt(questions),
+        texts,
+        [_branch(question, index) for index, question in enumerate(questions.questions)],
+        correct_prior=questions.correct_prior,
+        adapter=questions.adapter,
+        partial=partial,
+        keep_going=keep_going,
+        deadline=deadline,
+        mailbox=mailbox,
     )
 
 

@@ -19,7 +19,7 @@ from sprat.values import CategoryThresholds, Effort, ModerateResult, Moderation,
 
 
 class ModerateTask(Escalation[ModerateTier, Moderation]):
-    """A moderator: a bundle's heads, one a category, on one model or several.
+    """A moderator: the tiers of a bundle, each with a probability for each category.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ class ModerateTask(Escalation[ModerateTier, Moderation]):
     thresholds : mapping of str to ThresholdsConfig
         By category, what the configuration says in the place of the bundle. Confidences were
         calibrated for the thresholds of the bundle: with others there are none.
+    unconfigured : tuple of str
+        See `sprat.values.TaskInfo`.
 
     Raises
     ------
@@ -50,9 +52,10 @@ class ModerateTask(Escalation[ModerateTier, Moderation]):
         *,
         on_failure: OnFailure = "abstain",
         thresholds: Mapping[str, ThresholdsConfig] = {},
+        unconfigured: tuple[str, ...] = (),
     ) -> None:
         *earlier, last = parts
-        own = last.tier.settings.thresholds
+        own = last.tier.thresholds
         limits = _overridden(name, manifest.labels, own, thresholds)
         if limits != own:
             if any(part.accept_at > 0 for part in parts):
@@ -62,7 +65,7 @@ class ModerateTask(Escalation[ModerateTier, Moderation]):
                     "bundle",
                 )
             parts = [*earlier, replace(last, tier=last.tier.acting_at(limits))]
-        super().__init__(name, manifest, parts, on_failure=on_failure)
+        super().__init__(name, manifest, parts, on_failure=on_failure, unconfigured=unconfigured)
         version = self._info.version
         if limits != own:
             version = digest_of((), extra=f"{version}\0{limits!r}")[:12]

@@ -26,8 +26,8 @@ from sprat.errors import CorruptFile, DataError, InvalidInput
 from sprat.manifest import ModelRef
 from sprat.progress import Progress
 from sprat.store import Store
-from sprat.train.asked import AskedKind, AskedRows, OpenTier
-from sprat.train.asked_kinds import asked_kind
+from sprat.train.asked import AskedRows, OpenTier
+from sprat.train.asked_kinds import AnyAskedKind, asked_kind
 from sprat.train.provenance import DataSource
 from sprat.train.record import LanguageRecord
 from sprat.train.split import same_texts
@@ -148,9 +148,7 @@ def remote(
     return kind.remote(bundle, model=model, task_version=task_version, labels=labels, **given)
 
 
-def _given(
-    bundle: BundleManifest, kind: AskedKind[Any, Any, Any, Any, Any], asks: Mapping[str, Any]
-) -> dict[str, Any]:
+def _given(bundle: BundleManifest, kind: AnyAskedKind, asks: Mapping[str, Any]) -> dict[str, Any]:
     """What is said about a question, if the kind knows it."""
     given = {name: value for name, value in asks.items() if value is not None}
     for name in given:
@@ -194,6 +192,7 @@ def add_tier(
     *,
     base: ModelRef | None = None,
     name: str | None = None,
+    kind: AnyAskedKind | None = None,
     open_tier: OpenTier,
     held_out: float = 0.5,
     seed: int = 0,
@@ -220,6 +219,8 @@ def add_tier(
         The model of a language tier; absent: a remote one.
     name : str, optional
         Of the tier; absent: ``language`` or ``remote``.
+    kind : AskedKind, optional
+        What such tiers are to the kind of the bundle; absent: see `asked_kind`.
     open_tier : callable
         See `sprat.train.asked.OpenTier`.
     held_out : float
@@ -236,7 +237,7 @@ def add_tier(
         answered.
     """
     manifest = bundle.manifest
-    kind = asked_kind(manifest)
+    kind = asked_kind(manifest) if kind is None else kind
     name = _name(manifest, name, "remote" if base is None else "language")
     if seed < 0:
         raise InvalidInput(f"seed: expected 0 or more, got {seed}", field="seed")

@@ -20,19 +20,28 @@ from sprat.train.asked import Ask, OpenTier, Result
 from sprat.train.asked_kinds import asked_kind
 
 
-def tier_opener(store: Store, open_endpoint: Callable[[], Endpoint] | None = None) -> OpenTier:
+def tier_opener(
+    store: Store,
+    open_endpoint: Callable[[], Endpoint] | None = None,
+    *,
+    is_fitted: bool = False,
+) -> OpenTier:
     """What asks language models of a store, and an endpoint.
 
     Parameters
     ----------
     open_endpoint : callable, optional
         Makes it; it is closed after the last question. Absent: remote tiers are refused.
+    is_fitted : bool
+        Open tiers as they are, and not as `AskedKind.unfitted` has them.
     """
 
     @contextmanager
     def open_tier(bundle: BundleManifest, place: int) -> Iterator[Ask]:
         kind = asked_kind(bundle)
-        tier = kind.unfitted(bundle.tiers[place])
+        tier = bundle.tiers[place]
+        if not is_fitted:
+            tier = kind.unfitted(tier)
         # Where a router sends texts is no matter.
         alone = bundle.model_copy(update={"tiers": (tier,), "tuning": None, "route": None})
         opened = _on_endpoint if tier.remote is not None else _on_model

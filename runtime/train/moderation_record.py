@@ -10,7 +10,7 @@ from sprat.train.evaluate_categories import ModerationReport
 from sprat.train.fit import ClassWeights
 from sprat.train.fit_categories import CategoryCandidate
 from sprat.train.provenance import Provenance
-from sprat.train.record import SuspectLine
+from sprat.train.record import LanguageRecord, SuspectLine
 
 
 class TierModeration(BaseModel):
@@ -40,14 +40,34 @@ class TierModeration(BaseModel):
     regularization: dict[str, float]
 
 
+class AskedRecord(BaseModel):
+    """One tier that asks a model or an endpoint.
+
+    Attributes
+    ----------
+    evaluation : ModerationReport
+        On rows that it was not calibrated on.
+    training : LanguageRecord
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    evaluation: ModerationReport
+    training: LanguageRecord
+
+
 class ModerationRecord(BaseModel):
     """The content of a moderator's ``report.json``.
 
     Attributes
     ----------
+    tiers : dict of str to TierModeration
+        Those with heads, by name, in the order of the manifest.
+    asked : dict of str to AskedRecord
+        Those that ask, which were added later.
     suspects : dict of str to tuple of SuspectLine
         Of each category, the training rows that probably miss it or have it wrongly, the most
-        probable first, by out-of-fold probabilities of the last tier.
+        probable first, by out-of-fold probabilities of the last tier with heads.
     learning_curve : LearningCurve or None
         Mean average precision of the same tier; None where it was not asked for.
     """
@@ -59,5 +79,6 @@ class ModerationRecord(BaseModel):
     folds: int
     data: DataReport
     tiers: dict[str, TierModeration]
+    asked: dict[str, AskedRecord] = {}
     suspects: dict[str, tuple[SuspectLine, ...]]
     learning_curve: LearningCurve | None

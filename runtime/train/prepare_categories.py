@@ -105,12 +105,11 @@ def prepare_categories(
         gone = set(dropped)
         data = data.take(row for row, line in enumerate(data.lines) if line not in gone)
     names = data.names()
-    _require_rows(data, names)
+    require_rows(data, names)
     groups_n = same_texts(data.texts)
     train = data
     if test is None:
-        part_n = stratify(data.truth(names), groups_n, (1 - held_out, held_out), seed=seed)
-        train, test = (data.take(np.flatnonzero(part_n == part).tolist()) for part in (0, 1))
+        train, test = split_categories(data, held_out, seed=seed)
         groups_n = same_texts(train.texts)
     truth_nk = train.truth(names)
     test.truth(names)
@@ -122,13 +121,39 @@ def prepare_categories(
     return PreparedCategories(train, test, names, folds_n, report, is_leaked_m, seed)
 
 
+def split_categories(
+    data: CategoryData, held_out: float, *, seed: int
+) -> tuple[CategoryData, CategoryData]:
+    """Rows to fit on and held-out rows without a text in common, each category in both.
+
+    Raises
+    ------
+    InvalidInput
+        ``held_out`` is out of range.
+    """
+    if not 0 < held_out < 1:
+        raise InvalidInput(
+            f"held_out: expected above 0 and below 1, got {held_out}", field="held_out"
+        )
+    groups_n = same_texts(data.texts)
+    part_n = stratify(data.truth(data.names()), groups_n, (1 - held_out, held_out), seed=seed)
+    fitted, held = (data.take(np.flatnonzero(part_n == part).tolist()) for part in (0, 1))
+    return fitted, held
+
+
 def _texts_of(has_n: npt.NDArray[np.bool_], groups_n: IntArray) -> int:
     """Different texts among the rows that a category has."""
     return len(np.unique(groups_n[has_n]))
 
 
-def _require_rows(data: CategoryData, names: Sequence[str]) -> None:
-    """Refuse rows from which some category cannot be learned."""
+def require_rows(data: CategoryData, names: Sequence[str]) -> None:
+    """Refuse rows from which some category cannot be learned.
+
+    Raises
+    ------
+    DataError
+        There are no categories, or one has too few texts, or nearly all.
+    """
     if not names:
         raise DataError(
             data.path,

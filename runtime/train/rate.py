@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sprat.bundle import Bundle
+from sprat.bundle_manifest import Moderation
 from sprat.calibration import chance_of_actions, confidences
 from sprat.tagger import all_read
 from sprat.text.ngrams import with_ngrams
@@ -71,7 +72,7 @@ def rate_categories(bundle: Bundle, index: int, rows: CategoryData, compute: Com
     truth_nk = rows.truth(bundle.manifest.labels)
     tier, head = bundle.manifest.tiers[index], bundle.heads[index]
     settings = tier.moderation
-    assert settings is not None
+    assert isinstance(settings, Moderation)  # a tier with heads has it
     assert tier.whole is not None
     vectors = WindowVectors(compute)
     windows, starts_n = vectors.windows(rows.texts, settings.window, settings.overlap)

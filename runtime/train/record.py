@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from sprat.bundle_manifest import ReportSummary
 from sprat.manifest import ModelRef
 from sprat.train.calibrate import CalibrationFit
+from sprat.train.category_fit import CategoryFit
 from sprat.train.checks import DataReport
 from sprat.train.curve import LearningCurve
 from sprat.train.fit import Candidate
@@ -110,14 +111,14 @@ class LanguageRecord(_Part):
         Rows that share no text.
     seed : int
         Of the parts and of resampling.
-    calibration : CalibrationFit or SurenessFit
+    calibration : CalibrationFit, SurenessFit or CategoryFit
         What spoke for the calibration.
     """
 
     calibrated_on: DataSource
     evaluated_on: DataSource
     seed: int
-    calibration: SurenessFit | CalibrationFit
+    calibration: SurenessFit | CategoryFit | CalibrationFit
 
 
 class TierRecord(_Part):

@@ -34,9 +34,9 @@ from sprat.model.encoder import EncodedTokens
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.tagger import Tagger, tags_of
 from sprat.tasks.cascade import REPLY_S
+from sprat.tasks.category_heads_tier import CategoryHeadsTier
 from sprat.tasks.extract_task import ExtractTask
 from sprat.tasks.moderate import ModerateTask
-from sprat.tasks.moderate_tier import ModerateTier
 from sprat.tasks.tag_tier import TagTier
 from sprat.tasks.tier import Part
 from sprat.values import (
@@ -195,7 +195,7 @@ class Make:
         made = bundle(self.kind, accept_at, calibrated)
         if self.kind == "moderate":
             heads = [
-                Part(place, ModerateTier.of(made, place, cast(Any, model), self._pool), least)
+                Part(place, CategoryHeadsTier.of(made, place, cast(Any, model), self._pool), least)
                 for place, (model, least) in enumerate(zip(models, accept_at, strict=True))
             ]
             return ModerateTask("t", made.manifest, heads, on_failure=on_failure), models

@@ -29,8 +29,8 @@ from sprat.head import Head
 from sprat.model import EncoderModel
 from sprat.scheduler import ComputePool, Mailbox
 from sprat.task_config import ThresholdsConfig
+from sprat.tasks.category_heads_tier import CLOSE_UP, CategoryHeadsTier
 from sprat.tasks.moderate import ModerateTask
-from sprat.tasks.moderate_tier import CLOSE_UP, ModerateTier
 from sprat.tasks.tier import Part
 from sprat.text.ngrams import ngram_features
 from sprat.values import Effort, ModerateResult, Moderation
@@ -291,7 +291,7 @@ async def test_moderate_cascade_reads_long_texts_in_every_tier(setting: Setting)
     weak = Head(head.weight / 8, head.bias / 8)
     both = Bundle(made.manifest.model_copy(update={"tiers": (first, tier)}), (weak, head))
     parts = [
-        Part(at, ModerateTier.of(both, at, setting.model, setting.pool), least)
+        Part(at, CategoryHeadsTier.of(both, at, setting.model, setting.pool), least)
         for at, least in enumerate((0.9, 0.0))
     ]
     task = ModerateTask("t", both.manifest, parts)
