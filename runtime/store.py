@@ -104,6 +104,11 @@ class Store:
         """Folder of what endpoints were asked for today: see `sprat.endpoints.spending`."""
         return self.root / "endpoints"
 
+    @property
+    def answers(self) -> Path:
+        """Folder of what endpoints answered in stopped runs: see `sprat.train.kept_answers`."""
+        return self.root / "answers"
+
     def costs(self, bundle: str) -> Path:
         """File of `sprat.costs` of a bundle; it goes with the bundle."""
         return self.root / "costs" / f"{bundle}.json"

@@ -9,7 +9,7 @@ import typer
 
 from sprat.cli.begin import begin, read_task_file
 from sprat.cli.bundles import write
-from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, endpoint_use
+from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, Restart, endpoint_use
 from sprat.cli.evaluate_moderator import show_moderation
 from sprat.cli.labelled import read_labelled
 from sprat.cli.labels_file import LabelsFile, read_labels_file
@@ -163,6 +163,7 @@ def add_tier(
         typer.Option("--out", "-o", help="Write to this bundle instead: a name, or a path with /."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of parts and resampling.")] = 0,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Put a language model behind the last tier of a bundle, for texts that no other is sure of.
@@ -180,7 +181,9 @@ def add_tier(
 
     Only with --endpoint anything leaves this process: to that address go the texts, the labels with
     their descriptions and the instructions, or the prompt with its inputs, nothing else. A server
-    asks it only where the configuration of a task names it: `tiers.remote.endpoint`.
+    asks it only where the configuration of a task names it: `tiers.remote.endpoint`. What it
+    answered is kept until the bundle is written: after a failure the same command asks only for
+    the rest.
 
         sprat train tickets.jsonl --base smollm2-135m --kind classify -o tickets-lora
         sprat add-tier tickets --model smollm2-135m --adapter tickets-lora --data traffic.jsonl
@@ -232,7 +235,7 @@ def add_tier(
         record = adding.read_record(store.bundle(bundle)[1], opened.manifest)
     entries = [] if labels_file is None else read_labels_file(labels_file)
     labels = [Label(each.name, each.description) for each in entries]
-    use = endpoint_use(endpoint, config, store)
+    use = endpoint_use(endpoint, config, store, restart=restart)
     base, asked = _question(store, opened.manifest, model, adapter, use, labels, asks)
     rows = read_labelled(data, opened.manifest, clean_label)
     if adapter is not None:
@@ -249,11 +252,13 @@ def add_tier(
                 seed=seed,
                 progress=bar,
             )
+        report = added.record.model_dump_json(indent=2) + "\n"
+        manifest = write(store, added.bundle, report, task=bundle, out=out)
+        if use is not None:
+            use.done()
     finally:
         if use is not None:
-            use.show()
-    report = added.record.model_dump_json(indent=2) + "\n"
-    manifest = write(store, added.bundle, report, task=bundle, out=out)
+            use.close()
     if as_json:
         print_json(_document(manifest, added))
         return

@@ -32,10 +32,20 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="With --endpoint: TOML file that describes it."),
 ]
+Restart = Annotated[
+    bool,
+    typer.Option(
+        "--restart",
+        help="With --endpoint: ask about all rows, also about those that a stopped run has answers "
+        "to.",
+    ),
+]
 
 
 class EndpointUse:
-    """The endpoint that a command asks, and what that cost.
+    """The endpoint that a command asks, what that cost, and what it has answered.
+
+    Answers are kept until the command says that it is `done`: a stopped run asks for nothing twice.
 
     Parameters
     ----------
@@ -43,6 +53,8 @@ class EndpointUse:
         In the configuration.
     config : Path or None
         The file; None: the environment only.
+    restart : bool
+        Drop the answers that a stopped run left.
 
     Raises
     ------
@@ -50,9 +62,12 @@ class EndpointUse:
         There is no such endpoint.
     """
 
-    def __init__(self, name: str, config: Path | None, store: Store) -> None:
+    def __init__(
+        self, name: str, config: Path | None, store: Store, *, restart: bool = False
+    ) -> None:
         from sprat.config import load
         from sprat.train.asked import ATTEMPTS
+        from sprat.train.kept_answers import KeptAnswers
 
         known = load(config).endpoints
         if name not in known:
@@ -64,6 +79,7 @@ class EndpointUse:
         self._config = given.model_copy(update={"attempts": max(ATTEMPTS, given.attempts)})
         self._folder = store.endpoints
         self._opened: list[Endpoint] = []
+        self._kept = KeptAnswers(store.answers, name, given.url, restart=restart)
 
     def serving(self, bundle: str, manifest: BundleManifest) -> Config:
         """The task of a bundle whose remote tiers ask it, and that fails where it fails."""
@@ -82,7 +98,15 @@ class EndpointUse:
         from sprat.endpoints.opening import open_endpoint
 
         self._opened.append(open_endpoint(self.name, self._config, self._folder))
-        return self._opened[-1]
+        return self._kept.over(self._opened[-1])
+
+    def cost_ms(self) -> float:
+        """See `sprat.train.kept_answers.KeptAnswers.cost_ms`."""
+        return self._kept.cost_ms()
+
+    def done(self) -> None:
+        """Forget the answers: what they were for is written."""
+        self._kept.drop()
 
     def task_version(self, bundle: BundleManifest) -> str:
         """See `sprat.endpoints.base.Endpoint.task_version`."""
@@ -98,10 +122,24 @@ class EndpointUse:
 
         return asyncio.run(ask())
 
-    def show(self) -> None:
-        """Say what the endpoint was asked for today, if it was."""
+    def close(self) -> None:
+        """Say what the endpoint was asked for today, if it was, and what is kept of its answers."""
+        kept = self._kept.count
+        self._kept.close()
         if not self._opened:
             return
+        if self._kept.found:
+            typer.echo(
+                f"endpoint {self.name}: {self._kept.found} rows were answered in a stopped run "
+                "(--restart asks again)",
+                err=True,
+            )
+        if kept:
+            typer.echo(
+                f"endpoint {self.name}: {kept} answers are kept; the same question asks only for "
+                "the others",
+                err=True,
+            )
         spent = self._opened[-1].guard.spending.spent
         money = f", {spent.money:.4f} spent" if spent.money else ""
         typer.echo(
@@ -122,16 +160,20 @@ class EndpointUse:
                 )
 
 
-def endpoint_use(name: str | None, config: Path | None, store: Store) -> EndpointUse | None:
+def endpoint_use(
+    name: str | None, config: Path | None, store: Store, *, restart: bool = False
+) -> EndpointUse | None:
     """What the options name.
 
     Raises
     ------
     InvalidInput
-        There is a configuration, but no endpoint.
+        There is a configuration or a restart, but no endpoint.
     """
     if name is None:
+        if restart:
+            raise InvalidInput("--restart: expected --endpoint beside it", field="restart")
         if config is not None:
             raise InvalidInput("--config: expected --endpoint beside it", field="config")
         return None
-    return EndpointUse(name, config, store)
+    return EndpointUse(name, config, store, restart=restart)

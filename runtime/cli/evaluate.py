@@ -10,7 +10,7 @@ import typer
 
 from sprat.cli import comparisons
 from sprat.cli.embedding import embed_opener
-from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, endpoint_use
+from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, Restart, endpoint_use
 from sprat.cli.evaluate_adapter import evaluate_adapter
 from sprat.cli.evaluate_moderator import evaluate_moderator
 from sprat.cli.evaluate_rewriting import evaluate_rewritings
@@ -142,6 +142,7 @@ def evaluate(
         typer.Option("--clean-label", help="Of a moderate task: the label of clean texts."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampling.")] = 0,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a bundle on labelled rows, each figure with its 95 % interval.
@@ -195,6 +196,7 @@ def evaluate(
         for option, value in (
             ("tier", tier),
             ("endpoint", endpoint),
+            ("restart", restart or None),
             ("out-of-scope-label", out_of_scope_label),
             ("clean-label", clean_label),
         ):
@@ -239,7 +241,7 @@ def evaluate(
             data,
             store,
             tier=tier,
-            use=endpoint_use(endpoint, config, store),
+            use=endpoint_use(endpoint, config, store, restart=restart),
             clean_label=clean_label,
             limits=limits,
             html=html,
@@ -255,7 +257,7 @@ def evaluate(
             data,
             store,
             tier=tier,
-            use=endpoint_use(endpoint, config, store),
+            use=endpoint_use(endpoint, config, store, restart=restart),
             limits=limits,
             html=html,
             seed=seed,
@@ -273,7 +275,7 @@ def evaluate(
             data,
             store,
             tier=tier,
-            use=endpoint_use(endpoint, config, store),
+            use=endpoint_use(endpoint, config, store, restart=restart),
             limits=limits,
             threshold=threshold,
             html=html,
@@ -284,7 +286,7 @@ def evaluate(
     rows = read(data)
     loaded = [Bundle.open(store, name) for name in names]
     first = loaded[0] if tier is None else loaded[0].alone(tier)
-    use = endpoint_use(endpoint, config, store)
+    use = endpoint_use(endpoint, config, store, restart=restart)
     try:
         with progress("eval") as bar:
             assessed = [
@@ -296,9 +298,11 @@ def evaluate(
                 )
                 for each in (first, *loaded[1:])
             ]
+        if use is not None:
+            use.done()
     finally:
         if use is not None:
-            use.show()
+            use.close()
     report = assessed[0].report
     comparison = None if against is None else compare_assessments(*assessed, seed=seed)
     gates = check(report.summary(), limits)

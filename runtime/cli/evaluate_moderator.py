@@ -172,8 +172,9 @@ def _remote_alone(
     try:
         with tier_opener(store, use.open, is_fitted=True)(manifest, place) as ask:
             yield alone, lambda texts: answers(ask, rows, bar)
+        use.done()
     finally:
-        use.show()
+        use.close()
 
 
 def _alone(store: Store, name: str, tier: str, folder: str) -> str:

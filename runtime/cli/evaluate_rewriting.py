@@ -63,9 +63,11 @@ def evaluate_rewritings(
                 for each, rows in zip(chosen, read, strict=True)
                 if isinstance(rows, Wanted)
             ]
+        if use is not None:
+            use.done()
     finally:
         if use is not None:
-            use.show()
+            use.close()
     report = assessed[0].report
     comparison = compare_assessments(*assessed, seed=seed) if len(assessed) > 1 else None
     gates = check(report.summary(), limits)

@@ -61,9 +61,11 @@ def evaluate_extract(
     try:
         with progress("eval") as bar:
             assessed = [_assess(store, bundle, rows, use, bar, seed) for bundle in evaluated]
+        if use is not None:
+            use.done()
     finally:
         if use is not None:
-            use.show()
+            use.close()
     report = assessed[0].report
     comparison = compare_tiers(rows, *assessed, seed=seed) if len(assessed) > 1 else None
     gates = check(report.summary(), limits)

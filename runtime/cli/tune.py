@@ -10,7 +10,7 @@ import typer
 from sprat.bundle_manifest import REPORT
 from sprat.cli.bundles import write
 from sprat.cli.embedding import compute_opener, embed_opener, state_opener
-from sprat.cli.endpoints import ConfigFile, EndpointName, endpoint_use
+from sprat.cli.endpoints import ConfigFile, EndpointName, EndpointUse, Restart, endpoint_use
 from sprat.cli.labelled import read_labelled
 from sprat.cli.logged import LoggedAs, Since, read_log, sentence
 from sprat.cli.output import Bar, Json, print_json, print_table, progress, write_file
@@ -18,6 +18,8 @@ from sprat.cli.report_page import check_folder
 from sprat.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sprat.bundle import Bundle
     from sprat.bundle_manifest import BundleManifest
     from sprat.manifest import Interval
@@ -120,6 +122,7 @@ def tune(
         typer.Option("--clean-label", help="Of a moderate task: the label of clean texts."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of halves and resampling.")] = 0,
+    restart: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Choose when each tier of a task may answer, from what the tiers make of labelled rows.
@@ -144,6 +147,9 @@ def tune(
     overstates what is lost against it, and never understates it.
 
         sprat tune tickets --log decisions.db --since 30d --max-loss 0.5
+
+    What an endpoint answers is kept until thresholds are written: after a failure, a --dry-run or
+    an aim that cannot be reached the next run asks only for the rest.
     """
     from sprat import costs
     from sprat.bundle import Bundle
@@ -167,7 +173,7 @@ def tune(
         seed=seed,
     )
     known, why_not = costs.find(store, bundle.manifest, texts=rows.texts)
-    use = endpoint_use(endpoint, config, store)
+    use = endpoint_use(endpoint, config, store, restart=restart)
     is_remote = any(tier.remote is not None for tier in bundle.manifest.tiers)
     if is_remote != (use is not None):
         expected = "expected the endpoint of tier remote" if is_remote else "no tier is remote"
@@ -182,24 +188,26 @@ def tune(
                 aim,
                 open_embed=_opener(store, bar, bundle),
                 open_tier=tier_opener(store, None if use is None else use.open),
-                remote_cost_ms=remote_cost_ms,
+                remote_cost_ms=_remote_cost(remote_cost_ms, use),
                 engine_of=lambda model: store.model(model)[0].engine,
                 logged=logged,
                 costs=known,
                 seed=seed,
                 progress=bar,
             )
+        if html is not None:
+            from sprat.train.page_tuning import tuning_page
+
+            write_file(html, tuning_page(tuned, rows))
+        manifest = None
+        if not dry_run:
+            report = (store.bundle(task)[1] / REPORT).read_text("utf-8")
+            manifest = write(store, tuned.bundle, report, task=task, out=out)
+            if use is not None:
+                use.done()
     finally:
         if use is not None:
-            use.show()
-    if html is not None:
-        from sprat.train.page_tuning import tuning_page
-
-        write_file(html, tuning_page(tuned, rows))
-    manifest = None
-    if not dry_run:
-        report = (store.bundle(task)[1] / REPORT).read_text("utf-8")
-        manifest = write(store, tuned.bundle, report, task=task, out=out)
+            use.close()
     if as_json:
         print_json({**_document(tuned, manifest), "cost_note": why_not})
     else:
@@ -235,6 +243,13 @@ def _rows(
 
     decisions = read_log(log, task, logged_as=logged_as, since=since)
     return labelled(decisions, bundle.manifest, aim.rule, log, seed=seed)
+
+
+def _remote_cost(given_ms: float | None, use: EndpointUse | None) -> Callable[[], float] | None:
+    """What an answer of an endpoint costs: what was said, or what asking took."""
+    if given_ms is not None:
+        return lambda: given_ms
+    return None if use is None else use.cost_ms
 
 
 def _opener(store: Store, bar: Bar, bundle: Bundle) -> OpenEmbed | OpenStates | OpenCompute:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -109,17 +109,24 @@ class SaidText(Said):
 
 SaidT = TypeVar("SaidT", bound=Said)
 
+OnSaid = Callable[[int, SaidT], None]
+"""Is told of an answer as soon as it is there, and of which text; it never raises."""
+
 
 class Question(Protocol[SaidT]):
     """What a tier asks an endpoint about texts."""
 
-    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[SaidT | SpratError]:
+    async def ask(
+        self, texts: Sequence[str], *, deadline: float, on_said: OnSaid[SaidT] | None = None
+    ) -> list[SaidT | SpratError]:
         """Ask about each text; to cancel it gives up what is under way.
 
         Parameters
         ----------
         deadline : float
             `time.monotonic` value; what is not answered then comes back as DeadlineExceeded.
+        on_said : callable, optional
+            See `OnSaid`.
 
         Returns
         -------
@@ -138,7 +145,12 @@ class TextQuestion(Protocol):
     """What a tier of a transform task asks an endpoint about texts; a `Question`."""
 
     async def ask(
-        self, texts: Sequence[str], *, deadline: float, inputs: Mapping[str, str] = {}
+        self,
+        texts: Sequence[str],
+        *,
+        deadline: float,
+        on_said: OnSaid[SaidText] | None = None,
+        inputs: Mapping[str, str] = {},
     ) -> list[SaidText | SpratError]:
         """See `Question.ask`.
 
@@ -217,6 +229,14 @@ class Endpoint(Protocol):
     async def aclose(self) -> None:
         """Close the connections."""
         ...
+
+
+def tell(heard: Sequence[SaidT | SpratError], on_said: OnSaid[SaidT] | None) -> None:
+    """Tell of all answers that there are, where somebody wants to know."""
+    if on_said is not None:
+        for at, said in enumerate(heard):
+            if not isinstance(said, SpratError):
+                on_said(at, said)
 
 
 def missed(name: str, error: SpratError) -> SpratError:

@@ -17,7 +17,15 @@ from sprat.asked_manifest import (
     RemoteRewriting,
 )
 from sprat.endpoint_config import EndpointConfig
-from sprat.endpoints.base import SaidCategories, SaidFields, SaidLabel, SaidT, SaidText, missed
+from sprat.endpoints.base import (
+    OnSaid,
+    SaidCategories,
+    SaidFields,
+    SaidLabel,
+    SaidT,
+    SaidText,
+    missed,
+)
 from sprat.endpoints.categories import CategoryQuestion
 from sprat.endpoints.fields import FieldsQuestion
 from sprat.endpoints.guard import Guard
@@ -132,13 +140,18 @@ class ChatQuestion(Generic[SaidT]):
         self._guard = guard
         self._tasks: set[asyncio.Task[SaidT]] = set()
 
-    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[SaidT | SpratError]:
+    async def ask(
+        self, texts: Sequence[str], *, deadline: float, on_said: OnSaid[SaidT] | None = None
+    ) -> list[SaidT | SpratError]:
         """See `Question.ask`."""
         left_s = deadline - time.monotonic()
         if left_s < math.inf:
             left_s -= min(MOST_REPLY_S, max(LEAST_REPLY_S, REPLY_SHARE * left_s))
         with self._guard.room(len(texts)):
             tasks = [self._start(text, deadline) for text in texts]
+            if on_said is not None:
+                for at, task in enumerate(tasks):
+                    task.add_done_callback(functools.partial(_tell, on_said, at))
             try:
                 await asyncio.wait(tasks, timeout=None if left_s == math.inf else max(0, left_s))
             finally:
@@ -167,6 +180,11 @@ class ChatQuestion(Generic[SaidT]):
         return task.result()
 
 
+def _tell(on_said: OnSaid[SaidT], at: int, task: asyncio.Task[SaidT]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        on_said(at, task.result())
+
+
 class ChatTexts:
     """See `TextQuestion`."""
 
@@ -176,11 +194,17 @@ class ChatTexts:
         self._guard = guard
 
     async def ask(
-        self, texts: Sequence[str], *, deadline: float, inputs: Mapping[str, str] = {}
+        self,
+        texts: Sequence[str],
+        *,
+        deadline: float,
+        on_said: OnSaid[SaidText] | None = None,
+        inputs: Mapping[str, str] = {},
     ) -> list[SaidText | SpratError]:
         """See `TextQuestion.ask`."""
         about = functools.partial(self._question.ask, inputs=inputs)
-        return await ChatQuestion(self._name, about, self._guard).ask(texts, deadline=deadline)
+        question = ChatQuestion(self._name, about, self._guard)
+        return await question.ask(texts, deadline=deadline, on_said=on_said)
 
 
 def check_model(name: str, model: str, asked: AnyRemote) -> None:

@@ -12,7 +12,16 @@ from typing import Generic, Protocol, TypeVar, cast
 from sprat.asked_manifest import AnyRemote, Remote, RemoteCategories, RemoteFields, RemoteRewriting
 from sprat.client.aio import AsyncClient
 from sprat.endpoint_config import EndpointConfig
-from sprat.endpoints.base import SaidCategories, SaidFields, SaidLabel, SaidT, SaidText, missed
+from sprat.endpoints.base import (
+    OnSaid,
+    SaidCategories,
+    SaidFields,
+    SaidLabel,
+    SaidT,
+    SaidText,
+    missed,
+    tell,
+)
 from sprat.endpoints.chat import check_model
 from sprat.endpoints.guard import Guard
 from sprat.endpoints.spending import Usage
@@ -144,7 +153,9 @@ class _PeerQuestion(ABC, Generic[ItemT, SaidT]):
         self._task = asked.model
         self._version = asked.task_version
 
-    async def ask(self, texts: Sequence[str], *, deadline: float) -> list[SaidT | SpratError]:
+    async def ask(
+        self, texts: Sequence[str], *, deadline: float, on_said: OnSaid[SaidT] | None = None
+    ) -> list[SaidT | SpratError]:
         """See `Question.ask`. Who asks gives up at the deadline: nothing is answered before all."""
         peer = self._peer
         most = Usage(sum(len(text.encode()) for text in texts), 0)
@@ -163,12 +174,14 @@ class _PeerQuestion(ABC, Generic[ItemT, SaidT]):
         if len(result.items) != len(texts):
             return [EngineError(f"endpoint {peer.name}: answers are missing")] * len(texts)
         reasons = {each.index: each.reason for each in result.errors}
-        return [
+        heard: list[SaidT | SpratError] = [
             EngineError(f"endpoint {peer.name} failed ({reasons.get(index, 'no answer')})")
             if item is None
             else self._said(item)
             for index, item in enumerate(result.items)
         ]
+        tell(heard, on_said)
+        return heard
 
     @abstractmethod
     async def _call(self, client: AsyncClient, texts: Sequence[str]) -> _Result[ItemT]:
@@ -244,11 +257,23 @@ class PeerTexts:
         self._timeout_s = timeout_s
 
     async def ask(
-        self, texts: Sequence[str], *, deadline: float, inputs: Mapping[str, str] = {}
+        self,
+        texts: Sequence[str],
+        *,
+        deadline: float,
+        on_said: OnSaid[SaidText] | None = None,
+        inputs: Mapping[str, str] = {},
     ) -> list[SaidText | SpratError]:
         """See `TextQuestion.ask`."""
+
+        async def one(at: int, text: str) -> SaidText | SpratError:
+            said = await self._ask(text, inputs)
+            if on_said is not None and isinstance(said, SaidText):
+                on_said(at, said)
+            return said
+
         with self._peer.guard.room(len(texts)):
-            return list(await asyncio.gather(*(self._ask(text, inputs) for text in texts)))
+            return list(await asyncio.gather(*(one(at, text) for at, text in enumerate(texts))))
 
     async def _ask(self, text: str, inputs: Mapping[str, str]) -> SaidText | SpratError:
         peer = self._peer

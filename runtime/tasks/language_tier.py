@@ -62,7 +62,7 @@ class LanguageTier(ModelTier[GenerativeModel]):
 
     async def warm_up(self, mailbox: Mailbox) -> None:
         """Have the model read the labels, and what else comes before a text."""
-        await choose.run(self.model, PROBES[1:], self.spec, mailbox=mailbox)
+        await choose.run(self.model, PROBES[:1], self.spec, mailbox=mailbox)
 
     async def judge(
         self,

@@ -102,11 +102,11 @@ async def warm_up(spec: Spec, model: GenerativeModel, mailbox: Mailbox) -> None:
     """Have a model read what the prompts of a task begin with: see `sprat.tasks.warm_up`."""
     match spec:
         case LabelSet():
-            await choose.run(model, PROBES[1:], spec, mailbox=mailbox)
+            await choose.run(model, PROBES[:1], spec, mailbox=mailbox)
         case RouteSet():
-            await route.run(model, PROBES[1:], spec, mailbox=mailbox)
+            await route.run(model, PROBES[:1], spec, mailbox=mailbox)
         case QuestionSet():
-            await decide.run(model, PROBES[1:], spec, mailbox=mailbox)
+            await decide.run(model, PROBES[:1], spec, mailbox=mailbox)
         case ExtractSpec():
             await extract.warm_up(model, spec, mailbox=mailbox)
         case TransformSpec():

@@ -174,7 +174,10 @@ class AskedFields(
     ) -> ExtractReport:
         """Compare strings, field by field and as wholes."""
         wanted = values(rows.texts, rows.spans, _many(bundle))
-        return evaluate_extract(said.found, wanted, lines=rows.lines, seed=seed)
+        sure_n = None if tier.whole is None else _sure(said, tier.whole)
+        return evaluate_extract(
+            said.found, wanted, lines=rows.lines, confidence_n=sure_n, seed=seed
+        )
 
     def rate(
         self,
@@ -185,8 +188,7 @@ class AskedFields(
     ) -> Rated:
         """Whether the fields are right."""
         assert tier.whole is not None
-        sure_n = np.where(said.is_sound_n, confidences(said.chance_n, tier.whole), 0.0)
-        return sure_n, None, _is_right(said, rows)
+        return _sure(said, tier.whole), None, _is_right(said, rows)
 
     def recorded(
         self, record: ExtractRecord, name: str, report: ExtractReport, training: LanguageRecord
@@ -194,6 +196,14 @@ class AskedFields(
         """Beside the taggers."""
         made = ValuesRecord(evaluation=report, training=training)
         return record.model_copy(update={"asked": {**record.asked, name: made}})
+
+
+def _sure(said: SaidOfFields, calibration: Calibration) -> npt.NDArray[np.float64]:
+    """How sure a tier is of each answer; of what is not sound it is not."""
+    sure_n: npt.NDArray[np.float64] = np.where(
+        said.is_sound_n, confidences(said.chance_n, calibration), 0.0
+    )
+    return sure_n
 
 
 def _many(bundle: BundleManifest) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from sprat.manifest import Interval
 from sprat.text.leaves import leaves, pointer, read
 from sprat.train import metrics
 from sprat.train.compare import RIGHT, Findings
+from sprat.train.evaluate_whole import WHOLE_ECE, WholeReport, evaluate_whole
 from sprat.values import Extraction
 
 MOST_LISTED = 20
@@ -69,6 +70,8 @@ class ExtractReport(_Part):
         Sorted by field.
     wrong_lines : tuple of int
         Rows whose value is not right, at most 20.
+    whole : WholeReport or None
+        Of the confidence in whole values, where there is one; its ``whole_ece`` is a metric too.
     """
 
     n: int
@@ -79,6 +82,7 @@ class ExtractReport(_Part):
     metrics: dict[str, Interval]
     fields: tuple[FieldReport, ...]
     wrong_lines: tuple[int, ...]
+    whole: WholeReport | None = None
 
     def summary(self) -> ReportSummary:
         """The figures with their intervals."""
@@ -90,6 +94,7 @@ def evaluate_extract(
     wanted: Sequence[str],
     *,
     lines: Sequence[int],
+    confidence_n: metrics.Floats | None = None,
     seed: int = 0,
 ) -> ExtractReport:
     """Compare values with those that were wanted.
@@ -102,6 +107,8 @@ def evaluate_extract(
         JSON of each row.
     lines : sequence of int
         Line of each row in its file.
+    confidence_n : float64[N], optional
+        That each value is right, in [0, 1], where that is calibrated.
     seed : int
         Of the resampling; at least 0.
     """
@@ -127,15 +134,21 @@ def evaluate_extract(
         for field, (_, leaf) in zip(each.fields, leaves(read(each.json)), strict=True)
         if isinstance(leaf.value, str)
     ]
+    whole = None
+    intervals = {name: metrics.interval(value, resampled[name]) for name, value in figures.items()}
+    if confidence_n is not None:
+        whole = evaluate_whole(confidence_n, same_n > 0, seed=seed)
+        intervals[WHOLE_ECE] = whole.ece
     return ExtractReport(
         n=n,
         incomplete=sum(each is None or not each.complete for each in found),
         abstained=sum(each is not None and each.abstained for each in found),
         strings=len(strings),
         grounded=sum(field.grounded for field in strings),
-        metrics={name: metrics.interval(value, resampled[name]) for name, value in figures.items()},
+        metrics=intervals,
         fields=tuple(_fields(pairs)),
         wrong_lines=tuple(lines[row] for row in np.flatnonzero(same_n == 0)[:MOST_LISTED]),
+        whole=whole,
     )
 
 

@@ -65,6 +65,10 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave it to the next run; a second time does nothing."""
         self._file.close()
 
     def append(self, row: Row) -> None:

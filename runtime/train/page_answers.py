@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sprat.train.evaluate_extract import ExtractReport
 from sprat.train.evaluate_transform import TransformReport
-from sprat.train.page_parts import figures, section, table, wide
+from sprat.train.evaluate_whole import WHOLE_ECE
+from sprat.train.page_parts import figures, pictures, section, table, wide
+from sprat.train.page_whole import WHOLE_TITLE, whole_note, whole_plot
 
 TITLES = {
     "micro_f1": "Micro-F1 of fields",
@@ -13,13 +15,24 @@ TITLES = {
     "exact_match": "Answers as wanted",
     "edit_similarity": "Edit similarity",
     "schema_valid": "Answers that fit the schema",
+    WHOLE_ECE: WHOLE_TITLE,
 }
 """What people read for each metric of the two reports."""
 
 
 def of_answers(report: ExtractReport | TransformReport) -> list[str]:
     """Sections of the page."""
-    shown = [figures(report.n, [(TITLES[name], each, "") for name, each in report.metrics.items()])]
+    whole = report.whole if isinstance(report, ExtractReport) else None
+    shown = [
+        figures(
+            report.n,
+            [
+                (TITLES[name], each, whole_note(name, whole))
+                for name, each in report.metrics.items()
+            ],
+        ),
+        pictures(whole_plot(whole)),
+    ]
     if isinstance(report, ExtractReport):
         shown.append(_fields(report))
     return [*shown, not_as_wanted(report)]

@@ -7,8 +7,9 @@ from sprat.train import plots
 from sprat.train.curve import LearningCurve
 from sprat.train.evaluate_categories import CategoryReport, ModerationReport
 from sprat.train.evaluate_spans import SpanReport
-from sprat.train.evaluate_whole import WHOLE_ECE, WholeReport
+from sprat.train.evaluate_whole import WHOLE_ECE
 from sprat.train.page_parts import Plot, figures, learning_plot, pictures, section, table, wide
+from sprat.train.page_whole import WHOLE_TITLE, whole_note, whole_plot
 
 TITLES = {
     "micro_f1": "Micro-F1",
@@ -19,7 +20,7 @@ TITLES = {
     "precision": "Precision",
     "recall": "Recall",
     "whole_rows": "Rows with all of their spans",
-    WHOLE_ECE: "Calibration error (ECE) of whole answers",
+    WHOLE_ECE: WHOLE_TITLE,
 }
 """What people read for each metric of the two reports."""
 
@@ -36,13 +37,13 @@ def of_moderator(report: ModerationReport, learning: LearningCurve | None) -> li
         figures(
             report.n,
             [
-                (TITLES[name], each, _note(name, report.whole))
+                (TITLES[name], each, whole_note(name, report.whole))
                 for name, each in report.summary().metrics.items()
             ],
         ),
         pictures(
             [
-                *_whole_plot(report.whole),
+                *whole_plot(report.whole),
                 *(plot for each in report.categories for plot in _category_plots(each)),
                 *learning_plot(learning),
             ]
@@ -79,30 +80,13 @@ def of_tagger(report: SpanReport) -> list[str]:
         figures(
             report.n,
             [
-                (TITLES[name], each, noise if name == "ece" else _note(name, report.whole))
+                (TITLES[name], each, noise if name == "ece" else whole_note(name, report.whole))
                 for name, each in report.summary().metrics.items()
             ],
         ),
-        pictures([*([plot] if report.reliability else []), *_whole_plot(report.whole)]),
+        pictures([*([plot] if report.reliability else []), *whole_plot(report.whole)]),
         section("Fields", found, wide(table(columns, rows, right=range(1, 6), sortable=True))),
     ]
-
-
-def _note(name: str, whole: WholeReport | None) -> str:
-    """What stands below a figure: that of whole answers says what perfect ones would show."""
-    if whole is None or name != WHOLE_ECE:
-        return ""
-    return f"Perfect confidences would show {whole.ece_noise:.3f} on so few rows."
-
-
-def _whole_plot(whole: WholeReport | None) -> list[Plot]:
-    if whole is None:
-        return []
-    about = (
-        "How many answers of some confidence are right as a whole: with all that is there, and "
-        "nothing else. Grey bars: where 95 % of perfectly calibrated bins would lie."
-    )
-    return [("Reliability: whole answers", about, plots.reliability(whole.reliability))]
 
 
 def _category_plots(each: CategoryReport) -> list[Plot]:

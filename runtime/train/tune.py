@@ -71,7 +71,7 @@ def tune(
     open_embed: OpenEmbed | OpenStates | OpenCompute,
     engine_of: EngineOf,
     open_tier: OpenTier | None = None,
-    remote_cost_ms: float | None = None,
+    remote_cost_ms: Callable[[], float] | None = None,
     costs: Costs | None = None,
     logged: LoggedRows | None = None,
     seed: int = 0,
@@ -95,9 +95,9 @@ def tune(
         See `EngineOf`.
     open_tier : callable, optional
         See `sprat.train.asked.OpenTier`; asked for each tier without weights.
-    remote_cost_ms : float, optional
-        What an answer of a remote tier costs, in CPU milliseconds of this machine; absent: the CPU
-        time that asking takes here.
+    remote_cost_ms : callable, optional
+        What an answer of a remote tier costs, in CPU milliseconds of this machine. Called when all
+        rows are answered. Absent: the CPU time that asking takes here.
     costs : Costs, optional
         Of the tiers that are not remote, on this machine; absent: measured while they score.
     logged : LoggedRows, optional
@@ -160,7 +160,7 @@ def score_tiers(
     open_embed: OpenEmbed | OpenStates | OpenCompute,
     engine_of: EngineOf,
     open_tier: OpenTier | None = None,
-    remote_cost_ms: float | None = None,
+    remote_cost_ms: Callable[[], float] | None = None,
     progress: Progress,
 ) -> tuple[TierScores, ...]:
     """What each tier makes of labelled rows, and the CPU time that it takes.
@@ -190,9 +190,9 @@ def score_tiers(
                 f"{bundle.manifest.name}: tier {tier.name} needs open_tier", field="open_tier"
             )
         with open_tier(bundle.manifest, index) as ask:
-            cost_ms = None if tier.remote is None else remote_cost_ms
+            cost = None if tier.remote is None else remote_cost_ms
             scores.append(
-                _score_asked(bundle.manifest, index, data, ask, engine_of, cost_ms, progress)
+                _score_asked(bundle.manifest, index, data, ask, engine_of, cost, progress)
             )
     return tuple(scores)
 
@@ -254,7 +254,7 @@ def _score_asked(
     data: Rows,
     ask: Ask,
     engine_of: EngineOf,
-    given_cost_ms: float | None,
+    given_cost_ms: Callable[[], float] | None,
     progress: Progress,
 ) -> TierScores:
     tier, kind = manifest.tiers[index], asked_kind(manifest)
@@ -264,7 +264,7 @@ def _score_asked(
         kind.say(manifest, ask, data.take([0]), Silent())
     started = time.process_time()
     said = kind.say(manifest, ask, data, progress)
-    cost_ms = _cost_ms(started, len(data)) if given_cost_ms is None else given_cost_ms
+    cost_ms = _cost_ms(started, len(data)) if given_cost_ms is None else given_cost_ms()
     confidence_n, answer_n, is_right_n = kind.rate(manifest, said, data, tier)
     engine = "remote" if tier.remote is not None else engine_of(tier.model.name)
     return TierScores(tier.name, confidence_n, answer_n, is_right_n, cost_ms, engine)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import ChatServer, Fault, user_text
-from servers import sprat, start_server
+from doubles import WAIT_S
+from servers import environment, sprat, start_server
 from tiny_models import encoder_files, write_files
 
 from sprat.client import Client
@@ -258,6 +263,70 @@ def test_remote_tier_of_an_endpoint_that_fails_is_not_added(
     assert "endpoint far failed" in said
     assert "requests" in said
     assert "never" not in [manifest.name for manifest, _ in store.bundles()]
+
+
+def test_remote_tier_that_failed_asks_only_for_the_rest(
+    home: Path, store: Store, config: Path, chat: ChatServer, added: str
+) -> None:
+    given = ("add-tier", "head", "--endpoint", "far", "-c", str(config), "-o", "resumed")
+    rows = ("--data", str(home / "rows.jsonl"))
+    before = len(chat.bodies)
+    chat.faults = [*[Fault()] * 40, Fault(400)]
+    said = refused(store, *given, *rows)
+    chat.faults = []
+    answered = len(chat.bodies) - before - 1
+    assert answered >= 40
+    assert f"endpoint far: {answered} answers are kept" in said
+    done = sprat(store, *given, *rows)
+    assert done.returncode == 0, done.stderr
+    assert f"endpoint far: {answered} rows were answered in a stopped run" in done.stderr
+    assert len(chat.bodies) - before == 81
+    assert list(store.answers.iterdir()) == []
+    # What was learned of kept answers is what was learned of those of one run.
+    made, whole = (store.bundle(name)[0].tiers[-1] for name in ("resumed", ROUTE))
+    asked = {"instructions": "Which desk?"}
+    assert made.remote is not None
+    assert made.remote.model_copy(update=asked) == whole.remote
+    assert made.calibration == whole.calibration
+    assert "--restart: expected --endpoint" in refused(
+        *(store, "add-tier", "head", "--model", "tiny-encoder", *rows, "--restart")
+    )
+
+
+def test_remote_tier_that_is_interrupted_keeps_its_answers(
+    home: Path, store: Store, config: Path, chat: ChatServer, added: str
+) -> None:
+    given = ("tune", ROUTE, "--data", str(home / "traffic.jsonl"), "--max-loss", "4")
+    asks = ("--endpoint", "far", "-c", str(config), "--dry-run", "--json")
+    before = len(chat.bodies)
+    chat.faults = [*[Fault()] * 50, *[Fault(delay_s=WAIT_S)] * 50]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sprat", *given, *asks],
+        env=environment(store),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + WAIT_S
+    while len(chat.bodies) - before < 52 and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=WAIT_S)
+    chat.faults = []
+    assert process.returncode != 0
+    assert "answers are kept; the same question asks only for the others" in said
+    asked = [user_text(body) for body in chat.bodies[before:]]
+    before = len(chat.bodies)
+    # Four requests are under way side by side.
+    for least, most in ((350, 354), (0, 0)):
+        figures = json.loads(run(store, *given, *asks))
+        assert figures["n"] > 100
+        # Nobody said what an answer costs: it was measured when it was asked for.
+        assert 0 < figures["cost_ms"]["remote"] < 1000
+        again = [user_text(body) for body in chat.bodies[before:]]
+        assert least <= len(again) <= most
+        assert set(again).isdisjoint(asked[:46])
+        before = len(chat.bodies)
 
 
 def test_remote_tier_needs_its_endpoint_to_be_tuned(

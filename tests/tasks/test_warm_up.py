@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import fields
 import pytest
 import rewritings
 from doubles import LABELS, bundle, no_leaked_threads
@@ -116,3 +117,17 @@ def test_warm_up_of_a_tier_that_rewrites(store: Store, smollm: Path, tmp_path: P
     with no_leaked_threads(), Runtime(config=config, store=store) as runtime:
         *_, last = runtime.transform("t", TEXT)
     assert last.cached_tokens > 16
+
+
+def test_warm_up_of_a_tier_that_writes_fields(
+    store: Store, minilm: Path, smollm: Path, tmp_path: Path
+) -> None:
+    head = fields.extract_bundle(store.model(minilm.name)[0])
+    made = fields.with_language_fields(head, store.model(GENERATOR)[0], max_tokens=16)
+    made.save(tmp_path, report="{}")
+    config = Config(tasks={"t": TaskConfig(bundle=str(tmp_path))})
+    with no_leaked_threads(), Runtime(config=config, store=store) as runtime:
+        (item,) = runtime.extract("t", [TEXT]).items
+    assert item is not None
+    assert item.tier == 1
+    assert item.cached_tokens > 16

@@ -219,7 +219,7 @@ def test_asked_remote_tier_is_tuned_at_the_cost_that_is_given(
 ) -> None:
     data = dataset(1200, seed=11)
     tuned, asked = tuned_with(
-        *(made, embed, data, Aim("loss", 0.1)), blind=False, remote_cost_ms=50.0
+        *(made, embed, data, Aim("loss", 0.1)), blind=False, remote_cost_ms=lambda: 50.0
     )
     assert asked == list(data.texts), "each row is paid for once"
     assert tuned.scores[-1].cost_ms == tuned.tuning.cost_ms["remote"] == 50.0

@@ -19,6 +19,7 @@ from sprat.train.evaluate_categories import ModerationReport, evaluate_categorie
 from sprat.train.evaluate_extract import ExtractReport, FieldReport
 from sprat.train.evaluate_spans import SpanReport, evaluate_spans
 from sprat.train.evaluate_transform import TransformReport
+from sprat.train.evaluate_whole import evaluate_whole
 from sprat.train.page import TITLES, page
 from sprat.train.report import METRICS, SCOPE_METRICS, Report
 from sprat.train.spans import GoldSpan, SpanDataset
@@ -290,6 +291,13 @@ def test_page_of_answers() -> None:
     assert "<td>Answers as wanted</td>" in text
     assert '<td class="right">0.125</td>' in text
     assert '<td class="right">23</td>' in text
+    whole = evaluate_whole(np.linspace(0.2, 0.9, 9), np.arange(9) > 4)
+    sure = extract.model_copy(
+        update={"whole": whole, "metrics": {**metrics, "whole_ece": whole.ece}}
+    )
+    text = page(sure, title="t", facts={})
+    assert parsed(text).tags.count("svg") == 1
+    assert f"would show {whole.ece_noise:.3f} on so few rows." in text
     transform = TransformReport(n=9, incomplete=0, metrics=metrics, wrong_lines=())
     text = page(transform, title="t", facts={})
     parsed(text)
