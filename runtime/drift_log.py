@@ -141,14 +141,14 @@ def require_rows(counted: Counted, manifest: BundleManifest, path: Path) -> None
 def _is_own_way(decision: Decision, known: list[float], thresholds: list[float]) -> bool:
     """Whether a row went where the thresholds send it.
 
-    Whether the band above a threshold counted depends on the engine, so that both ways are right
-    there.
+    How wide the band above a threshold is depends on the engine, so that both ways are right in the
+    widest.
     """
     if not 1 <= len(known) <= len(thresholds):
         return False
     last = len(known) - 1
     for at, confidence in enumerate(known[:last]):
-        if confidence > least_confidence(thresholds[at], "ct2"):
+        if confidence > least_confidence(thresholds[at], "llama"):
             return False
     if decision.degraded is not None:
         return True

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sprat.bundle_manifest import Calibration, Sureness, Thresholds
 from sprat.calibration import (
     DEAD_BAND,
+    LANGUAGE_DEAD_BAND,
     LEAST_LOGPROB,
     chance_of_actions,
     chance_of_rewriting,
@@ -140,18 +141,20 @@ def test_calibration_chance_of_a_rewriting_stays_a_probability(least: float, wei
     assert math.isnan(chance_of_rewriting([math.nan, -1.0], sure, is_sound=True))
 
 
+@pytest.mark.parametrize(("engine", "band"), [("ct2", DEAD_BAND), ("llama", LANGUAGE_DEAD_BAND)])
 @pytest.mark.parametrize("accept_at", [0.01, 0.5, 0.9, 0.999])
 def test_calibration_threshold_of_an_earlier_tier_keeps_the_dead_band_clear(
-    accept_at: float,
+    accept_at: float, engine: str, band: float
 ) -> None:
-    least = least_confidence(accept_at, "ct2")
+    least = least_confidence(accept_at, engine)
     assert accept_at < least < 1
     odds = least / (1 - least) / (accept_at / (1 - accept_at))
-    assert np.log(odds) == pytest.approx(DEAD_BAND)
+    assert np.log(odds) == pytest.approx(band)
 
 
 def test_calibration_threshold_at_the_ends_and_of_a_static_model_is_exact() -> None:
-    assert [least_confidence(at, "ct2") for at in (0.0, 1.0)] == [0.0, 1.0]
+    for engine in ("ct2", "llama"):
+        assert [least_confidence(at, engine) for at in (0.0, 1.0)] == [0.0, 1.0]
     assert least_confidence(0.7, "static") == 0.7
 
 
