@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sprat.asked_manifest import QUESTIONS, AnyLanguage, AnyRemote, RemoteRewriting
 from sprat.manifest import FileEntry, Interval, Manifest, ModelRef, Name, digest_of
-from sprat.tuning_manifest import Tuning
+from sprat.tuning_manifest import Traffic, Tuning
 from sprat.values import Grammar
 
 BUNDLE_MANIFEST = "bundle.json"
@@ -252,6 +252,9 @@ class TierManifest(Manifest):
     sureness : Sureness or None
         Of a calibrated tier of a transform task. A remote one without it has the confidences of the
         task that it asks in the place of chances.
+    traffic : Traffic or None
+        What the rows of the evaluation looked like to it; None without a calibration, and from
+        before this was kept.
     """
 
     name: TierName
@@ -264,6 +267,7 @@ class TierManifest(Manifest):
     evaluation: ReportSummary
     moderation: Moderation | AskedModeration | None = None
     sureness: Sureness | None = None
+    traffic: Traffic | None = None
 
     @property
     def whole(self) -> Calibration | None:
@@ -393,8 +397,6 @@ class BundleManifest(Manifest):
             asked = tier.language or tier.remote
             if asked is None:
                 continue
-            if self.kind not in QUESTIONS:
-                raise ValueError(f"a bundle of kind {self.kind} has no {tier.name} tier")
             if not isinstance(asked, QUESTIONS[self.kind]):
                 raise ValueError(f"tier {tier.name}: expected what a task of kind {self.kind} asks")
             try:

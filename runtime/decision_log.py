@@ -11,21 +11,21 @@ equal texts can be found, and a text that somebody has can be looked up, by who 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import secrets
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 from typing import Any
 
 from sprat.config import LogConfig
 from sprat.decision_file import DecisionFile, is_damage
+from sprat.decision_rows import Result, count, feedback_labels, rows_of, storable, tier_name
+from sprat.decisions import Decision, Recalled, read_decision, recall
 from sprat.errors import (
     ConfigError,
     DataError,
@@ -37,29 +37,9 @@ from sprat.errors import (
     describe,
 )
 from sprat.scheduler import BatchWriter, Mailbox
-from sprat.values import (
-    Chunk,
-    Classification,
-    ClassifyResult,
-    Extraction,
-    ExtractResult,
-    LogUse,
-    ModerateResult,
-    Moderation,
-    RouteResult,
-    Routing,
-    TaskInfo,
-    TierAnswer,
-    TransformResult,
-)
+from sprat.values import LogUse, TaskInfo, TierAnswer
 
 log = logging.getLogger(__name__)
-
-Result = ClassifyResult | RouteResult | ModerateResult | ExtractResult | TransformResult
-Answer = Classification | Moderation | Extraction | Chunk
-
-LOGGED_KINDS = ("classify", "route", "moderate", "extract", "transform")
-"""Kinds of tasks whose answers are written, each as a row with one label."""
 
 QUEUE_BYTES = 64_000_000
 """Of texts and answers that wait to be written, about."""
@@ -78,19 +58,12 @@ IDLE_S = 60.0
 REPORT_S = 60.0
 """Losses are reported once in so many seconds at most."""
 
-HASH_BYTES = 16
+RECALLED = 10_000
+"""Decisions that a start reads of those that came last, and as many with feedback, and with a
+shadow: for the drift watch, which would begin anew otherwise."""
 
 LONGEST_ID, LARGEST_ITEM = 64, 2**31 - 1
 """Nothing beyond these was ever given to anybody."""
-
-ALLOW = "allow"
-"""Label of a text that no category of a moderate task applies to."""
-
-RIGHT_OR_WRONG = ("right", "wrong")
-"""What feedback says of an extraction or a rewriting, which would be text."""
-
-COMPLETE = "complete"
-"""Label of a rewriting that came to its end."""
 
 _PASSING = ("database or disk is full", "disk I/O error", "database is locked")
 
@@ -99,7 +72,6 @@ _INSERT_SHADOW = (
     "INSERT OR REPLACE INTO shadows "
     "SELECT id, ?, ?, ?, ?, ? FROM decisions WHERE request_id = ? AND item = ?"
 )
-_FIND = "SELECT task FROM decisions WHERE request_id = ? AND item = ?"
 _INSERT_FEEDBACK = "INSERT OR REPLACE INTO feedback VALUES (?, ?, ?, ?)"
 
 
@@ -144,6 +116,15 @@ class _Check:
 _Entry = _Answers | _Shadow | _Feedback | _Check
 
 
+@dataclass(slots=True)
+class _Done:
+    """What became of a batch: the rows of each task, of which more is known now, and feedback."""
+
+    written: Counter[str] = field(default_factory=Counter)
+    known: list[Decision] = field(default_factory=list)
+    outcomes: list[tuple[_Feedback, SpratError | None]] = field(default_factory=list)
+
+
 class DecisionLog:
     """Writes what tasks answer, and the feedback on it. Used from one event loop.
 
@@ -155,6 +136,9 @@ class DecisionLog:
         All that are served.
     mailbox : Mailbox
         Of the event loop.
+    learn : callable, optional
+        Told, on the event loop, of each decision that feedback or a shadow came for, with all that
+        is known of it; before who gave the feedback.
 
     Raises
     ------
@@ -162,7 +146,14 @@ class DecisionLog:
         The file cannot be made, or is something else. A full disk is no reason: rows are lost then.
     """
 
-    def __init__(self, config: LogConfig, tasks: Iterable[TaskInfo], mailbox: Mailbox) -> None:
+    def __init__(
+        self,
+        config: LogConfig,
+        tasks: Iterable[TaskInfo],
+        mailbox: Mailbox,
+        learn: Callable[[Decision], None] | None = None,
+    ) -> None:
+        self._learn = learn
         self._tasks = {task.name: task for task in tasks}
         self._store_text = config.store_text
         self._mailbox = mailbox
@@ -190,12 +181,20 @@ class DecisionLog:
         )
         self._writer.put(_Check(), 1, urgent=True)
 
+    def recall(self) -> Recalled | None:
+        """What the file has from before; None where it cannot be read, which the log says."""
+        try:
+            return recall(self._file.path, most=RECALLED)
+        except Exception as error:
+            log.warning("decision log: nothing is remembered: %s", _reason(error))
+            return None
+
     def put(self, task: str, texts: Sequence[str], result: Result) -> str:
         """Have the answers of a call written; returns the id that feedback names it by."""
         request_id = secrets.token_hex(8)
         entry = _Answers(request_id, time.time(), task, tuple(texts), result)
         if not self._writer.put(entry, queue_size(texts, self._tasks[task])):
-            self._refused[task] += _count(result)
+            self._refused[task] += count(result)
             self._reason = QUEUE_FULL
         return request_id
 
@@ -210,8 +209,8 @@ class DecisionLog:
         Parameters
         ----------
         label : str
-            A label of the task; of a moderate task a category or ``allow``; of an extract or
-            transform task ``right`` or ``wrong``.
+            A label of the task; of a moderate task a category or ``allow``, or of all of the answer
+            ``right`` or ``wrong``; of a decide, extract or transform task one of these two.
         item : int
             Which text of the call, from 0.
 
@@ -274,35 +273,34 @@ class DecisionLog:
 
     def _commit(self, batch: list[_Entry]) -> bool:
         """Write a batch, whole or not at all; who waits for feedback is told. Whether it is."""
-        outcomes: list[tuple[_Feedback, SpratError | None]] = []
         try:
             try:
-                written = self._transact(batch, outcomes)
+                done = self._transact(batch)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
                 self._file.set_aside(error)
-                outcomes.clear()
-                written = self._transact(batch, outcomes)
+                done = self._transact(batch)
         except Exception as error:
             self._reason = _reason(error)
             for entry in batch:
                 if isinstance(entry, _Answers):
-                    self._failed[entry.task] += _count(entry.result)
+                    self._failed[entry.task] += count(entry.result)
                 elif isinstance(entry, _Feedback):
                     entry.done(NotReady(f"the decision log cannot be written: {self._reason}"))
             return False
-        for task, rows in written.items():
+        for task, rows in done.written.items():
             self._written[task] += rows
-        for feedback, outcome in outcomes:
+        if self._learn is not None:
+            for decision in done.known:
+                self._mailbox.post(self._learn, decision)
+        for feedback, outcome in done.outcomes:
             feedback.done(outcome)
         return True
 
-    def _transact(
-        self, batch: list[_Entry], outcomes: list[tuple[_Feedback, SpratError | None]]
-    ) -> Counter[str]:
-        """Write a batch; fills in what becomes of feedback, returns the rows of each task."""
-        written: Counter[str] = Counter()
+    def _transact(self, batch: list[_Entry]) -> _Done:
+        """Write a batch."""
+        done = _Done()
         lost = self._lost()
         with self._file.transaction() as connection:
             if lost > self._recorded:
@@ -312,26 +310,30 @@ class DecisionLog:
                 match entry:
                     case _Answers():
                         connection.executemany(_INSERT, self._rows(entry))
-                        written[entry.task] += _count(entry.result)
+                        done.written[entry.task] += count(entry.result)
                     case _Shadow(said=said):
-                        name = _tier_name(self._tasks[entry.task], said.tier)
-                        values = (said.tier, name, _storable(said.label), said.confidence)
+                        name = tier_name(self._tasks[entry.task], said.tier)
+                        values = (said.tier, name, storable(said.label), said.confidence)
                         where = (entry.request_id, entry.item)
                         connection.execute(_INSERT_SHADOW, (*values, entry.time, *where))
+                        if (decision := read_decision(connection, *where)) is not None:
+                            done.known.append(decision)
                     case _Check():
                         pass
                     case _Feedback():
-                        outcomes.append((entry, self._judge(connection, entry)))
+                        done.outcomes.append((entry, self._judge(connection, entry, done)))
         self._recorded = lost
-        return written
+        return done
 
-    def _judge(self, connection: sqlite3.Connection, entry: _Feedback) -> SpratError | None:
+    def _judge(
+        self, connection: sqlite3.Connection, entry: _Feedback, done: _Done
+    ) -> SpratError | None:
         """Write feedback, or say why not."""
-        key = (_storable(entry.request_id), entry.item)
-        if (row := connection.execute(_FIND, key).fetchone()) is None:
+        key = (storable(entry.request_id), entry.item)
+        if (decision := read_decision(connection, *key)) is None:
             return _unknown(entry.request_id, entry.item)
-        if (task := self._tasks.get(row[0])) is None:
-            return NotFound("task", row[0], tuple(self._tasks))
+        if (task := self._tasks.get(decision.task)) is None:
+            return NotFound("task", decision.task, tuple(self._tasks))
         allowed = feedback_labels(task)
         if entry.label not in allowed:
             offered = ", ".join(allowed[:10]) + (", ..." if len(allowed) > 10 else "")
@@ -339,34 +341,21 @@ class DecisionLog:
                 f"label: expected one of {len(allowed)} of task {task.name}: {offered}",
                 field="label",
             )
-        connection.execute(_INSERT_FEEDBACK, (*key, _storable(entry.label), entry.time))
+        label = storable(entry.label)
+        connection.execute(_INSERT_FEEDBACK, (*key, label, entry.time))
+        done.known.append(replace(decision, feedback=label))
         return None
 
     def _rows(self, entry: _Answers) -> Iterator[tuple[Any, ...]]:
-        """The rows of a call: one for each text that has an answer."""
-        task, result = self._tasks[entry.task], entry.result
-        for index, item in enumerate(result.items):
-            if item is None:
-                continue
-            text = entry.texts[index]
-            said = item.classification if isinstance(item, Routing) else item
-            label = _label(said)
-            tiers = [
-                {
-                    "tier": heard.tier,
-                    "name": _tier_name(task, heard.tier),
-                    "label": heard.label,
-                    "confidence": heard.confidence,
-                }
-                for heard in _heard(said)
-            ]
-            yield (
-                *(entry.request_id, index, entry.time, task.name, result.task_version, task.kind),
-                *(hash_text(text, self._file.key), _storable(text) if self._store_text else None),
-                *(_storable(label), said.confidence, said.abstained or not label, said.tier),
-                *(said.escalated, said.degraded, _storable(json.dumps(tiers, ensure_ascii=False))),
-                said.prompt_tokens if isinstance(said, Chunk) else said.input_tokens,
-            )
+        return rows_of(
+            self._tasks[entry.task],
+            entry.texts,
+            entry.result,
+            request_id=entry.request_id,
+            time=entry.time,
+            key=self._file.key,
+            store_text=self._store_text,
+        )
 
     def _lost(self) -> int:
         return sum(self._refused.values()) + sum(self._failed.values())
@@ -377,68 +366,14 @@ class DecisionLog:
             self._reported, self._reported_at = lost, time.monotonic()
 
 
-def _label(item: Answer) -> str:
-    """What was answered, in a word; empty where nothing was."""
-    match item:
-        case Classification():
-            return item.label
-        case Moderation():
-            return "" if item.abstained else item.category or ALLOW
-        case Extraction():
-            return "" if item.value is None else str(len(item.fields))
-        case Chunk():
-            return COMPLETE if item.complete and not item.abstained else ""
-
-
-def _heard(item: Answer) -> tuple[TierAnswer, ...]:
-    """What each tier said; of a task of one tier, what that one did."""
-    if item.tiers:
-        return item.tiers
-    best = ""
-    if isinstance(item, Classification):
-        best = item.scores[0].label if item.scores else item.label
-    elif isinstance(item, Moderation):
-        flagged = [each for each in item.categories if each.action != "allow"]
-        worst = max(flagged, key=lambda e: (e.action == "block", e.probability), default=None)
-        best = ALLOW if worst is None else worst.category
-    return (TierAnswer(item.tier, best, item.confidence),)
-
-
-def feedback_labels(task: TaskInfo) -> tuple[str, ...]:
-    """What may be said to be right for a text of a task."""
-    if task.kind in ("extract", "transform"):
-        return RIGHT_OR_WRONG
-    return (*task.labels, ALLOW) if task.kind == "moderate" else task.labels
-
-
 def queue_size(texts: Sequence[str], task: TaskInfo) -> int:
     """Bytes that texts and answers take in the queue, about; answers may repeat their texts."""
     each = ROW_BYTES + SCORE_BYTES * len(task.labels)
     return each * len(texts) + 2 * sum(map(len, texts))
 
 
-def hash_text(text: str, key: bytes) -> bytes:
-    """What stands for a text in the log: 16 bytes of keyed BLAKE2b over its UTF-8."""
-    content = text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(content, digest_size=HASH_BYTES, key=key).digest()
-
-
 def _unknown(request_id: str, item: int) -> NotFound:
     return NotFound("decision", f"{request_id[:LONGEST_ID]}[{item}]")
-
-
-def _count(result: Result) -> int:
-    return sum(item is not None for item in result.items)
-
-
-def _tier_name(task: TaskInfo, tier: int) -> str:
-    """Of a cascade, the tier's name in the bundle; else that of the model."""
-    return task.tiers[tier].name if task.tiers else task.models[0][0]
-
-
-def _storable(text: str) -> str:
-    """The text as UTF-8 can hold it: one odd row must not cost the others of its batch."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _settle(future: asyncio.Future[None], error: SpratError | None) -> None:

@@ -9,21 +9,23 @@ column             meaning
 =================  =============================================================================
 request_id, item   the call, as its reply says, and which of its texts, from 0
 time               when it was answered, in seconds since 1970
-task, kind         name of the task, and ``classify``, ``route``, ``moderate``, ``extract`` or
-                   ``transform``
+task, kind         name of the task, and ``classify``, ``route``, ``moderate``, ``decide``,
+                   ``extract`` or ``transform``
 task_version       as in the reply: another one means other weights or thresholds
-text_hash          16 bytes: keyed BLAKE2b over the text as UTF-8 (`sprat.decision_log`)
+text_hash          16 bytes: keyed BLAKE2b over the text as UTF-8 (`sprat.decision_rows`)
 text               the text itself; NULL unless the server was told to store it
 label              what was answered; empty where the task abstained. Of a route, the destination's
-                   name; of a moderation, the category that it is due to, or ``allow``; of an
-                   extraction, how many fields were found; of a rewriting, ``complete``
+                   name; of a moderation, the category that it is due to, or ``allow``; of a decide
+                   task, a JSON object with the option of each question; of an extraction, how many
+                   fields were found; of a rewriting, ``complete``
 confidence         calibrated probability that the answer is right; NULL where nothing is calibrated
 abstained          1 where the confidence did not suffice, or an extraction or a rewriting did not
                    come to an end
 tier, escalated    which tier answered, from 0; 1 where an earlier one was not sure enough
 degraded           why a better tier was not heard; NULL where none was needed
 tiers              JSON: ``[{"tier", "name", "label", "confidence"}]`` of every tier that was heard,
-                   sure or not; of an extraction or a rewriting, the label is empty
+                   sure or not; of an extraction or a rewriting, the label is empty. The last one
+                   of a moderation has ``flagged``, too: all categories that it flags or blocks
 input_tokens       tokens that the model read
 =================  =============================================================================
 """
@@ -99,16 +101,59 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 """
 
-_PAGE = """
+ALLOW = "allow"
+"""Label of a text that no category of a moderate task applies to."""
+
+RIGHT_OR_WRONG = ("right", "wrong")
+"""What feedback says of an answer that is more than a label."""
+
+_WHOLE = """
 SELECT d.id, d.request_id, d.item, d.time, d.task, d.task_version, d.kind, d.text_hash, d.text,
   d.label, d.confidence, d.abstained, d.tier, d.escalated, d.degraded, d.tiers, d.input_tokens,
   s.tier, s.name, s.label, s.confidence, f.label
-FROM decisions AS d
+FROM {table}
 LEFT JOIN shadows AS s ON s.decision = d.id
 LEFT JOIN feedback AS f ON f.request_id = d.request_id AND f.item = d.item
+"""
+
+_PAGE = (
+    _WHOLE.format(table="decisions AS d")
+    + """
 WHERE (d.time, d.id) > (?1, ?2) AND (?3 IS NULL OR d.task = ?3)
 ORDER BY d.time, d.id
 LIMIT ?4
+"""
+)
+
+_ONE = _WHOLE.format(table="decisions AS d") + "WHERE d.request_id = ? AND d.item = ?"
+
+_NEWEST = (
+    _WHOLE.format(table="(SELECT * FROM decisions ORDER BY time DESC, id DESC LIMIT ?) AS d")
+    + "ORDER BY d.time, d.id"
+)
+
+_KNOWN = (
+    _WHOLE.format(
+        table="""(
+  SELECT x.id AS decision, y.time AS learned
+  FROM (SELECT * FROM feedback ORDER BY time DESC LIMIT ?1) AS y
+  JOIN decisions AS x ON x.request_id = y.request_id AND x.item = y.item
+  UNION ALL
+  SELECT decision, learned
+  FROM (SELECT decision, time AS learned FROM shadows ORDER BY time DESC LIMIT ?1)
+) AS k
+JOIN decisions AS d ON d.id = k.decision"""
+    )
+    + "ORDER BY k.learned, d.id"
+)
+
+HOUR_S = 3600
+
+_ANSWERED = f"""
+SELECT task, task_version, CAST(time / {HOUR_S} AS INTEGER) AS hour, count(*)
+FROM decisions
+WHERE NOT abstained AND degraded IS NULL
+GROUP BY task, task_version, hour
 """
 
 
@@ -146,6 +191,9 @@ class Decision:
         What the last tier said, where it was asked only to learn that.
     feedback : str or None
         What is right, where somebody said so.
+    flagged : tuple of str or None
+        Of a moderation, all categories that the last one of ``tiers`` flags or blocks, also where
+        the task abstained; None of other kinds, and from before this was kept.
     """
 
     id: int
@@ -167,6 +215,26 @@ class Decision:
     input_tokens: int
     shadow: TierRecord | None = None
     feedback: str | None = None
+    flagged: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What a decision log has from before a start, of all tasks.
+
+    Attributes
+    ----------
+    newest : list of Decision
+        The newest ones, from the oldest of them on.
+    known : list of Decision
+        Those with feedback or a shadow, by when that came; one with both comes twice.
+    answered : dict of (str, str) to dict of int to int
+        By task and version: all answers that were not withheld, by the hour since 1970.
+    """
+
+    newest: list[Decision]
+    known: list[Decision]
+    answered: dict[tuple[str, str], dict[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +299,40 @@ def read_decisions(
         if task is not None:
             _require_task(connection, path, task)
     return _pages(path, task, -1e300 if since is None else since)
+
+
+def read_decision(connection: sqlite3.Connection, request_id: str, item: int) -> Decision | None:
+    """A decision by an open connection; None where there is no such one, or it is none."""
+    row = connection.execute(_ONE, (request_id, item)).fetchone()
+    try:
+        return None if row is None else _decision(row)
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def recall(path: Path, *, most: int) -> Recalled:
+    """What a log has, the newest of it.
+
+    Parameters
+    ----------
+    most : int
+        Decisions of each sort that are read, of all tasks together; and so much feedback, and so
+        many shadows.
+
+    Raises
+    ------
+    DataError, CorruptFile
+        As `read_decisions`.
+    """
+    with _reading(path) as connection:
+        newest, known = (
+            [_decision(row) for row in connection.execute(query, (most,))]
+            for query in (_NEWEST, _KNOWN)
+        )
+        answered: dict[tuple[str, str], dict[int, int]] = {}
+        for task, version, hour, count in connection.execute(_ANSWERED):
+            answered.setdefault((task, version), {})[hour] = count
+    return Recalled(newest, known, answered)
 
 
 def summarize(path: Path) -> tuple[list[TaskSummary], list[Loss]]:
@@ -310,9 +412,12 @@ def _decision(row: tuple[Any, ...]) -> Decision:
     values = dict(zip(names, row[:17], strict=False))
     for name in ("abstained", "escalated"):
         values[name] = bool(values[name])
+    heard = json.loads(values["tiers"])
     values["tiers"] = tuple(
-        TierRecord(said["tier"], said["name"], said["label"], said["confidence"])
-        for said in json.loads(values["tiers"])
+        TierRecord(said["tier"], said["name"], said["label"], said["confidence"]) for said in heard
     )
+    flagged = heard[-1].get("flagged") if heard else None
+    if flagged is not None:
+        values["flagged"] = tuple(flagged)
     shadow = None if row[17] is None else TierRecord(*row[17:21])
     return Decision(**values, shadow=shadow, feedback=row[21])

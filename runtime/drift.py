@@ -1,4 +1,4 @@
-"""Compare traffic with the rows that a bundle was tuned on, and say whether they still speak of it.
+"""Compare traffic with the rows that a bundle was tuned or evaluated on, and say if it differs.
 
 Two things must come together before anything is said: a difference that matters, and one that
 chance does not explain.
@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sprat.bundle_manifest import BundleManifest
 from sprat.significance import (
     binomial_tail,
     chi_square_tail,
@@ -35,7 +36,7 @@ from sprat.significance import (
     paired_difference,
 )
 from sprat.tuning_manifest import Traffic, Tuning
-from sprat.values import Drift, DriftFigure, DriftSubject, Verdict
+from sprat.values import Drift, DriftFigure, DriftReference, DriftSubject, Verdict
 
 WATCH = 0.1
 DRIFTED = 0.25
@@ -91,6 +92,24 @@ class Row(NamedTuple):
     label: str | None
 
 
+class Outcome(NamedTuple):
+    """What became known of an answer after it had been given.
+
+    Attributes
+    ----------
+    is_agreed : bool or None
+        Of an earlier tier: whether it is the last one's, too. None: the last one was not asked.
+    is_right : bool or None
+        None: nobody said.
+    is_last_right : bool or None
+        Of an earlier tier: whether the last one's is right. None: one of both is not known.
+    """
+
+    is_agreed: bool | None = None
+    is_right: bool | None = None
+    is_last_right: bool | None = None
+
+
 @dataclass(slots=True)
 class Counts:
     """Rows, counted as those of a `sprat.tuning_manifest.Traffic` are.
@@ -106,6 +125,8 @@ class Counts:
         By tier; of the last one those that it abstained from.
     labels : Counter of str
         Answers; the empty string for none.
+    answered : int
+        Answers that were not withheld.
     early, agreed : int
         Answers of earlier tiers whose last tier's answer is known, and those that are the same.
     reviewed, wrong : int
@@ -120,6 +141,7 @@ class Counts:
     bins: list[list[int]]
     passed_on: list[int]
     labels: Counter[str]
+    answered: int = 0
     early: int = 0
     agreed: int = 0
     reviewed: int = 0
@@ -142,14 +164,31 @@ class Counts:
 
     def add(self, row: Row, sign: int = 1) -> None:
         """Count a row, or with a ``sign`` of -1 take it away again."""
+        bins, is_passed_on, label = row
         self.rows += sign
-        last = len(row.bins) - 1
-        for tier, at in enumerate(row.bins):
+        last = len(bins) - 1
+        for tier, at in enumerate(bins):
             self.bins[tier][at] += sign
-            if tier < last or row.is_passed_on:
+            if tier < last or is_passed_on:
                 self.passed_on[tier] += sign
-        if row.label is not None:
-            self.labels[row.label] += sign
+        if not is_passed_on:
+            self.answered += sign
+        if label is not None:
+            self.labels[label] += sign
+
+    def learn(self, outcome: Outcome, sign: int = 1) -> None:
+        """Count what became known of an answer, or with a ``sign`` of -1 take it away again."""
+        if outcome.is_agreed is not None:
+            self.early += sign
+            self.agreed += sign * outcome.is_agreed
+        if outcome.is_right is None:
+            return
+        self.reviewed += sign
+        self.wrong += sign * (not outcome.is_right)
+        if outcome.is_last_right is not None:
+            self.both_known += sign
+            self.gained += sign * (outcome.is_last_right > outcome.is_right)
+            self.lost += sign * (outcome.is_right > outcome.is_last_right)
 
 
 def psi(counts: Sequence[int], expected: Sequence[int]) -> float:
@@ -233,21 +272,74 @@ def kolmogorov_smirnov(counts: Sequence[int], expected: Sequence[int]) -> tuple[
     )
 
 
-def compare(traffic: Traffic, counts: Counts, tuning: Tuning | None = None) -> Drift:
-    """Compare rows with those of a tuning.
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the answers of a task are compared with.
+
+    Attributes
+    ----------
+    traffic : Traffic
+        Of a tuning, or of an evaluation.
+    tuning : Tuning or None
+        What was promised with it; None of an evaluation.
+    """
+
+    traffic: Traffic
+    tuning: Tuning | None = None
+
+    @property
+    def source(self) -> DriftReference:
+        """Which rows these were."""
+        return "evaluation" if self.tuning is None else "tuning"
+
+
+def reference(manifest: BundleManifest, parts: Sequence[tuple[str, float]]) -> Reference | str:
+    """What answers of some tiers of a bundle are compared with; or why there is nothing.
+
+    The rows that the thresholds were verified on; of a tier that answers alone, the held-out rows
+    that it was evaluated on.
 
     Parameters
     ----------
-    traffic : Traffic
-        Of the tuning, or of an evaluation.
+    parts : sequence of (str, float)
+        Name and threshold of each tier that takes part.
+    """
+    tuning = manifest.tuning
+    own = [(tier.name, tier.accept_at) for tier in manifest.tiers]
+    traffic = None if tuning is None else tuning.traffic
+    counted = [] if traffic is None else [tier.name for tier in traffic.tiers]
+    if traffic is not None and list(parts) == own and counted == [name for name, _ in own]:
+        return Reference(traffic, tuning)
+    if len(parts) == 1:
+        (tier,) = (tier for tier in manifest.tiers if tier.name == parts[0][0])
+        if tier.traffic is not None:
+            return Reference(tier.traffic)
+        return (
+            f"tier {tier.name} comes from a version that kept no rows to compare with: train the "
+            "bundle again"
+        )
+    if tuning is None:
+        return "the thresholds were not tuned: run sprat tune, which keeps rows to compare with"
+    if list(parts) != own:
+        return "the tiers and thresholds that are served are not those of the tuning"
+    return "the bundle was tuned by a version that kept no rows to compare with: tune it again"
+
+
+def compare(compared_with: Reference, counts: Counts) -> Drift:
+    """Compare rows with those of a reference, and what was promised with what is known of them.
+
+    Parameters
+    ----------
+    compared_with : Reference
     counts : Counts
         Of the rows.
-    tuning : Tuning, optional
-        What was promised of errors or of what is lost; absent: right answers are not known.
     """
+    traffic, tuning = compared_with.traffic, compared_with.tuning
     figures = []
     for at, tier in enumerate(traffic.tiers):
         figures.append(_spread("confidence", tier.name, counts.bins[at], tier.counts))
+        if tier.passed_on is None:
+            continue
         passed_on, reached = counts.passed_on[at], sum(counts.bins[at])
         expected = (tier.passed_on, tier.rows - tier.passed_on)
         figures.append(_share("passed_on", tier.name, (passed_on, reached - passed_on), expected))
@@ -266,7 +358,14 @@ def compare(traffic: Traffic, counts: Counts, tuning: Tuning | None = None) -> D
     tests = sum(each.p is not None for each in figures)
     judged = tuple(_judged(each, FALSE_ALARMS / max(1, tests)) for each in figures)
     worst = max((each.verdict for each in judged), key=_ORDER.index)
-    return Drift(worst, counts.rows, judged, _note(judged))
+    return Drift(
+        worst,
+        counts.rows,
+        judged,
+        _note(judged, compared_with.source),
+        compared_with.source,
+        traffic.rows,
+    )
 
 
 def _spread(
@@ -293,12 +392,12 @@ def _share(
     """The first of two counts as a share, and both against those of the tuning."""
     rows, expected_rows = sum(counts), sum(expected)
     figure = _spread(what, tier, counts, expected)
-    if not rows or not expected_rows:
+    if expected_rows:
+        figure = replace(figure, expected=expected[0] / expected_rows)
+    if not rows:
         return figure
     low, high = clopper_pearson(counts[0], rows)
-    return replace(
-        figure, share=counts[0] / rows, low=low, high=high, expected=expected[0] / expected_rows
-    )
+    return replace(figure, share=counts[0] / rows, low=low, high=high)
 
 
 def _error(counts: Counts, limit: float) -> DriftFigure:
@@ -309,7 +408,7 @@ def _error(counts: Counts, limit: float) -> DriftFigure:
     """
     wrong, rows = counts.wrong, counts.reviewed
     if rows == wrong > 0:
-        rows = counts.labels.total() - counts.labels[""]
+        rows = max(counts.answered, wrong)
     figure = DriftFigure("error", "", rows, "too_few", expected=limit)
     if not rows:
         return figure
@@ -349,14 +448,17 @@ def _judged(figure: DriftFigure, level: float) -> DriftFigure:
     return replace(figure, verdict=verdict)
 
 
-def _note(figures: Sequence[DriftFigure]) -> str:
+def _note(figures: Sequence[DriftFigure], source: DriftReference) -> str:
+    what, again = "thresholds were tuned", "tune"
+    if source == "evaluation":
+        what, again = "task was evaluated", "train"
     broken = {each.what for each in figures if each.verdict == "drifted"}
     if broken & {"error", "loss"}:
         return "the guarantee no longer holds: tune again with newer rows"
     if broken:
-        return "traffic is not what the thresholds were tuned on: tune again with newer rows"
+        return f"traffic is not what the {what} on: {again} again with newer rows"
     if any(each.verdict == "watch" for each in figures):
-        return "traffic moves away from what the thresholds were tuned on: collect newer rows"
+        return f"traffic moves away from what the {what} on: collect newer rows"
     return ""
 
 
@@ -365,7 +467,7 @@ COLUMNS = (
     "rows",
     "now",
     "95 % interval",
-    "tuned on",
+    "reference",
     "PSI",
     "by chance",
     "KS",

@@ -2,21 +2,104 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from sprat.bundle_manifest import REPORT, BundleManifest
+from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import least_confidence
-from sprat.decisions import Decision
-from sprat.drift import Counts
+from sprat.decisions import RIGHT_OR_WRONG, Decision
+from sprat.drift import Counts, Outcome, Reference, Row, reference
 from sprat.errors import DataError, InvalidInput
-from sprat.tuning_manifest import TierTraffic, Traffic
 
-KINDS = ("classify", "route")
+LABELLED = ("classify", "route", "moderate")
+"""Kinds whose answers are labels, or due to one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A decision, as it is counted.
+
+    Attributes
+    ----------
+    row : Row
+    outcome : Outcome
+    """
+
+    row: Row
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads decisions of one version of a task.
+
+    Attributes
+    ----------
+    kind : str
+    labels : sequence of str
+    thresholds : sequence of float
+        Of each tier that takes part.
+    counts : Counts
+        Its bins are those of the rows.
+    is_evaluation : bool
+        Labels are the most probable ones, whether they were accepted or not.
+    """
+
+    kind: str
+    labels: Sequence[str]
+    thresholds: Sequence[float]
+    counts: Counts
+    is_evaluation: bool
+
+    def read(self, decision: Decision) -> Seen | None:
+        """What is counted; None where the way through the tiers is not that of the thresholds."""
+        known = [said.confidence for said in decision.tiers if said.confidence is not None]
+        if len(known) < len(decision.tiers) or not self._is_own_way(decision, known):
+            return None
+        is_missed = decision.degraded is not None
+        label: str | None = decision.tiers[-1].label
+        if not self.is_evaluation:
+            label = None if is_missed else decision.label
+        is_passed_on = is_missed or decision.abstained
+        row = self.counts.row(known, is_passed_on=is_passed_on, label=label)
+        return Seen(row, Outcome() if is_passed_on else self._outcome(decision, len(known)))
+
+    def _is_own_way(self, decision: Decision, known: Sequence[float]) -> bool:
+        """Whether a row went where the thresholds send it.
+
+        How wide the band above a threshold is depends on the engine, so that both ways are right in
+        the widest.
+        """
+        if not 1 <= len(known) <= len(self.thresholds):
+            return False
+        last = len(known) - 1
+        for at, confidence in enumerate(known[:last]):
+            if confidence > least_confidence(self.thresholds[at], "llama"):
+                return False
+        if decision.degraded is not None:
+            return True
+        if decision.abstained:
+            return last == len(self.thresholds) - 1 and known[last] < self.thresholds[last]
+        return known[last] >= self.thresholds[last]
+
+    def _outcome(self, decision: Decision, heard: int) -> Outcome:
+        right, said = decision.feedback, decision.label
+        is_right = None
+        # A category may have such a name, too.
+        is_word = right in RIGHT_OR_WRONG and right not in self.labels
+        if right is not None:
+            is_right = right == RIGHT_OR_WRONG[0] if is_word else right == said
+        last = decision.shadow
+        if last is None or heard == len(self.thresholds) or self.kind not in LABELLED:
+            return Outcome(is_right=is_right)
+        is_agreed = last.label == said
+        is_last_right: bool | None = None if right is None else last.label == right
+        if is_word:
+            # What else would have been right is not known.
+            is_last_right = is_agreed if is_right else False if is_agreed else None
+        return Outcome(is_agreed, is_right, is_last_right)
 
 
 @dataclass(slots=True)
@@ -41,53 +124,24 @@ class Counted:
     until: float | None = None
 
 
-def reference(manifest: BundleManifest, folder: Path) -> tuple[Traffic, str]:
-    """What the answers of a bundle are compared with, and where that is from.
-
-    The rows that its thresholds were verified on; of a bundle without thresholds, whose last tier
-    answers alone, the rows that this tier was evaluated on.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the bundle, for its report.
-
-    Returns
-    -------
-    (Traffic, {"tuning", "evaluation"})
+def reference_of(manifest: BundleManifest) -> Reference:
+    """What answers of a bundle are compared with, if it is served as it is.
 
     Raises
     ------
     InvalidInput
-        There is neither: it says what to do.
+        There is nothing: it says what to do.
     """
-    if manifest.kind not in KINDS:
-        raise InvalidInput(
-            f"{manifest.name}: expected a classify or route task, not {manifest.kind}", field="task"
-        )
-    traffic = None if manifest.tuning is None else manifest.tuning.traffic
-    if traffic is not None and [t.name for t in traffic.tiers] == [t.name for t in manifest.tiers]:
-        return traffic, "tuning"
-    advice = "run `sprat tune`, which keeps the rows that later ones are compared with"
-    if manifest.tuning is not None or any(tier.accept_at for tier in manifest.tiers):
-        raise InvalidInput(
-            f"{manifest.name}: its thresholds come with no rows to compare with; {advice}",
-            field="task",
-        )
-    last = manifest.tiers[-1]
-    try:
-        report = json.loads((folder / REPORT).read_text("utf-8"))
-        evaluation = report["tiers"][last.name]["evaluation"]
-        return _evaluated(last.name, evaluation), "evaluation"
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InvalidInput(
-            f"{manifest.name}: it was not tuned, and its {REPORT} has no evaluation of tier "
-            f"{last.name}; {advice}",
-            field="task",
-        ) from None
+    tiers = [manifest.tiers[place] for place in manifest.answering]
+    found = reference(manifest, [(tier.name, tier.accept_at) for tier in tiers])
+    if isinstance(found, str):
+        raise InvalidInput(f"{manifest.name}: {found}", field="task")
+    return found
 
 
-def count(decisions: Iterable[Decision], manifest: BundleManifest, traffic: Traffic) -> Counted:
+def count(
+    decisions: Iterable[Decision], manifest: BundleManifest, compared_with: Reference
+) -> Counted:
     """Count the answers of one version of a task.
 
     Parameters
@@ -97,23 +151,28 @@ def count(decisions: Iterable[Decision], manifest: BundleManifest, traffic: Traf
     manifest : BundleManifest
         Answers of other versions than this one are left out, and so are those whose way through
         the tiers is not that of its thresholds.
-    traffic : Traffic
+    compared_with : Reference
         What they will be compared with.
     """
-    counted = Counted(Counts.of(traffic))
+    counted = Counted(Counts.of(compared_with.traffic))
     accept_at: dict[str, float] = {tier.name: tier.accept_at for tier in manifest.tiers}
-    thresholds = [accept_at[tier.name] for tier in traffic.tiers]
+    reader = Reader(
+        manifest.kind,
+        manifest.labels,
+        [accept_at[tier.name] for tier in compared_with.traffic.tiers],
+        counted.counts,
+        compared_with.tuning is None,
+    )
     for decision in decisions:
         if decision.task_version != manifest.version:
             counted.other_versions[decision.task_version] += 1
-            continue
-        known = [said.confidence for said in decision.tiers if said.confidence is not None]
-        if len(known) < len(decision.tiers) or not _is_own_way(decision, known, thresholds):
+        elif (seen := reader.read(decision)) is None:
             counted.other_ways += 1
-            continue
-        counted.since = decision.time if counted.since is None else counted.since
-        counted.until = decision.time
-        _count(counted.counts, decision, known, is_early=len(known) < len(thresholds))
+        else:
+            counted.since = decision.time if counted.since is None else counted.since
+            counted.until = decision.time
+            counted.counts.add(seen.row)
+            counted.counts.learn(seen.outcome)
     return counted
 
 
@@ -132,64 +191,7 @@ def require_rows(counted: Counted, manifest: BundleManifest, path: Path) -> None
         most = ", ".join(f"{name} ({n})" for name, n in counted.other_versions.most_common(5))
         found = f"those of {most}: another bundle, or thresholds of the configuration"
     elif counted.other_ways:
-        found = f"{counted.other_ways} with thresholds of the request's own"
+        found = f"{counted.other_ways} with thresholds of the request's own, or no confidence"
     raise DataError(
         str(path), 0, f"expected answers of version {manifest.version} of the task, found {found}"
     )
-
-
-def _is_own_way(decision: Decision, known: list[float], thresholds: list[float]) -> bool:
-    """Whether a row went where the thresholds send it.
-
-    How wide the band above a threshold is depends on the engine, so that both ways are right in the
-    widest.
-    """
-    if not 1 <= len(known) <= len(thresholds):
-        return False
-    last = len(known) - 1
-    for at, confidence in enumerate(known[:last]):
-        if confidence > least_confidence(thresholds[at], "llama"):
-            return False
-    if decision.degraded is not None:
-        return True
-    if decision.abstained:
-        return last == len(thresholds) - 1 and known[last] < thresholds[last]
-    return known[last] >= thresholds[last]
-
-
-def _count(counts: Counts, decision: Decision, known: list[float], *, is_early: bool) -> None:
-    is_missed = decision.degraded is not None
-    label = None if is_missed else decision.label
-    counts.add(counts.row(known, is_passed_on=is_missed or decision.abstained, label=label))
-    if is_missed or decision.abstained:
-        return
-    right, shadow = decision.feedback, decision.shadow
-    if right is not None:
-        counts.reviewed += 1
-        counts.wrong += label != right
-    if is_early and shadow is not None:
-        counts.early += 1
-        counts.agreed += label == shadow.label
-        if right is not None:
-            counts.both_known += 1
-            counts.gained += shadow.label == right != label
-            counts.lost += label == right != shadow.label
-
-
-def _evaluated(name: str, evaluation: dict[str, Any]) -> Traffic:
-    """The rows of an evaluation: bins of its reliability, and what was predicted.
-
-    Where a bin ends with the confidence that the next one begins with, there is no edge between.
-    """
-    lowest: list[float] = []
-    counts: list[int] = []
-    highest = -1.0
-    for each in evaluation["reliability"]:
-        if each["lowest"] > highest:
-            lowest.append(each["lowest"])
-            counts.append(0)
-        counts[-1] += each["n"]
-        highest = each["highest"]
-    labels = {each["label"]: each["predicted"] for each in evaluation["labels"]}
-    tier = TierTraffic(name=name, edges=tuple(lowest[1:]), counts=tuple(counts), passed_on=0)
-    return Traffic(rows=evaluation["n"], tiers=(tier,), labels=labels)

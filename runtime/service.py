@@ -14,11 +14,13 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sprat.budget import ComputePermits, CpuBudget, detect
 from sprat.config import Config, LimitsConfig, LogConfig
-from sprat.decision_log import LOGGED_KINDS, DecisionLog, Result
+from sprat.decision_log import DecisionLog
+from sprat.decision_rows import LOGGED_KINDS, Result
+from sprat.decisions import Decision
 from sprat.errors import ConfigError, InvalidInput, TaskNotSupported
 from sprat.model import GenerativeModel, require_encoder, require_generative, require_states
 from sprat.registry import Registry
@@ -26,6 +28,7 @@ from sprat.scheduler import ComputePool, Mailbox
 from sprat.shadow import Ask, Shadows
 from sprat.store import Store
 from sprat.tasks import choose, decide, embed, extract, generate, route, transform
+from sprat.tasks.cascade import Escalation
 from sprat.tasks.classify import ClassifyTask
 from sprat.tasks.extract_task import ExtractTask
 from sprat.tasks.moderate import ModerateTask
@@ -61,7 +64,9 @@ from sprat.values import (
 log = logging.getLogger(__name__)
 
 _Spec = TypeVar("_Spec", bound=Spec)
-_Logged = TypeVar("_Logged", ClassifyResult, RouteResult, ModerateResult, ExtractResult)
+_Logged = TypeVar(
+    "_Logged", ClassifyResult, RouteResult, ModerateResult, DecideResult, ExtractResult
+)
 
 
 class Service:
@@ -131,8 +136,12 @@ class Service:
         if not config.path:
             return
         self._decisions = await asyncio.to_thread(
-            DecisionLog, config, self.list_tasks(), self._mailbox
+            DecisionLog, config, self.list_tasks(), self._mailbox, self._learn
         )
+        if (recalled := await asyncio.to_thread(self._decisions.recall)) is not None:
+            for name in self.registry.tasks:
+                if (watched := self._watched(name)) is not None:
+                    watched.recall(recalled)
         if config.shadow_share > 0:
             self._shadows = Shadows(config.shadow_share, lambda: permits.has_spare, self._decisions)
 
@@ -387,6 +396,7 @@ class Service:
 
         See `sprat.tasks.decide.run`.
         """
+        asked = questions
         questions, version = self._spec(questions, QuestionSet)
         found = require_generative(self.registry.model(questions.model), "decide")
         self._check_texts(texts)
@@ -404,7 +414,7 @@ class Service:
             deadline=deadline,
             mailbox=self._mailbox,
         )
-        return replace(result, task_version=version)
+        return self._logged(asked, texts, replace(result, task_version=version))
 
     def _spec(self, given: str | _Spec, wanted: type[_Spec]) -> tuple[_Spec, str]:
         """What is asked, and the version of the task; none where a request brings it itself.
@@ -508,6 +518,18 @@ class Service:
         if self._decisions is None:
             raise ConfigError("log.path", "empty: no decision log is kept, and no feedback")
         await self._decisions.feedback(request_id, label, item)
+
+    def _learn(self, decision: Decision) -> None:
+        """Tell a task what became known of an answer."""
+        if (watched := self._watched(decision.task)) is not None:
+            watched.learn(decision)
+
+    def _watched(self, task: str) -> Escalation[Any, Any] | None:
+        """The task, if its drift is watched."""
+        found = self.registry.tasks.get(task)
+        if isinstance(found, RouteTask):
+            found = found.classifier
+        return found if isinstance(found, Escalation) else None
 
     def _logged(
         self,

@@ -11,9 +11,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sprat.decision_log import DecisionLog, Result
+from sprat.decision_log import DecisionLog
+from sprat.decision_rows import Result
 from sprat.errors import SpratError, describe
-from sprat.values import Routing, TierAnswer
+from sprat.values import Decision, Routing, TierAnswer
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,9 @@ class Shadows:
         """Draw from the texts of a call that a tier before the last answered by its threshold."""
         for index, item in enumerate(result.items):
             said = item.classification if isinstance(item, Routing) else item
-            if said is None or said.tier == last or said.abstained or said.degraded:
+            if said is None or isinstance(said, Decision):  # Its model is no tier.
+                continue
+            if said.tier == last or said.abstained or said.degraded:
                 continue
             if random.random() >= self._share or len(self._waiting) == MOST_WAITING:
                 continue

@@ -20,14 +20,15 @@ class TierTraffic(Manifest):
         Ascending. A confidence lies in the bin after the last edge that it reaches.
     counts : tuple of int
         Rows in each bin, one more than there are edges.
-    passed_on : int
-        Rows that it was not sure enough of; the last tier abstains from them.
+    passed_on : int or None
+        Rows that it was not sure enough of; the last tier abstains from them. None: there was no
+        threshold.
     """
 
     name: str
     edges: tuple[float, ...]
     counts: tuple[Annotated[int, Field(ge=0)], ...]
-    passed_on: int = Field(ge=0)
+    passed_on: int | None = Field(ge=0)
 
     @model_validator(mode="after")
     def _counts_fit(self) -> TierTraffic:
@@ -35,7 +36,7 @@ class TierTraffic(Manifest):
             raise ValueError(f"{len(self.counts)} counts for {len(self.edges)} edges")
         if any(a >= b for a, b in itertools.pairwise(self.edges)):
             raise ValueError("edges: expected ascending numbers")
-        if self.passed_on > sum(self.counts):
+        if (self.passed_on or 0) > sum(self.counts):
             raise ValueError(f"passed_on: expected at most {sum(self.counts)} rows")
         return self
 
@@ -54,8 +55,8 @@ class Traffic(Manifest):
     tiers : tuple of TierTraffic
         Those that take part, in order.
     labels : dict of str to int
-        Answers by label; those without one stand under the empty string. None of tasks whose
-        answers are no labels.
+        Answers by label; those without one stand under the empty string. Without a threshold, the
+        most probable labels. None of tasks whose answers are no labels.
     early, agreed : int
         Answers of tiers before the last; those of them that are the last tier's answer, too.
     """

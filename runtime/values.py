@@ -315,7 +315,8 @@ class CategoryScore:
     start, end : int
         Characters of the text, from ``start`` to before ``end``: the window that scored highest; of
         a flagged category a sentence or a few words of it, where these reach the threshold by
-        themselves.
+        themselves. A tier that asks a model names the window; one that asks a chat endpoint
+        all of the text, which it is sent whole.
     """
 
     category: str
@@ -471,7 +472,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class DecideResult:
-    """Decisions in input order; ``None`` where ``errors`` names the index."""
+    """Decisions in input order; ``None`` where ``errors`` names the index.
+
+    ``request_id`` is what feedback names the call by; empty where the server logs none.
+    """
 
     items: tuple[Decision | None, ...]
     errors: tuple[ItemError, ...]
@@ -480,6 +484,7 @@ class DecideResult:
     task_version: str
     calibrated: bool
     timings: Timings
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -989,14 +994,18 @@ class TierInfo:
 
 
 Verdict = Literal["stable", "watch", "drifted", "too_few", "unknown"]
-"""What is made of a comparison with the rows of the tuning: see `sprat.drift`."""
+"""What is made of a comparison with the rows of a reference: see `sprat.drift`."""
 
 DriftSubject = Literal["confidence", "passed_on", "labels", "agreement", "error", "loss"]
+
+DriftReference = Literal["tuning", "evaluation"]
+"""Which rows answers are compared with: those that the thresholds were verified on, or those that a
+tier was evaluated on."""
 
 
 @dataclass(frozen=True, slots=True)
 class DriftFigure:
-    """One thing that is compared with the rows that a bundle was tuned on.
+    """One thing that is compared with the rows that a bundle was tuned or evaluated on.
 
     Attributes
     ----------
@@ -1015,7 +1024,7 @@ class DriftFigure:
     low, high : float or None
         Its 95 % interval.
     expected : float or None
-        The share among the rows of the tuning; of ``error`` and ``loss``, the limit.
+        The share among the rows of the reference; of ``error`` and ``loss``, the limit.
     psi : float or None
         Population stability index, at least 0; None for ``error`` and ``loss``.
     chance : float or None
@@ -1042,7 +1051,7 @@ class DriftFigure:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far traffic is from the rows that a bundle was tuned on.
+    """How far traffic is from the rows that a bundle was tuned or evaluated on.
 
     Attributes
     ----------
@@ -1053,12 +1062,18 @@ class Drift:
     figures : tuple of DriftFigure
     note : str
         What to do about it; empty if nothing.
+    reference : DriftReference or None
+        None: there is nothing to compare with.
+    reference_rows : int
+        How many rows these were.
     """
 
     verdict: Verdict
     rows: int
     figures: tuple[DriftFigure, ...] = ()
     note: str = ""
+    reference: DriftReference | None = None
+    reference_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -1083,7 +1098,8 @@ class TaskInfo:
     Attributes
     ----------
     labels : tuple of str
-        What it may answer; of a decide task, the names of its questions; else empty.
+        What it may answer; of a decide task the names of its questions, of an extract task its
+        fields, as far as the schema lists them; else empty.
     models : tuple of (str, str)
         Name and version of the model of each tier.
     accept_at : float
@@ -1102,7 +1118,7 @@ class TaskInfo:
     log : LogUse or None
         None where the server keeps no decision log, or not of tasks of this kind.
     drift : Drift or None
-        Of a cascade.
+        Of a task of a bundle.
     """
 
     name: str

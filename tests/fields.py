@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -93,8 +92,3 @@ def with_language_fields(bundle: Bundle, base: ModelManifest, **asks: Any) -> Bu
     asked = {"json_schema": SCHEMA, **asks}
     reference = {"name": base.name, "digest": base.digest}
     return with_tier(bundle, {"base": reference, "language": asked})
-
-
-def fields(*names: str, many: Iterable[str] = ()) -> str:
-    """A schema for other fields."""
-    return fields_schema(map(Label, names), tuple(many))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sprat.decisions import SCHEMA
 
@@ -26,6 +27,7 @@ class Logged:
     task: str = "tickets"
     kind: str = "classify"
     time: float = 1_750_000_000.0
+    flagged: tuple[str, ...] | None = None
 
 
 def write_log(path: Path, rows: Iterable[Logged]) -> Path:
@@ -33,10 +35,12 @@ def write_log(path: Path, rows: Iterable[Logged]) -> Path:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(SCHEMA)
         for at, row in enumerate(rows):
-            said = [
+            said: list[dict[str, Any]] = [
                 {"tier": place, "name": name, "label": label, "confidence": confidence}
                 for place, (name, label, confidence) in enumerate(row.tiers)
             ]
+            if row.flagged is not None:
+                said[-1]["flagged"] = row.flagged
             tier = len(said) - 1
             connection.execute(
                 "INSERT INTO decisions VALUES (?, ?, 0, ?, ?, ?, ?, zeroblob(16), ?, ?, ?, ?, ?, "

@@ -268,6 +268,8 @@ def test_codec_knows_every_finish_reason() -> None:
                     max_size=2,
                 ).map(tuple),
                 texts,
+                st.sampled_from([None, "tuning", "evaluation"]),
+                counts,
             ),
         ),
         max_size=3,

@@ -93,7 +93,7 @@ def about(items: list[Any], text: str, flag: bool) -> dict[str, Any]:
 
 @given(st.lists(st.none() | decisions, max_size=4), texts, st.booleans())
 def test_codec_decide_result_round_trips(items: list[Any], text: str, flag: bool) -> None:
-    result = DecideResult(**about(items, text, flag))
+    result = DecideResult(**about(items, text, flag), request_id=text)
     assert codec.decide_result(travel(codec.decide_response(result))) == result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import threading
@@ -38,8 +39,9 @@ from sprat.bundle import Bundle
 from sprat.bundle_manifest import Route
 from sprat.config import LogConfig
 from sprat.decision_file import DecisionFile
-from sprat.decision_log import ALLOW, COMPLETE, DecisionLog, Result, hash_text, queue_size
-from sprat.decisions import Decision, TierRecord, read_decisions, summarize
+from sprat.decision_log import DecisionLog, queue_size
+from sprat.decision_rows import COMPLETE, Result, hash_text
+from sprat.decisions import ALLOW, Decision, TierRecord, read_decisions, summarize
 from sprat.errors import ConfigError, InvalidInput, NotFound, NotReady, QueueFull
 from sprat.model import require_encoder, require_generative
 from sprat.scheduler import Mailbox
@@ -64,6 +66,8 @@ from sprat.values import (
     LogUse,
     ModerateResult,
     Moderation,
+    Question,
+    QuestionSet,
     RouteResult,
     RouteSet,
     Routing,
@@ -110,10 +114,12 @@ def classified(*items: Classification | None) -> ClassifyResult:
 
 
 @asynccontextmanager
-async def logging_to(path: Path, **settings: Any) -> AsyncIterator[DecisionLog]:
+async def logging_to(
+    path: Path, learn: Callable[[Decision], None] | None = None, **settings: Any
+) -> AsyncIterator[DecisionLog]:
     config = LogConfig(path=str(path), **settings)
     with no_leaked_threads():
-        made = DecisionLog(config, TASKS, Mailbox(asyncio.get_running_loop()))
+        made = DecisionLog(config, TASKS, Mailbox(asyncio.get_running_loop()), learn)
         try:
             yield made
         finally:
@@ -204,6 +210,7 @@ async def test_decision_log_rows_of_moderation(path: Path) -> None:
         TierRecord(1, "body", ALLOW, 0.875),
     )
     assert rows[2].tiers == (TierRecord(0, "hash", "threat", 0.25),), "what it was not sure of"
+    assert {row.flagged for row in rows} == {("threat",)}
     assert {row.input_tokens for row in rows} == {9}
     assert len({row.text_hash for row in rows}) == 1
 
@@ -389,7 +396,7 @@ async def test_decision_log_feedback_on_texts_that_are_not_there(path: Path) -> 
         ("tickets", classification(), ("refund", "bug"), ("allow", "", "BUG")),
         ("teams", Routing("t", classification("money")), ("money", "other"), ("t", "refund")),
         ("safety", Moderation("allow", "", (CategoryScore("insult", 0.1, "allow", 0, 1),)),
-         ("insult", "threat", "allow"), ("flag", "")),
+         ("insult", "threat", "allow", "right", "wrong"), ("flag", "")),
         ("orders", Extraction({}, "{}", ()), ("right", "wrong"), ("0", "{}")),
     ],
 )  # fmt: skip
@@ -439,6 +446,115 @@ async def test_decision_log_shadow_belongs_to_its_decision(path: Path) -> None:
     first, second = read_decisions(path, task="tickets")
     assert first.shadow is None
     assert second.shadow == TierRecord(1, "head", "bug", 0.9)
+
+
+# -- what became known -----------------------------------------------------------------------
+
+
+async def test_decision_log_tells_what_became_known(path: Path) -> None:
+    """Before who gave the feedback hears of it, and as the file has it."""
+    known: list[Decision] = []
+    async with logging_to(path, known.append) as log:
+        request = log.put("tickets", [TEXT] * 2, classified(*[classification()] * 2))
+        await log.feedback(request, "bug", 1)
+        assert [(each.item, each.feedback, each.shadow) for each in known] == [(1, "bug", None)]
+        log.put_shadow("tickets", request, 1, TierAnswer(1, "bug", 0.9))
+        await eventually(lambda: len(known) == 2, "the shadow is not told")
+        await log.feedback(request, "refund", 1)
+        assert known[2] == list(read_decisions(path, task=None))[1]
+    assert [each.feedback for each in known] == ["bug", "bug", "refund"]
+    assert known[2].shadow == TierRecord(1, "head", "bug", 0.9)
+    assert {each.task_version for each in known} == {VERSION}
+
+
+async def test_decision_log_tells_nothing_of_what_is_not_there(path: Path) -> None:
+    known: list[Decision] = []
+    async with logging_to(path, known.append) as log:
+        request = log.put("tickets", [TEXT], classified(classification()))
+        log.put_shadow("tickets", "unknown", 0, TierAnswer(1, "bug", 0.9))
+        for odd in (("unknown", "bug", 0), (request, "bug", 1), (request, "BUG", 0)):
+            with pytest.raises((NotFound, InvalidInput)):
+                await log.feedback(*odd)
+    assert known == []
+
+
+async def test_decision_log_tells_nothing_that_was_not_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[Decision] = []
+    async with logging_to(path, known.append) as log:
+        request = log.put("tickets", [TEXT], classified(classification()))
+        await eventually(lambda: log.use("tickets").written == 1, "nothing was written")
+
+        @contextmanager
+        def full(file: DecisionFile) -> Iterator[sqlite3.Connection]:
+            with transaction(file) as connection:
+                yield connection
+                raise sqlite3.OperationalError("database or disk is full")
+
+        transaction = DecisionFile.transaction
+        monkeypatch.setattr(DecisionFile, "transaction", full)
+        with pytest.raises(NotReady, match="disk is full"):
+            await log.feedback(request, "bug", 0)
+        assert known == []
+        monkeypatch.undo()
+        await log.feedback(request, "bug", 0)
+        assert [each.feedback for each in known] == ["bug"]
+
+
+async def test_decision_log_tells_nothing_of_rows_that_are_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision_log, "QUEUE_BYTES", queue_size([TEXT], TASKS[0]) + 1)
+    monkeypatch.setattr(decision_log, "GATHER_S", 100 * WAIT_S)
+    known: list[Decision] = []
+    async with logging_to(path, known.append) as log:
+        log.put("tickets", [TEXT], classified(classification()))
+        lost = log.put("tickets", [TEXT], classified(classification()))
+        assert log.use("tickets").lost == 1
+        log.put_shadow("tickets", lost, 0, TierAnswer(1, "bug", 0.9))
+        with pytest.raises(QueueFull):
+            await log.feedback(lost, "bug", 0)
+    async with logging_to(path, known.append) as log:
+        with pytest.raises(NotFound, match="no decision named"):
+            await log.feedback(lost, "bug", 0)
+    assert known == []
+
+
+async def test_decision_log_recalls_what_it_has(path: Path) -> None:
+    async with logging_to(path) as log:
+        request = log.put("tickets", [TEXT], classified(classification()))
+        await log.feedback(request, "bug", 0)
+    async with logging_to(path) as log:
+        found = log.recall()
+    assert found is not None
+    assert found.newest == found.known == list(read_decisions(path, task=None))
+    assert list(found.answered) == [("tickets", VERSION)]
+
+
+async def test_decision_log_with_a_row_that_is_none_recalls_nothing(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with logging_to(path) as log:
+        log.put("tickets", [TEXT], classified(classification()))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE decisions SET tiers = '{private'")
+        connection.commit()
+    async with logging_to(path) as log:
+        with caplog.at_level(logging.WARNING, "sprat"):
+            assert log.recall() is None
+    assert "decision log: nothing is remembered: " in caplog.text
+    assert "private" not in caplog.text
+
+
+async def test_decision_log_that_cannot_be_read_recalls_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with logging_to(path) as log:
+        path.unlink()
+        with caplog.at_level(logging.WARNING, "sprat"):
+            assert log.recall() is None
+    assert "decision log: nothing is remembered: " in caplog.text
 
 
 # -- faults ----------------------------------------------------------------------------------
@@ -670,12 +786,19 @@ async def test_decision_log_of_every_kind_of_task(path: Path) -> None:
     routes = RouteSet(GENERATOR, (Destination("red", target="queue://1"), Destination("blue")))
     fields = ExtractSpec(GENERATOR, '{"type": "object", "properties": {"a": {"type": "integer"}}}')
     rewriting = TransformSpec(GENERATOR, "{text}")
+    asked = QuestionSet(
+        GENERATOR,
+        (
+            Question("colour", "Which?", "choice", (Label("red"), Label("blue"))),
+            Question("urgent", "Is it?", "yes_no"),
+        ),
+    )
     async with serving(Encoder(), Writer(answer=lambda text: '{"a":7}')) as service:
         tasks = service.registry.tasks
         encoder = require_encoder(service.registry.model(ENCODER), "moderate")
         generator = require_generative(service.registry.model(GENERATOR), "classify")
         specs = {"colours": labels, "queues": routes, "orders": fields, "digits": rewriting}
-        for name, spec in specs.items():
+        for name, spec in {**specs, "triage": asked}.items():
             tasks[name] = named.load(name, spec, generator)
         judge = moderator(encoder.manifest, thresholds=[{"flag_at": 0.5}] * 2)
         tasks["safety"] = moderate_task("safety", judge, encoder, service._pool)
@@ -691,6 +814,7 @@ async def test_decision_log_of_every_kind_of_task(path: Path) -> None:
             await service.choose(labels, ["red"]),
             await service.route(routes, ["red"]),
             await service.extract(fields, ["red"]),
+            await service.decide(asked, ["red"]),
             await last(service.transform(rewriting, "red")),
         ):
             assert own.request_id == ""
@@ -700,12 +824,13 @@ async def test_decision_log_of_every_kind_of_task(path: Path) -> None:
             "teams": await service.route("teams", ["a", "b"]),
             "safety": await service.moderate("safety", ["a z", "b"]),
             "orders": await service.extract("orders", ["red", "blue"]),
+            "triage": await service.decide("triage", ["red", "blue"]),
         }
         answer = await last(service.transform("digits", "red"))
         await service.feedback(answer.request_id, "right", 0)
         with pytest.raises(InvalidInput, match="expected one of 2 of task digits: right, wrong"):
             await service.feedback(answer.request_id, "red", 0)
-        right = {"safety": "allow", "orders": "wrong", "teams": LABELS[0]}
+        right = {"safety": "allow", "orders": "wrong", "teams": LABELS[0], "triage": "right"}
         for name, result in answers.items():
             await service.feedback(result.request_id, right.get(name, "red"), 1)
         counts = {info.name: info.log for info in service.list_tasks()}
@@ -725,6 +850,7 @@ async def test_decision_log_of_every_kind_of_task(path: Path) -> None:
         "teams": "route",
         "safety": "moderate",
         "orders": "extract",
+        "triage": "decide",
     }
     for name, result in answers.items():
         assert [row.request_id for row in rows[name]] == [result.request_id] * 2
@@ -734,7 +860,12 @@ async def test_decision_log_of_every_kind_of_task(path: Path) -> None:
     assert [row.label for row in rows["queues"]] == ["red", "blue"]
     assert [row.label for row in rows["safety"]] == ["zed", ALLOW]
     assert [row.label for row in rows["orders"]] == ["1", "1"]
-    assert {row.confidence for row in rows["colours"] + rows["orders"]} == {None}
+    assert [json.loads(row.label) for row in rows["triage"]] == [
+        {answer.question: answer.option for answer in item.answers}
+        for item in answers["triage"].items
+    ]
+    assert rows["triage"][0].tiers == (TierRecord(0, GENERATOR, rows["triage"][0].label, None),)
+    assert {row.confidence for row in rows["colours"] + rows["orders"] + rows["triage"]} == {None}
 
 
 async def test_decision_log_shadows_of_a_moderator(path: Path) -> None:

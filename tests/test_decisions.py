@@ -16,7 +16,9 @@ from sprat.decisions import (
     Decision,
     Loss,
     TierRecord,
+    read_decision,
     read_decisions,
+    recall,
     summarize,
 )
 from sprat.errors import CorruptFile, DataError
@@ -115,6 +117,51 @@ def test_decisions_summary_counts_each_task(file: sqlite3.Connection, path: Path
     assert (x.feedback, x.shadows, x.escalated, x.first, x.last) == (1, 0, 0, 97.0, 98.0)
     assert (y.task, y.rows, y.feedback) == ("y", 1, 0)
     assert losses == [Loss(5.0, 12, "disk full")]
+
+
+def test_decisions_one_with_all_that_is_known_of_it(file: sqlite3.Connection, path: Path) -> None:
+    add(file, "a", time=10.5)
+    add(file, "b", time=11.0)
+    file.execute("INSERT INTO shadows VALUES (2, 1, 'head', 'bug', 0.9, 12.0)")
+    file.execute("INSERT INTO feedback VALUES ('b', 0, 'praise', 13.0)")
+    file.commit()
+    assert [read_decision(file, name, 0) for name in "ab"] == list(read_decisions(path, task=None))
+    assert read_decision(file, "b", 1) is None
+    assert read_decision(file, "c", 0) is None
+    for odd in ("{private", "[1]", '[{"tier": 0}]', "7"):
+        file.execute("UPDATE decisions SET tiers = ? WHERE request_id = 'a'", (odd,))
+        assert read_decision(file, "a", 0) is None
+
+
+def test_decisions_recall_the_newest_and_what_was_learned_last(
+    file: sqlite3.Connection, path: Path
+) -> None:
+    for at in range(10):
+        add(file, f"r{at}", time=7200.0 * at, task="x" if at % 2 else "y")
+    file.execute("UPDATE decisions SET abstained = 1 WHERE request_id = 'r9'")
+    file.execute("UPDATE decisions SET degraded = 'overload' WHERE request_id = 'r8'")
+    for at, when in ((1, 9.0), (2, 8.0), (3, 7.0), (7, 6.0)):
+        file.execute("INSERT INTO feedback VALUES (?, 0, 'bug', ?)", (f"r{at}", when))
+    for at, when in ((1, 8.5), (5, 1.0), (6, 2.0), (7, 3.0)):
+        file.execute("INSERT INTO shadows VALUES (?, 1, 'head', 'bug', 0.9, ?)", (at + 1, when))
+    file.commit()
+    found = recall(path, most=3)
+    assert [each.request_id for each in found.newest] == ["r7", "r8", "r9"]
+    assert (found.newest[0].feedback, found.newest[1].feedback) == ("bug", None)
+    assert [each.request_id for each in found.known] == ["r6", "r7", "r3", "r2", "r1", "r1"]
+    assert all(each.feedback or each.shadow for each in found.known)
+    assert found.answered == {
+        ("x", "v1"): {2 * at: 1 for at in (1, 3, 5, 7)},
+        ("y", "v1"): {2 * at: 1 for at in (0, 2, 4, 6)},
+    }
+
+
+def test_decisions_recall_refuses_what_is_no_log(path: Path) -> None:
+    with pytest.raises(DataError, match="found no file"):
+        recall(path, most=3)
+    path.write_bytes(b"no database at all, but long enough to have a header" * 100)
+    with pytest.raises(CorruptFile, match="found damage"):
+        recall(path, most=3)
 
 
 def test_decisions_without_the_task_are_refused(file: sqlite3.Connection, path: Path) -> None:

@@ -19,6 +19,7 @@ from sprat.drift import (
     LEAST_ROWS,
     WATCH,
     Counts,
+    Reference,
     cells,
     compare,
     homogeneity,
@@ -30,6 +31,10 @@ from sprat.tuning_manifest import TierTraffic, Traffic
 from sprat.values import Drift, DriftFigure
 
 ALARMS = ("watch", "drifted")
+
+
+def promised(traffic: Traffic, rule: str, limit: float) -> Reference:
+    return Reference(traffic, tuning(traffic, rule=rule, limit=limit))
 
 
 def figure(drift: Drift, what: str, tier: str = "") -> DriftFigure:
@@ -139,7 +144,7 @@ def test_drift_unchanged_traffic_raises_no_more_alarms_than_stated(rows: int) ->
     world, windows, alarms = World(), 200, 0
     for _ in range(windows):
         traffic = world.traffic(1500, rng)
-        drift = compare(traffic, world.counts(rows, rng))
+        drift = compare(Reference(traffic), world.counts(rows, rng))
         alarms += drift.verdict in ALARMS
     # Of 200 windows 2 are to be expected at most; 8 or more would come once in a thousand times.
     assert alarms <= stats.binom.isf(0.001, windows, FALSE_ALARMS)
@@ -149,18 +154,18 @@ def test_drift_less_sure_traffic_is_found_in_500_rows() -> None:
     rng = np.random.default_rng(5)
     traffic = World().traffic(1500, rng)
     for _ in range(20):
-        drift = compare(traffic, World(shift=1.5).counts(500, rng))
+        drift = compare(Reference(traffic), World(shift=1.5).counts(500, rng))
         assert drift.verdict == "drifted"
         assert figure(drift, "confidence", "static").verdict == "drifted"
         assert figure(drift, "passed_on", "static").verdict in ALARMS
         assert figure(drift, "labels").tier == ""
-        assert drift.note.startswith("traffic is not what the thresholds were tuned on")
+        assert drift.note.startswith("traffic is not what the task was evaluated on: train")
 
 
 def test_drift_a_small_shift_is_watched_in_2000_rows() -> None:
     rng = np.random.default_rng(6)
     traffic = World().traffic(1500, rng)
-    drifts = [compare(traffic, World(shift=0.6).counts(2000, rng)) for _ in range(20)]
+    drifts = [compare(Reference(traffic), World(shift=0.6).counts(2000, rng)) for _ in range(20)]
     assert {drift.verdict for drift in drifts} == {"watch"}
     assert all(drift.note for drift in drifts)
 
@@ -168,7 +173,7 @@ def test_drift_a_small_shift_is_watched_in_2000_rows() -> None:
 def test_drift_other_labels_are_found_while_confidences_stay() -> None:
     rng = np.random.default_rng(7)
     traffic = World().traffic(1500, rng)
-    drift = compare(traffic, World(skew=8.0).counts(1000, rng))
+    drift = compare(Reference(traffic), World(skew=8.0).counts(1000, rng))
     assert figure(drift, "labels").verdict == "drifted"
     assert figure(drift, "confidence", "static").verdict == "stable"
 
@@ -176,27 +181,27 @@ def test_drift_other_labels_are_found_while_confidences_stay() -> None:
 def test_drift_a_new_label_counts() -> None:
     traffic = Traffic(rows=1000, tiers=(), labels={"a": 500, "b": 500})
     counts = Counts([], 1000, [], [], Counter({"a": 350, "b": 350, "c": 300}))
-    assert figure(compare(traffic, counts), "labels").verdict == "drifted"
+    assert figure(compare(Reference(traffic), counts), "labels").verdict == "drifted"
 
 
 def test_drift_too_few_rows_say_nothing() -> None:
     rng = np.random.default_rng(8)
     traffic = World(labels=40).traffic(1500, rng)
-    few = compare(traffic, World(labels=40, shift=4.0).counts(LEAST_ROWS - 1, rng))
+    few = compare(Reference(traffic), World(labels=40, shift=4.0).counts(LEAST_ROWS - 1, rng))
     assert {each.verdict for each in few.figures} == {"too_few"}
     assert (few.verdict, few.rows, few.note) == ("too_few", LEAST_ROWS - 1, "")
-    some = compare(traffic, World(labels=40).counts(LEAST_ROWS, rng))
+    some = compare(Reference(traffic), World(labels=40).counts(LEAST_ROWS, rng))
     assert figure(some, "confidence", "static").verdict == "stable"
     assert figure(some, "labels").verdict == "too_few"  # 5 rows for each label are 200.
     assert some.verdict == "stable"
-    nothing = compare(traffic, Counts.of(traffic))
+    nothing = compare(Reference(traffic), Counts.of(traffic))
     assert (nothing.verdict, nothing.rows) == ("too_few", 0)
 
 
 def test_drift_small_references_say_nothing_either() -> None:
     rng = np.random.default_rng(9)
     traffic = World().traffic(LEAST_ROWS - 1, rng)
-    drift = compare(traffic, World(shift=4.0).counts(2000, rng))
+    drift = compare(Reference(traffic), World(shift=4.0).counts(2000, rng))
     assert drift.verdict == "too_few"
 
 
@@ -207,12 +212,20 @@ def test_drift_small_references_say_nothing_either() -> None:
 def test_drift_share_of_agreement_is_compared(now: tuple[int, int], verdict: str) -> None:
     traffic = Traffic(rows=2000, tiers=(), labels={}, early=2000, agreed=1000)
     counts = Counts([], 1000, [], [], Counter(), early=1000, agreed=now[0])
-    found = figure(compare(traffic, counts), "agreement")
+    found = figure(compare(Reference(traffic), counts), "agreement")
     assert found.verdict == verdict
     assert (found.share, found.expected) == (now[0] / 1000, 0.5)
     exact = stats.binomtest(now[0], 1000).proportion_ci(0.95, "exact")
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
     assert (WATCH, DRIFTED, KS_WATCH) == (0.1, 0.25, 0.1)
+
+
+def test_drift_share_without_a_reference_is_shown_and_not_judged() -> None:
+    """Where the last tier says more than a label, a tuning knows nothing of agreement."""
+    traffic = Traffic(rows=2000, tiers=(), labels={})
+    counts = Counts([], 1000, [], [], Counter(), early=1000, agreed=900)
+    found = figure(compare(Reference(traffic), counts), "agreement")
+    assert (found.share, found.expected, found.verdict) == (0.9, None, "too_few")
 
 
 def test_drift_rows_that_leave_the_window_leave_no_trace() -> None:
@@ -245,41 +258,37 @@ def answers(rows: int, *, last: int = 0, **more: int) -> tuple[Traffic, Counts]:
     second = TierTraffic(name="head", edges=(), counts=(max(last, 1),), passed_on=0)
     traffic = Traffic(rows=rows, tiers=(tier, second), labels={"a": rows})
     bins = [[rows], [last]]
-    return traffic, Counts([(), ()], rows, bins, [last, 0], Counter({"a": rows}), **more)
+    return traffic, Counts([(), ()], rows, bins, [last, 0], Counter({"a": rows}), rows, **more)
 
 
 def test_drift_error_above_its_limit_ends_the_guarantee() -> None:
     traffic, counts = answers(1000, reviewed=400, wrong=40)
-    drift = compare(traffic, counts, tuning(traffic, rule="error", limit=0.05))
+    drift = compare(promised(traffic, "error", 0.05), counts)
     found = figure(drift, "error")
     assert (found.rows, found.share, found.expected) == (400, 0.1, 0.05)
     assert found.p == pytest.approx(stats.binomtest(40, 400, 0.05, "greater").pvalue)
     assert found.verdict == drift.verdict == "drifted"
     assert drift.note == "the guarantee no longer holds: tune again with newer rows"
-    assert figure(
-        compare(traffic, counts, tuning(traffic, rule="error", limit=0.09)), "error"
-    ).verdict == ("stable")
+    assert figure(compare(promised(traffic, "error", 0.09), counts), "error").verdict == ("stable")
 
 
 def test_drift_error_of_few_rows_is_not_called_good() -> None:
     traffic, counts = answers(1000, reviewed=20, wrong=1)
-    assert figure(
-        compare(traffic, counts, tuning(traffic, rule="error", limit=0.05)), "error"
-    ).verdict == ("too_few")
+    assert figure(compare(promised(traffic, "error", 0.05), counts), "error").verdict == ("too_few")
     traffic, counts = answers(1000)
-    found = figure(compare(traffic, counts, tuning(traffic, rule="error", limit=0.05)), "error")
+    found = figure(compare(promised(traffic, "error", 0.05), counts), "error")
     assert (found.verdict, found.rows, found.share) == ("too_few", 0, None)
     traffic, counts = answers(1000, reviewed=20, wrong=15)
-    found = figure(compare(traffic, counts, tuning(traffic, rule="error", limit=0.05)), "error")
+    found = figure(compare(promised(traffic, "error", 0.05), counts), "error")
     assert found.verdict == "drifted"
 
 
 def test_drift_error_takes_silence_as_consent_where_nobody_confirms() -> None:
     """Those who correct what is wrong are no sample: 40 of 40 does not mean that all is wrong."""
     traffic, counts = answers(1000, reviewed=40, wrong=40)
-    found = figure(compare(traffic, counts, tuning(traffic, rule="error", limit=0.05)), "error")
+    found = figure(compare(promised(traffic, "error", 0.05), counts), "error")
     assert (found.rows, found.share, found.verdict) == (1000, 0.04, "stable")
-    found = figure(compare(traffic, counts, tuning(traffic, rule="error", limit=0.02)), "error")
+    found = figure(compare(promised(traffic, "error", 0.02), counts), "error")
     assert found.verdict == "drifted"
 
 
@@ -288,7 +297,7 @@ def test_drift_error_within_its_limit_is_rarely_taken_for_more() -> None:
     alarms = 0
     for wrong in rng.binomial(300, 0.05, 1000).tolist():
         traffic, counts = answers(1000, reviewed=300, wrong=wrong)
-        found = figure(compare(traffic, counts, tuning(traffic, rule="error", limit=0.05)), "error")
+        found = figure(compare(promised(traffic, "error", 0.05), counts), "error")
         alarms += found.verdict == "drifted"
     assert alarms <= stats.binom.isf(0.001, 1000, FALSE_ALARMS)
 
@@ -296,7 +305,7 @@ def test_drift_error_within_its_limit_is_rarely_taken_for_more() -> None:
 def test_drift_loss_is_of_all_rows_and_against_the_last_tier() -> None:
     """Where a third is answered by the last tier, what the others lose counts for two thirds."""
     traffic, counts = answers(1500, last=500, both_known=300, gained=33, lost=3)
-    drift = compare(traffic, counts, tuning(traffic, rule="loss", limit=0.02))
+    drift = compare(promised(traffic, "loss", 0.02), counts)
     found = figure(drift, "loss")
     assert found.rows == 300
     assert found.share == pytest.approx(2 / 3 * 0.1)
@@ -305,25 +314,25 @@ def test_drift_loss_is_of_all_rows_and_against_the_last_tier() -> None:
     assert 0.02 < found.low < found.share < found.high < 0.12
     assert found.verdict == "drifted"
     assert drift.note.startswith("the guarantee no longer holds")
-    kept = figure(compare(traffic, counts, tuning(traffic, rule="loss", limit=0.06)), "loss")
+    kept = figure(compare(promised(traffic, "loss", 0.06), counts), "loss")
     assert kept.verdict == "stable"
 
 
 def test_drift_loss_needs_rows_of_which_both_is_known() -> None:
     traffic, counts = answers(1500, last=500)
-    found = figure(compare(traffic, counts, tuning(traffic, rule="loss", limit=0.02)), "loss")
+    found = figure(compare(promised(traffic, "loss", 0.02), counts), "loss")
     assert (found.verdict, found.share) == ("too_few", None)
 
 
 def test_drift_promises_nothing_of_a_cost() -> None:
     traffic, counts = answers(1000, reviewed=100, wrong=90)
-    drift = compare(traffic, counts, tuning(traffic, rule="cost", limit=0.5))
+    drift = compare(promised(traffic, "cost", 0.5), counts)
     assert {each.what for each in drift.figures} == {"confidence", "passed_on", "labels"}
 
 
 def test_drift_cells_fit_their_columns() -> None:
     traffic, counts = answers(1500, last=500, both_known=300, gained=33, lost=3)
-    drift = compare(traffic, counts, tuning(traffic, rule="loss", limit=0.02))
+    drift = compare(promised(traffic, "loss", 0.02), counts)
     rows = [cells(each) for each in drift.figures]
     assert {len(row) for row in rows} == {len(COLUMNS)}
     assert rows[-1][:3] == ("lost against the last tier", "300", "6.7%")

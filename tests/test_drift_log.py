@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ import pytest
 from logs import Logged, write_log
 from tuned import manifest, tuning
 
+from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import least_confidence
 from sprat.decisions import read_decisions
-from sprat.drift_log import Counted, count, reference, require_rows
+from sprat.drift import Reference
+from sprat.drift_log import Counted, count, reference_of, require_rows
 from sprat.errors import DataError, InvalidInput
 from sprat.tuning_manifest import TierTraffic, Traffic
 
@@ -40,7 +41,7 @@ def row(*confidences: float | None, label: str = "refund", **more: Any) -> Logge
 
 def counted(tmp_path: Path, *rows: Logged) -> Counted:
     path = write_log(tmp_path / "log", rows)
-    return count(read_decisions(path, task="tickets"), TUNED, TRAFFIC)
+    return count(read_decisions(path, task="tickets"), TUNED, reference_of(TUNED))
 
 
 def test_drift_log_counts_what_tiers_made_of_rows(tmp_path: Path) -> None:
@@ -99,67 +100,135 @@ def test_drift_log_refuses_a_log_without_rows_of_the_version(
     tmp_path: Path, rows: list[Logged], message: str
 ) -> None:
     path = write_log(tmp_path / "log", rows)
-    found = count(read_decisions(path, task=None), TUNED, TRAFFIC)
+    found = count(read_decisions(path, task=None), TUNED, reference_of(TUNED))
     with pytest.raises(DataError, match=message):
         require_rows(found, TUNED, path)
 
 
 # -- references ------------------------------------------------------------------------------
 
-
-def test_drift_log_reference_is_that_of_the_tuning(tmp_path: Path) -> None:
-    assert reference(TUNED, tmp_path) == (TRAFFIC, "tuning")
-
-
-def evaluation(folder: Path, *bins: tuple[int, float, float]) -> None:
-    reliability = [
-        {"n": n, "confidence": low, "accuracy": low, "lowest": low, "highest": high}
-        for n, low, high in bins
-    ]
-    labels = [{"label": "refund", "predicted": 70}, {"label": "delivery", "predicted": 30}]
-    report = {"n": 100, "reliability": reliability, "labels": labels}
-    document = {"tiers": {"static": {}, "head": {"evaluation": report}}}
-    (folder / "report.json").write_text(json.dumps(document), "utf-8")
+EVALUATED = Traffic(
+    rows=100,
+    tiers=(TierTraffic(name="head", edges=(0.5,), counts=(20, 80), passed_on=None),),
+    labels={"refund": 70, "delivery": 30},
+)
 
 
-def test_drift_log_reference_of_an_untuned_bundle_is_its_evaluation(tmp_path: Path) -> None:
-    """Of the last tier, which answers alone; no edge goes through equal confidences."""
-    evaluation(tmp_path, (20, 0.1, 0.4), (30, 0.5, 0.9), (30, 0.9, 0.99), (20, 0.99, 0.99))
-    traffic, source = reference(UNTUNED, tmp_path)
-    assert source == "evaluation"
-    (tier,) = traffic.tiers
-    assert (tier.name, tier.edges, tier.counts, tier.passed_on) == ("head", (0.5,), (20, 80), 0)
-    assert (traffic.rows, traffic.labels) == (100, {"refund": 70, "delivery": 30})
+def untuned(accept_at: float = 0.0) -> BundleManifest:
+    """A bundle whose last tier answers alone."""
+    made = manifest(LABELS, (0.0, accept_at))
+    static, head = made.tiers
+    tiers = (static, head.model_copy(update={"traffic": EVALUATED}))
+    return made.model_copy(update={"tiers": tiers})
+
+
+def test_drift_log_reference_is_that_of_the_tuning() -> None:
+    found = reference_of(TUNED)
+    assert (found.traffic, found.tuning, found.source) == (TRAFFIC, TUNED.tuning, "tuning")
+
+
+@pytest.mark.parametrize("accept_at", [0.0, 0.6])
+def test_drift_log_reference_of_an_untuned_bundle_is_its_evaluation(accept_at: float) -> None:
+    found = reference_of(untuned(accept_at))
+    assert (found, found.source) == (Reference(EVALUATED), "evaluation")
 
 
 def test_drift_log_compares_a_task_of_one_tier(tmp_path: Path) -> None:
-    """Its rows name the model where a cascade's name the tier."""
-    evaluation(tmp_path, (50, 0.1, 0.4), (50, 0.5, 0.99))
-    traffic, _ = reference(UNTUNED, tmp_path)
-    rows = [Logged((("minilm", "refund", 0.2),), "refund", UNTUNED.version)] * 3
+    """Its rows name the model where a cascade's name the tier; labels are the most probable."""
+    made = untuned(0.3)
+    rows = [
+        Logged((("minilm", "refund", 0.2),), "", made.version),
+        Logged((("minilm", "refund", 0.4),), "refund", made.version, feedback="delivery"),
+        Logged((("minilm", "delivery", 0.9),), "delivery", made.version),
+        Logged((("minilm", "delivery", 0.9),), "", made.version),  # A threshold of its own.
+        Logged((("minilm", "delivery", None),), "delivery", made.version),
+    ]
     path = write_log(tmp_path / "log", rows)
-    found = count(read_decisions(path, task="tickets"), UNTUNED, traffic)
-    assert found.counts.bins == [[3, 0]]
-    assert found.counts.early == 0
+    found = count(read_decisions(path, task="tickets"), made, reference_of(made))
+    assert (found.counts.bins, found.other_ways) == ([[2, 1]], 2)
+    assert found.counts.labels == {"refund": 2, "delivery": 1}
+    assert (found.counts.answered, found.counts.early) == (2, 0)
+    assert (found.counts.reviewed, found.counts.wrong) == (1, 1)
 
 
-@pytest.mark.parametrize("report", [None, "{}", "no JSON", '{"tiers": {"head": null}}'])
-def test_drift_log_reference_says_what_is_missing(tmp_path: Path, report: str | None) -> None:
-    if report is not None:
-        (tmp_path / "report.json").write_text(report)
-    with pytest.raises(InvalidInput, match=r"not tuned, and its report\.json .* run `sprat tune`"):
-        reference(UNTUNED, tmp_path)
-    with pytest.raises(InvalidInput, match=r"come with no rows to compare with; run `sprat tune`"):
-        reference(manifest(LABELS, (0.8, 0.6), tuned=tuning(None)), tmp_path)
+def test_drift_log_reference_says_what_is_missing() -> None:
+    old = manifest(LABELS, (0.0, 0.0))
+    with pytest.raises(InvalidInput, match=r"tier head comes from a version .* train the bundle"):
+        reference_of(old)
+    with pytest.raises(InvalidInput, match=r"the thresholds were not tuned: run sprat tune"):
+        reference_of(manifest(LABELS, (0.8, 0.6)))
     other = TRAFFIC.model_copy(update={"tiers": TRAFFIC.tiers[:1]})
-    with pytest.raises(InvalidInput, match="come with no rows to compare with"):
-        reference(manifest(LABELS, (0.8, 0.6), tuned=tuning(other)), tmp_path)
-    made = manifest(LABELS, (0.8, 0.6))
-    with pytest.raises(InvalidInput, match="come with no rows to compare with"):
-        reference(made, tmp_path)
+    for traffic in (None, other):
+        with pytest.raises(InvalidInput, match=r"tuned by a version that kept no rows"):
+            reference_of(manifest(LABELS, (0.8, 0.6), tuned=tuning(traffic)))
 
 
-def test_drift_log_is_of_classify_and_route(tmp_path: Path) -> None:
-    extractor = manifest(LABELS, (0.0, 0.0), kind="extract", extract={})
-    with pytest.raises(InvalidInput, match="expected a classify or route task, not extract"):
-        reference(extractor, tmp_path)
+# -- answers that are more than a label ------------------------------------------------------
+
+WHOLE = TRAFFIC.model_copy(update={"labels": {}})
+
+
+def whole(kind: str, labels: tuple[str, ...] = LABELS) -> BundleManifest:
+    """A tuned bundle of another kind, as far as counting goes."""
+    made = manifest(labels, (0.8, 0.6), tuned=tuning(WHOLE, rule="error", limit=0.1))
+    return made.model_copy(update={"kind": kind})
+
+
+def of_kind(made: BundleManifest, *rows: Logged, tmp_path: Path) -> Counted:
+    path = write_log(tmp_path / "log", rows)
+    return count(read_decisions(path, task="tickets"), made, reference_of(made))
+
+
+def test_drift_log_counts_moderations(tmp_path: Path) -> None:
+    """Right is the category that an answer is due to, or all of it, in a word."""
+    made = whole("moderate")
+
+    def moderated(label: str, **more: Any) -> Logged:
+        return row(0.9, label=label, version=made.version, kind="moderate", **more)
+
+    found = of_kind(
+        made,
+        moderated("refund", feedback="refund"),
+        moderated("refund", feedback="allow", shadow="allow"),
+        moderated("allow", feedback="right", shadow="allow"),
+        moderated("allow", feedback="right", shadow="refund"),
+        moderated("allow", feedback="wrong", shadow="allow"),
+        # What would have been right is not known, and so it is not whether the last tier was.
+        moderated("allow", feedback="wrong", shadow="refund"),
+        tmp_path=tmp_path,
+    )
+    counts = found.counts
+    assert (counts.reviewed, counts.wrong) == (6, 3)
+    assert (counts.early, counts.agreed) == (5, 2)
+    assert (counts.both_known, counts.gained, counts.lost) == (4, 1, 1)
+
+
+def test_drift_log_takes_a_category_by_its_name(tmp_path: Path) -> None:
+    """Where one is called right or wrong, that is what is meant."""
+    made = whole("moderate", ("right", "wrong"))
+    found = of_kind(
+        made,
+        row(0.9, label="wrong", version=made.version, kind="moderate", feedback="wrong"),
+        row(0.9, label="wrong", version=made.version, kind="moderate", feedback="right"),
+        tmp_path=tmp_path,
+    )
+    assert (found.counts.reviewed, found.counts.wrong) == (2, 1)
+
+
+def test_drift_log_counts_extractions(tmp_path: Path) -> None:
+    """Their label is how many fields there are, which is nothing to agree on."""
+    made = whole("extract")
+
+    def extracted(feedback: str | None, **more: Any) -> Logged:
+        said = (("static", "", 0.9),)
+        return Logged(said, "2", made.version, kind="extract", feedback=feedback, **more)
+
+    found = of_kind(
+        made,
+        *(extracted(each) for each in ("right", "right", "wrong", None)),
+        extracted("wrong", shadow=""),
+        tmp_path=tmp_path,
+    )
+    counts = found.counts
+    assert (counts.rows, counts.reviewed, counts.wrong) == (5, 4, 2)
+    assert (counts.early, counts.both_known) == (0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,19 @@ def test_registry_transform_tiers_answer_under_their_grammar(
     assert (last.complete, last.tier, last.model) == (True, 1, GENERATOR)
     assert [said.tier for said in last.tiers] == [0, 1]
     assert all(said.confidence and said.cpu_ms for said in last.tiers)
+
+
+def test_registry_transform_tiers_of_one_model_take_turns(runtime: Runtime) -> None:
+    """One of them under an adapter, which shares no batch with the other."""
+
+    async def ask_all() -> list[tuple[str, Chunk]]:
+        calls = (asyncio.to_thread(answer, runtime, f"text {number}") for number in range(8))
+        return list(await asyncio.wait_for(asyncio.gather(*calls), 60))
+
+    for text, last in asyncio.run(ask_all()):
+        assert len(text) == 3
+        assert (last.tier, last.degraded) == (1, None)
+    assert [tier.asked for tier in runtime.list_tasks()[0].tiers] == [8, 8]
 
 
 def test_registry_transform_last_tier_answers_as_its_spec_would(runtime: Runtime) -> None:
@@ -218,6 +232,20 @@ def test_registry_transform_by_command_with_inputs(store: Store) -> None:
     report = json.loads(done.stdout)
     assert report["answer"]["text"] == answer["text"]
     assert [tier["decision"] for tier in report["tiers"]] == ["passes on", "answers"]
+    rows, out = store.root / "rows.jsonl", store.root / "out.jsonl"
+    lines = [{"text": "abc", "tone": "kind", "id": 7}, {"text": "abc"}, {"tone": "kind"}]
+    lines += [{"text": f"text {number}", "tone": "rude"} for number in range(9)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = sprat(store, "run", BUNDLE, str(rows), "-o", str(out), "--input", "tone")
+    assert done.returncode == 0, done.stderr
+    good, bare, bad, *others = map(json.loads, out.read_text().splitlines())
+    assert (good["line"], good["id"], good["text"], good["tier"]) == (1, 7, answer["text"], 1)
+    assert good["complete"]
+    assert "nothing for {tone}" in bare["error"]
+    assert "no `text`" in bad["error"]
+    assert [each["line"] for each in others] == list(range(4, 13))
+    assert all(len(each["text"]) == 3 for each in others)
+    assert "12 lines, 2 of them failed" in done.stdout
     done = sprat(store, "transform", BUNDLE, "abc")
     assert done.returncode != 0
     assert "nothing for {tone}" in done.stderr

@@ -462,20 +462,22 @@ class Decision(_message.Message):
     def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., input_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class DecideResponse(_message.Message):
-    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings")
+    __slots__ = ("results", "errors", "model", "task_version", "calibrated", "timings", "request_id")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TASK_VERSION_FIELD_NUMBER: _ClassVar[int]
     CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[Decision]
     errors: _containers.RepeatedCompositeFieldContainer[ItemError]
     model: ModelVersion
     task_version: str
     calibrated: bool
     timings: Timings
-    def __init__(self, results: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, results: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., task_version: _Optional[str] = ..., calibrated: _Optional[bool] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ExtractSpec(_message.Message):
     __slots__ = ("model", "schema", "instructions", "require_grounding", "max_tokens", "adapter")
@@ -943,16 +945,20 @@ class DriftFigure(_message.Message):
     def __init__(self, what: _Optional[str] = ..., tier: _Optional[str] = ..., rows: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., share: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., expected: _Optional[float] = ..., psi: _Optional[float] = ..., chance: _Optional[float] = ..., ks: _Optional[float] = ..., p: _Optional[float] = ...) -> None: ...
 
 class Drift(_message.Message):
-    __slots__ = ("verdict", "rows", "figures", "note")
+    __slots__ = ("verdict", "rows", "figures", "note", "reference", "reference_rows")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_ROWS_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     rows: int
     figures: _containers.RepeatedCompositeFieldContainer[DriftFigure]
     note: str
-    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., rows: _Optional[int] = ..., figures: _Optional[_Iterable[_Union[DriftFigure, _Mapping]]] = ..., note: _Optional[str] = ...) -> None: ...
+    reference: str
+    reference_rows: int
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., rows: _Optional[int] = ..., figures: _Optional[_Iterable[_Union[DriftFigure, _Mapping]]] = ..., note: _Optional[str] = ..., reference: _Optional[str] = ..., reference_rows: _Optional[int] = ...) -> None: ...
 
 class CategoryThresholds(_message.Message):
     __slots__ = ("category", "flag_at", "block_at")

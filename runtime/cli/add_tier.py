@@ -174,6 +174,10 @@ def add_tier(
     so that the tier has a confidence like any other. Then tune the thresholds of all tiers
     together: until then the last tier of this machine answers alone.
 
+    Of an extract task the model writes the bundle's fields as JSON: a schema of its fields, or that
+    of the adapter, says how. What it writes counts as far as it stands in the text. How probable
+    all of it was is calibrated, absent fields included.
+
     Of a moderate task a model of this machine answers yes or no about each category, or names one
     of the labels that its adapter was trained on, which are the categories and one for clean texts;
     one behind an endpoint lists all categories that apply. Thresholds are chosen anew for its
@@ -188,6 +192,7 @@ def add_tier(
         sprat train tickets.jsonl --base smollm2-135m --kind classify -o tickets-lora
         sprat add-tier tickets --model smollm2-135m --adapter tickets-lora --data traffic.jsonl
         sprat tune tickets --data more-traffic.jsonl
+        sprat add-tier bookings --model smollm2-135m --labels-file fields.json --data rows.jsonl
         sprat add-tier tickets --endpoint big --config sprat.toml --data traffic.jsonl
 
     With --new it begins a bundle of kind transform. Its tiers all rewrite texts: a small model and

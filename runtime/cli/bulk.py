@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sprat.cli.connect import connect, task_name
 from sprat.cli.output import Json, Server, TlsCa, Token, print_json, progress
 from sprat.cli.tiers import AcceptAt, Answer, BudgetMs, MaxTier
-from sprat.errors import DataError
+from sprat.errors import DataError, InvalidInput
 from sprat.values import (
-    Classification,
+    Chunk,
     ClassifyResult,
     Extraction,
     ExtractResult,
+    ItemError,
     ModerateResult,
     Moderation,
     RouteResult,
     Routing,
+    TransformResult,
     Truncation,
 )
 
-Result = ClassifyResult | RouteResult | ModerateResult | ExtractResult
+Result = ClassifyResult | RouteResult | ModerateResult | ExtractResult | TransformResult
+
+if TYPE_CHECKING:
+    from sprat.client import Client
+    from sprat.inprocess import Runtime
 
 BATCH = 64
+SIDE_BY_SIDE = 8
+"""Texts that are rewritten at a time."""
 
 
 def run(
@@ -43,6 +52,15 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew instead of going on where OUT ends.")
     ] = False,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="FIELD",
+            help="Of a transform task: a field of every line, for {FIELD} in the prompts; may be "
+            "repeated.",
+        ),
+    ] = None,
     max_tier: MaxTier = None,
     accept_at: AcceptAt = None,
     budget_ms: BudgetMs = None,
@@ -51,15 +69,15 @@ def run(
     tls_ca: TlsCa = None,
     as_json: Json = False,
 ) -> None:
-    """Classify every line of a JSONL file, or route, moderate or extract, as the task does.
+    """Classify every line of a JSONL file, or do with it what the task does.
 
     Each answer line has `line`, `label`, `confidence`, `scores`, and the `id` of its input line if
     it has one; those of a route task have a `target` too, those of an extract task `value` and
-    `fields`, those of a moderate task `action`, `category` and `categories` instead; those of a
-    cascade also have `tier` and `degraded`; where the server keeps a decision log, all have
-    `request_id` and `item` for `sprat feedback`. An input that cannot be answered gets `error`
-    instead and the run goes on. Run the same command again after an interruption: it continues
-    after the last whole answer.
+    `fields`, those of a moderate task `action`, `category` and `categories`, those of a transform
+    task `text` and `complete` instead; those of a cascade also have `tier` and `degraded`; where
+    the server keeps a decision log, all have `request_id` and `item` for `sprat feedback`. An input
+    that cannot be answered gets `error` instead and the run goes on. Run the same command again
+    after an interruption: it continues after the last whole answer.
     """
     lines = _count_lines(source)
     done = 0 if restart else _resume(out)
@@ -73,13 +91,11 @@ def run(
     ):
         name = task_name(task, server)
         kinds = {known.name: known.kind for known in verbs.list_tasks()}
+        if inputs and kinds.get(name) != "transform":
+            raise InvalidInput("--input: expected a transform task", field="inputs")
         truncation: Truncation = "truncate" if truncate else "refuse"
-        options: dict[str, Any] = {
-            "partial": True,
-            "max_tier": max_tier,
-            "accept_at": accept_at,
-            "budget_ms": budget_ms,
-        }
+        effort = {"max_tier": max_tier, "accept_at": accept_at, "budget_ms": budget_ms}
+        options: dict[str, Any] = {"partial": True, **effort}
         bar.advance(done)
         for batch in _batches(source, done):
             texts = [row.get("text") for _, row in batch]
@@ -91,6 +107,9 @@ def run(
                 result = verbs.moderate(name, usable, **options)
             elif usable and kinds.get(name) == "extract":
                 result = verbs.extract(name, usable, **options)
+            elif usable and kinds.get(name) == "transform":
+                rows = [row for _, row in batch if isinstance(row.get("text"), str)]
+                result = _rewrite(verbs, name, rows, inputs or [], effort)
             elif usable:
                 result = verbs.classify(name, usable, truncation=truncation, **options)
             failed += _write(answers, batch, result)
@@ -153,6 +172,41 @@ def _parse(line: bytes) -> dict[str, Any]:
     return row
 
 
+def _rewrite(
+    verbs: Client | Runtime,
+    task: str,
+    rows: Sequence[dict[str, Any]],
+    inputs: Sequence[str],
+    effort: dict[str, Any],
+) -> TransformResult:
+    """Rewrite the texts of rows, some at a time: each is a call of its own."""
+    errors: list[ItemError] = []
+    places = asyncio.Semaphore(SIDE_BY_SIDE)
+
+    def whole(row: dict[str, Any]) -> Chunk:
+        values = {name: str(row[name]) for name in inputs if row.get(name) is not None}
+        *pieces, last = verbs.transform(task, row["text"], inputs=values, **effort)
+        return replace(last, text="".join(piece.text for piece in (*pieces, last)))
+
+    async def one(index: int, row: dict[str, Any]) -> Chunk | None:
+        async with places:
+            try:
+                return await asyncio.to_thread(whole, row)
+            except InvalidInput as error:
+                errors.append(ItemError(index, error.reason, error.message))
+                return None
+
+    async def every() -> list[Chunk | None]:
+        return list(await asyncio.gather(*(one(index, row) for index, row in enumerate(rows))))
+
+    items = tuple(asyncio.run(every()))
+    last = next((item for item in items if item is not None), Chunk(""))
+    return TransformResult(
+        *(items, tuple(errors), last.model, last.model_version, last.task_version),
+        *(last.calibrated, last.timings),
+    )
+
+
 def _write(answers: IO[str], batch: list[tuple[int, dict[str, Any]]], result: Result | None) -> int:
     """Write one answer a row, in order; return how many failed."""
     items = iter(result.items if result else ())
@@ -180,7 +234,17 @@ def _write(answers: IO[str], batch: list[tuple[int, dict[str, Any]]], result: Re
     return failed
 
 
-def _answer(item: Classification | Routing | Extraction | Moderation) -> dict[str, Any]:
+def _answer(item: Answer | Routing) -> dict[str, Any]:
+    if isinstance(item, Chunk):
+        logged = {"request_id": item.request_id, "item": 0} if item.request_id else {}
+        return {
+            **logged,
+            "text": item.text,
+            "complete": item.complete,
+            "confidence": item.confidence,
+            "abstained": item.abstained,
+            **_tiers(item),
+        }
     if isinstance(item, Routing):
         return {"target": item.target, **_answer(item.classification)}
     if isinstance(item, Moderation):

@@ -10,7 +10,16 @@ from typing import Annotated, Any, get_args
 import typer
 
 from sprat.cli.connect import connect, require_server
-from sprat.cli.output import Json, Server, TlsCa, Token, print_json, print_table, read_texts
+from sprat.cli.output import (
+    Json,
+    Server,
+    TlsCa,
+    Token,
+    print_json,
+    print_request,
+    print_table,
+    read_texts,
+)
 from sprat.cli.use import Texts
 from sprat.errors import InvalidInput
 from sprat.values import DecideResult, Label, Question, QuestionKind, QuestionSet
@@ -71,6 +80,7 @@ def _report(result: DecideResult) -> None:
     print_table(
         ["text", "question", "answer", "score", "level", "others"], rows, right="text score level"
     )
+    print_request(result.request_id)
 
 
 def _yes_no(given: str) -> Question:

@@ -40,12 +40,13 @@ def drift(
     tls_ca: TlsCa = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether traffic is still what the thresholds of a task were tuned on.
+    """Say whether traffic is still what a task was tuned on, or evaluated on if it has one tier.
 
     Compared are the confidences of each tier, how many texts it passes on, and the shares of the
     labels; of a server the newest answers, of a log all that it has of this version of the task.
-    A log also has what only later shows: whether earlier tiers agree with the last one (shadowed
-    rows), and whether the bound of `sprat tune` still holds (rows with feedback).
+    With a decision log also what only later shows: whether earlier tiers agree with the last one
+    (shadowed rows), and whether the bound of `sprat tune` still holds (rows with feedback, of a
+    server the last 5,000).
 
     A figure is on `watch` from a population stability index of 0.1 on and has `DRIFTED` from 0.25
     on, beyond what chance gives on so few rows, and if chance explains it in 1 % of all comparisons
@@ -66,7 +67,7 @@ def drift(
     if html is not None:
         from sprat.train.page_drift import drift_page
 
-        write_file(html, drift_page(found, title=task, facts=_facts(facts), counted=counted))
+        write_file(html, drift_page(found, title=task, facts=_facts(found, facts), counted=counted))
     if as_json:
         print_json({**facts, **asdict(found)})
     else:
@@ -85,36 +86,34 @@ def _of_server(
     info = known[task]
     if info.drift is None:
         raise InvalidInput(
-            f"task {task} is no cascade: the server watches cascades; others are compared with "
-            "--log",
+            f"task {task} is of no bundle: there are no rows to compare its answers with",
             field="task",
         )
-    return info.drift, {"task": task, "version": info.version, "compared_with": "tuning"}, None
+    return info.drift, {"task": task, "version": info.version}, None
 
 
 def _of_log(
     task: str, log: Path, since: str | None, logged_as: str | None
 ) -> tuple[Drift, dict[str, Any], tuple[Traffic, Counts]]:
     from sprat.drift import compare
-    from sprat.drift_log import count, reference, require_rows
+    from sprat.drift_log import count, reference_of, require_rows
     from sprat.store import Store
 
-    manifest, folder = Store().bundle(task, check=True)
-    traffic, source = reference(manifest, folder)
+    manifest, _ = Store().bundle(task, check=True)
+    compared_with = reference_of(manifest)
     decisions = read_log(log, task, logged_as=logged_as, since=since)
-    counted = count(decisions, manifest, traffic)
+    counted = count(decisions, manifest, compared_with)
     require_rows(counted, manifest, log)
     facts = {
         "task": Path(task).name if logged_as is None else logged_as,
         "version": manifest.version,
-        "compared_with": source,
-        "compared_with_rows": traffic.rows,
         "since": counted.since,
         "until": counted.until,
         "other_versions": dict(counted.other_versions),
         "other_thresholds": counted.other_ways,
     }
-    return compare(traffic, counted.counts, manifest.tuning), facts, (traffic, counted.counts)
+    found = compare(compared_with, counted.counts)
+    return found, facts, (compared_with.traffic, counted.counts)
 
 
 def _show(found: Drift, facts: dict[str, Any]) -> None:
@@ -124,21 +123,20 @@ def _show(found: Drift, facts: dict[str, Any]) -> None:
         print_table(
             COLUMNS,
             map(cells, found.figures),
-            title=", ".join(f"{name}: {value}" for name, value in _facts(facts).items()),
+            title=", ".join(f"{name}: {value}" for name, value in _facts(found, facts).items()),
             right="rows now PSI KS",
         )
     note = f": {found.note}" if found.note else ""
     typer.echo(f"{VERDICTS[found.verdict]}{note}")
 
 
-def _facts(facts: dict[str, Any]) -> dict[str, str]:
+def _facts(found: Drift, facts: dict[str, Any]) -> dict[str, str]:
     """What was compared with what, for people."""
     shown = {"Task": f"{facts['task']}, version {facts['version']}"}
     if facts.get("since") is not None:
         shown["Answers"] = f"{moment(facts['since'])} to {moment(facts['until'])}"
-    rows = facts.get("compared_with_rows")
-    of = "rows" if rows is None else f"{rows:,} rows"
-    shown["Compared with"] = f"{of} of the {facts['compared_with']}"
+    if found.reference is not None:
+        shown["Compared with"] = f"{found.reference_rows:,} rows of the {found.reference}"
     left_out = []
     if others := facts.get("other_versions"):
         left_out.append(f"{sum(others.values()):,} of other versions")

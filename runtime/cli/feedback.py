@@ -32,8 +32,9 @@ def feedback(
     label: Annotated[
         str | None,
         typer.Argument(
-            help="What is right: a label of the task; of a moderate task a category or `allow`; of "
-            "an extract or transform task `right` or `wrong`.",
+            help="What is right: a label of the task; of a moderate task a category or `allow`, or "
+            "of all of the answer `right` or `wrong`; of a decide, extract or transform task one "
+            "of these two.",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +54,8 @@ def feedback(
 
     The server must keep a decision log (`sprat serve --log`): `sprat classify` and the others then
     show the id of the request, and the lines of `sprat run` have it. Said again, the last word
-    counts. `sprat tune --log` learns thresholds from it.
+    counts. `sprat drift` puts what a tuning promised to the test with it, and `sprat tune --log`
+    learns thresholds from it.
 
         sprat feedback 5f0c9a7be21d4e63 refund
 

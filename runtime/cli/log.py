@@ -76,8 +76,8 @@ def export(
     """Write the decisions of a log as JSONL or Parquet, also while a server writes it.
 
     Times are seconds since 1970; `text_hash` is in hexadecimal; `tiers` has what each tier said,
-    `shadow` what the last one would have said, `feedback` what was right. There is a `text` only
-    where the server stores texts.
+    `shadow` what the last one would have said, `feedback` what was right, `flagged` all categories
+    of a moderation. There is a `text` only where the server stores texts.
     """
     decisions = read_decisions(file, task=task, since=None if since is None else seconds_of(since))
     if out is None:
@@ -164,6 +164,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> Iterator[int]:
             ("input_tokens", pa.int64()),
             ("shadow", said),
             ("feedback", pa.string()),
+            ("flagged", pa.list_(pa.string())),
         ]
     )
     with parquet.ParquetWriter(path, schema) as writer:

@@ -137,14 +137,16 @@ def tune(
         sprat tune tickets --data traffic.jsonl --max-loss 0.5
 
     An answer of a moderate task is right where all categories of the row are flagged and no other,
-    one of an extract task where all of its spans are found and no other, one of a transform task
-    where it is as the bundle says (`sprat add-tier --right-at`).
+    one of an extract task where all of its spans are found and no other (of a tier that asks for
+    fields, where all of their strings are), one of a transform task where it is as the bundle says
+    (`sprat add-tier --right-at`).
 
-    A log's rows with feedback have that as their label. People rather correct than confirm, so
-    these rows alone make tiers look worse than they are: let people also confirm answers, or have
-    a share of the traffic shadowed. A random sample of shadowed rows, and of rows that the last
-    tier answered, then comes beside them with the last tier's answer as their label, which
-    overstates what is lost against it, and never understates it.
+    A log's rows with feedback have that as their label; rows of a moderate task the categories that
+    feedback confirms, or the one that it names; of other kinds a log has no right answers. People
+    rather correct than confirm, so these rows alone make tiers look worse than they are: let people
+    also confirm answers, or have a share of the traffic shadowed. A random sample of shadowed rows,
+    and of rows that the last tier answered, then comes beside them with the last tier's answer as
+    their label, which overstates what is lost against it, and never understates it.
 
         sprat tune tickets --log decisions.db --since 30d --max-loss 0.5
 

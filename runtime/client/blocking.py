@@ -394,8 +394,8 @@ class Client:
             As the result says (`ClassifyResult.request_id`).
         label : str
             A label of the task; of a route task the name of a destination; of a moderate task a
-            category, or ``allow``; of an extract or transform task ``right`` or
-            ``wrong``.
+            category, or ``allow``, or of all of the answer ``right`` or ``wrong``; of a decide,
+            extract or transform task one of these two.
         item : int
             Which of the call's texts, from 0.
 

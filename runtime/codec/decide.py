@@ -76,6 +76,7 @@ def decide_response(result: DecideResult) -> pb.DecideResponse:
         task_version=result.task_version,
         calibrated=result.calibrated,
         timings=timings_message(result.timings),
+        request_id=result.request_id,
     )
     for item in result.items:
         made = message.results.add()
@@ -147,6 +148,7 @@ def decide_result(response: pb.DecideResponse) -> DecideResult:
         task_version=response.task_version,
         calibrated=response.calibrated,
         timings=timings(response.timings),
+        request_id=response.request_id,
     )
 
 

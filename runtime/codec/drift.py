@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from sprat.proto.v1 import sprat_pb2 as pb
-from sprat.values import Drift, DriftFigure, DriftSubject, Verdict
+from sprat.values import Drift, DriftFigure, DriftReference, DriftSubject, Verdict
 
 _VERDICTS: dict[Verdict, pb.Verdict] = {
     "unknown": pb.VERDICT_UNSPECIFIED,
@@ -34,6 +34,8 @@ def drift_message(value: Drift) -> pb.Drift:
             for each in value.figures
         ],
         note=value.note,
+        reference=value.reference or "",
+        reference_rows=value.reference_rows,
     )
 
 
@@ -55,4 +57,6 @@ def drift(message: pb.Drift) -> Drift:
             for each in message.figures
         ),
         note=message.note,
+        reference=cast(DriftReference, message.reference) if message.reference else None,
+        reference_rows=message.reference_rows,
     )

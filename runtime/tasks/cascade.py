@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from sprat.bundle_manifest import BundleManifest
 from sprat.calibration import least_confidence
+from sprat.decisions import Decision, Recalled
 from sprat.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -135,7 +136,7 @@ class Escalation(Generic[AnyTierT, Item]):
     def info(self) -> TaskInfo:
         """The task, with what each tier has done so far, and how far traffic has drifted."""
         if len(self._tiers) == 1:
-            return self._info
+            return replace(self._info, drift=self._watch.drift)
         facts = zip(
             self._tiers, self._accept_at, self._asked, self._answered, self._missed, strict=True
         )
@@ -214,7 +215,9 @@ class Escalation(Generic[AnyTierT, Item]):
             for at, failure in heard.failed.items():
                 self._miss(call, place, (at,), _moved(failure, at, call.open))
             self._hear(call, heard, effort, place=place, last=last)
-        if len(self._tiers) > 1 and effort.max_tier is None and effort.accept_at is None:
+        if effort.accept_at is None and len(self._tiers) == 1:
+            self._watch.add_alone(heard, self._accept_at[0])
+        elif effort.accept_at is None and effort.max_tier is None:
             self._watch.add(call.items)
         model, model_version = self._info.models[call.place]
         tokenize_ns, queue_ns, infer_ns = call.times_ns
@@ -227,6 +230,20 @@ class Escalation(Generic[AnyTierT, Item]):
             calibrated=self._info.calibrated,
             timings=Timings(tokenize_ns, queue_ns, infer_ns, time.perf_counter_ns() - started),
         )
+
+    def learn(self, decision: Decision) -> None:
+        """Tell the drift watch what became known of an answer; of this version only."""
+        if decision.task_version == self._info.version:
+            self._watch.learn(decision)
+
+    def recall(self, recalled: Recalled) -> None:
+        """Tell the drift watch what a decision log has from before; of this version only."""
+        task = self._info.name, self._info.version
+        newest, known = (
+            [each for each in decisions if (each.task, each.task_version) == task]
+            for decisions in (recalled.newest, recalled.known)
+        )
+        self._watch.recall(newest, known, recalled.answered.get(task, {}))
 
     @property
     def tiers(self) -> tuple[AnyTierT, ...]:

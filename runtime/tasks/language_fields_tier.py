@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
 from sprat.asked_manifest import Fields
 from sprat.bundle_manifest import BundleManifest
-from sprat.errors import SpratError
+from sprat.errors import EngineError, SpratError
 from sprat.model import GenerativeModel
 from sprat.scheduler import Mailbox
 from sprat.tasks import extract
@@ -87,13 +88,18 @@ class LanguageFieldsTier(ModelTier[GenerativeModel]):
             deadline=deadline,
             mailbox=mailbox,
         )
-        index = [at for at, item in enumerate(found.items) if item is not None]
+        failed: dict[int, SpratError] = {**found.failed}
+        for at, chance in enumerate(found.chances):
+            if math.isnan(chance):
+                name = self.model.info.name
+                failed[at] = EngineError(f"model {name} has no scores for texts[{at}]")
+        answered = ((at, item) for at, item in enumerate(found.items) if item is not None)
+        index = [at for at, _ in answered if at not in failed]
         read = [self._read(cast(Extraction, found.items[at]), texts[at]) for at in index]
         is_sound = [sound for _, sound in read]
-        failed: dict[int, SpratError] = {**found.failed}
         return Extracted(
             index=index,
-            failed=failed,
+            failed=dict(sorted(failed.items())),
             confidence=sure([found.chances[at] for at in index], is_sound, self.calibration),
             cpu_ns=found.cpu_ns,
             errors=found.errors,

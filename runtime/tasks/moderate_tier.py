@@ -15,7 +15,7 @@ from sprat.errors import EngineError, SpratError
 from sprat.scheduler import Mailbox
 from sprat.tasks.scan import Piece
 from sprat.tasks.tier import AnyTier, Heard, Whole
-from sprat.values import Action, CategoryScore, ItemError, Moderation
+from sprat.values import Action, CategoryScore, Degraded, ItemError, Moderation, TierAnswer
 
 _SEVERITY: dict[Action, int] = {"allow": 0, "flag": 1, "block": 2}
 
@@ -46,6 +46,25 @@ class Moderated(Whole[Moderation]):
     def withheld(self, own: Moderation) -> Moderation:
         """What nobody is sure of is flagged."""
         return replace(own, action="flag", category="")
+
+    def answer(
+        self,
+        row: int,
+        *,
+        abstained: bool,
+        tier: int = 0,
+        degraded: Degraded | None = None,
+        tiers: tuple[TierAnswer, ...] = (),
+    ) -> Moderation:
+        """An answer as callers see it: one that is not sound is withheld in any case."""
+        return Whole.answer(
+            self,
+            row,
+            abstained=abstained or not self.is_sound[row],
+            tier=tier,
+            degraded=degraded,
+            tiers=tiers,
+        )
 
     @classmethod
     def of(

@@ -15,6 +15,7 @@ from sprat.model import GenerativeModel
 from sprat.model.instructed import PROBES
 from sprat.scheduler import Mailbox
 from sprat.tasks import choose, decide, extract, route, transform
+from sprat.text.schema import Schema
 from sprat.values import (
     ExtractSpec,
     LabelSet,
@@ -136,5 +137,7 @@ def _labels(spec: Spec) -> tuple[str, ...]:
             return tuple(each.name for each in spec.destinations)
         case QuestionSet():
             return tuple(question.name for question in spec.questions)
-        case _:
+        case ExtractSpec():
+            return Schema(spec.schema).properties
+        case TransformSpec():
             return ()

@@ -60,6 +60,12 @@ class Schema:
             _refuse('expected "type": "object" at the top level')
         self._known: dict[Path, list[dict[str, Any]]] = {(): self._expanded([self._root])}
 
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Those that the schema itself lists, in its order."""
+        listed = self._root.get("properties")
+        return tuple(listed) if isinstance(listed, dict) else ()
+
     def lists(self, path: Path, value: object) -> bool:
         """Whether a value is one of an ``enum``, or a ``const``, at its place."""
         return any(

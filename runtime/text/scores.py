@@ -33,8 +33,8 @@ class Scores:
 
     @property
     def whole(self) -> float:
-        """Probability in [0, 1] of all tokens."""
-        return min(1.0, math.exp(self._sums[-1]))
+        """Probability in [0, 1] of all tokens; NaN where that of one of them is no number."""
+        return self._sums[-1] if math.isnan(self._sums[-1]) else min(1.0, math.exp(self._sums[-1]))
 
     def of(self, start: int, end: int) -> float:
         """Probability in [0, 1] of the tokens that overlap bytes from ``start`` to before ``end``.

@@ -32,6 +32,7 @@ from sprat.train.provenance import DataSource
 from sprat.train.record import LanguageRecord
 from sprat.train.split import same_texts
 from sprat.train.task_file import TASK, read_task
+from sprat.train.traffic import answer_names, traffic_of_tier
 from sprat.values import Label
 
 LEAST_TEXTS = 50
@@ -231,7 +232,7 @@ def add_tier(
     Raises
     ------
     InvalidInput
-        The bundle is of another kind or has such a tier, or a number is out of range.
+        The bundle has such a tier, or a number is out of range.
     DataError
         Rows have labels or fields that the bundle does not have, are too few, or cannot be
         answered.
@@ -272,7 +273,11 @@ def add_tier(
         seed=seed,
         calibration=fit,
     )
-    tier = tier.model_copy(update={"evaluation": report.summary()})
+    confidence_n, answer_n, _ = kind.rate(manifest, judged_said, judged, tier)
+    names = answer_names(manifest)
+    answers = () if answer_n is None else (names[at] for at in answer_n.tolist())
+    traffic = traffic_of_tier(name, confidence_n, answers)
+    tier = tier.model_copy(update={"evaluation": report.summary(), "traffic": traffic})
     if not manifest.tiers:
         manifest = manifest.model_copy(update={"train_rows": len(fitted)})
     return Added(
@@ -289,8 +294,6 @@ def read_record(folder: Path, manifest: BundleManifest) -> Any:
     ------
     CorruptFile
         It is none.
-    InvalidInput
-        The tiers of such bundles all have weights.
     """
     path, kind = folder / REPORT, asked_kind(manifest)
     try:

@@ -29,7 +29,7 @@ from sprat.train.categories import CategoryData
 from sprat.train.category_fit import CategoryFit
 from sprat.train.confidence import with_whole
 from sprat.train.evaluate_categories import ModerationReport, evaluate_categories
-from sprat.train.fit_categories import fit_platt
+from sprat.train.fit_categories import due_categories, fit_platt
 from sprat.train.moderation_record import AskedRecord, ModerationRecord
 from sprat.train.policy import Policy
 from sprat.train.prepare_categories import require_rows, split_categories
@@ -269,7 +269,8 @@ class AskedCategories(
         moderation, calibration = _moderation(tier), tier.whole
         assert calibration is not None
         is_right_n = (_flagged(said, moderation) == rows.truth(bundle.labels)).all(axis=1)
-        return _sure(said, moderation, calibration), None, is_right_n & said.is_sound_n
+        due_n = due_categories(said.probabilities(moderation), moderation.thresholds)
+        return _sure(said, moderation, calibration), due_n, is_right_n & said.is_sound_n
 
     def recorded(
         self,

@@ -24,6 +24,7 @@ from sprat.train.asked import Ask, AskedKind, Rated, Result, answers, described
 from sprat.train.calibrate import CalibrationFit
 from sprat.train.confidence import with_whole
 from sprat.train.evaluate_extract import ExtractReport, evaluate_extract
+from sprat.train.evaluate_whole import WHOLE_ECE, evaluate_whole
 from sprat.train.prepare_spans import split_spans
 from sprat.train.record import LanguageRecord
 from sprat.train.spans import GoldSpan, SpanDataset
@@ -172,12 +173,15 @@ class AskedFields(
         *,
         seed: int,
     ) -> ExtractReport:
-        """Compare strings, field by field and as wholes."""
+        """Compare strings, field by field and as wholes, and confidences with what is right."""
         wanted = values(rows.texts, rows.spans, _many(bundle))
-        sure_n = None if tier.whole is None else _sure(said, tier.whole)
-        return evaluate_extract(
-            said.found, wanted, lines=rows.lines, confidence_n=sure_n, seed=seed
-        )
+        report = evaluate_extract(said.found, wanted, lines=rows.lines, needs_value=True, seed=seed)
+        if tier.whole is None:
+            return report
+        sure_n, _, right_n = self.rate(bundle, said, rows, tier)
+        whole = evaluate_whole(sure_n, right_n, seed=seed)
+        figures = {**report.metrics, WHOLE_ECE: whole.ece}
+        return report.model_copy(update={"metrics": figures, "whole": whole})
 
     def rate(
         self,
@@ -188,7 +192,8 @@ class AskedFields(
     ) -> Rated:
         """Whether the fields are right."""
         assert tier.whole is not None
-        return _sure(said, tier.whole), None, _is_right(said, rows)
+        sure_n = np.where(said.is_sound_n, confidences(said.chance_n, tier.whole), 0.0)
+        return sure_n, None, _is_right(said, rows)
 
     def recorded(
         self, record: ExtractRecord, name: str, report: ExtractReport, training: LanguageRecord
@@ -196,14 +201,6 @@ class AskedFields(
         """Beside the taggers."""
         made = ValuesRecord(evaluation=report, training=training)
         return record.model_copy(update={"asked": {**record.asked, name: made}})
-
-
-def _sure(said: SaidOfFields, calibration: Calibration) -> npt.NDArray[np.float64]:
-    """How sure a tier is of each answer; of what is not sound it is not."""
-    sure_n: npt.NDArray[np.float64] = np.where(
-        said.is_sound_n, confidences(said.chance_n, calibration), 0.0
-    )
-    return sure_n
 
 
 def _many(bundle: BundleManifest) -> tuple[str, ...]:

@@ -1,11 +1,10 @@
-"""The kinds of tasks whose bundles may have tiers without weights."""
+"""What tiers without weights are to each kind of task."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sprat.bundle_manifest import BundleManifest
-from sprat.errors import InvalidInput
 from sprat.train.asked import AskedKind
 from sprat.train.asked_categories import AskedCategories
 from sprat.train.asked_fields import AskedFields
@@ -25,16 +24,5 @@ ASKED: dict[str, AnyAskedKind] = {
 
 
 def asked_kind(bundle: BundleManifest) -> AnyAskedKind:
-    """That of a bundle.
-
-    Raises
-    ------
-    InvalidInput
-        Its tiers all have weights.
-    """
-    if bundle.kind not in ASKED:
-        known = ", ".join(ASKED)
-        raise InvalidInput(
-            f"{bundle.name}: expected a task of kind {known}, not {bundle.kind}", field="bundle"
-        )
+    """That of a bundle."""
     return ASKED[bundle.kind]

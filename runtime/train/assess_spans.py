@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest
@@ -27,7 +28,8 @@ class SpanAssessment:
     report : SpanReport or ExtractReport
         Of a tagger, and of a tier that asks.
     found : tuple of str
-        What is found in each text, as JSON in which every field has a list.
+        What is found in each text, as JSON in which every field has a list; empty where there is
+        no value.
     findings : Findings or None
         The spans of a tagger; None of a tier that asks.
     """
@@ -83,9 +85,13 @@ def assess_asked(
     kind.check(manifest, data)
     said = kind.say(manifest, ask, data, progress)
     report = kind.evaluate(manifest, said, data, manifest.tiers[-1], seed=seed)
-    found = (each.value or {} for each in said.found)
-    lists = ({name: [v] if isinstance(v, str) else v for name, v in f.items()} for f in found)
-    return SpanAssessment(report, tuple(map(json.dumps, lists)))
+    return SpanAssessment(report, tuple(_lists(each.value) for each in said.found))
+
+
+def _lists(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return ""
+    return json.dumps({name: [v] if isinstance(v, str) else v for name, v in value.items()})
 
 
 def compare_tiers(
@@ -100,5 +106,5 @@ def compare_tiers(
         wanted = tuple(map(shown_spans, data.spans))
         return compare_findings(wanted, one, other, lines=data.lines, seed=seed)
     gold = values(data.texts, data.spans, data.fields)
-    one, other = (value_findings(each.found, gold) for each in (first, second))
+    one, other = (value_findings(each.found, gold, needs_value=True) for each in (first, second))
     return compare_findings([RIGHT] * len(data), one, other, lines=data.lines, seed=seed)

@@ -15,7 +15,7 @@ from sprat.manifest import Interval
 from sprat.text.leaves import leaves, pointer, read
 from sprat.train import metrics
 from sprat.train.compare import RIGHT, Findings
-from sprat.train.evaluate_whole import WHOLE_ECE, WholeReport, evaluate_whole
+from sprat.train.evaluate_whole import WholeReport
 from sprat.values import Extraction
 
 MOST_LISTED = 20
@@ -71,7 +71,8 @@ class ExtractReport(_Part):
     wrong_lines : tuple of int
         Rows whose value is not right, at most 20.
     whole : WholeReport or None
-        Of the confidence in whole values, where there is one; its ``whole_ece`` is a metric too.
+        Of the confidences in whole values; None where there are none, as of an adapter. Its
+        ``ece`` is among the metrics.
     """
 
     n: int
@@ -94,7 +95,7 @@ def evaluate_extract(
     wanted: Sequence[str],
     *,
     lines: Sequence[int],
-    confidence_n: metrics.Floats | None = None,
+    needs_value: bool = False,
     seed: int = 0,
 ) -> ExtractReport:
     """Compare values with those that were wanted.
@@ -107,8 +108,9 @@ def evaluate_extract(
         JSON of each row.
     lines : sequence of int
         Line of each row in its file.
-    confidence_n : float64[N], optional
-        That each value is right, in [0, 1], where that is calibrated.
+    needs_value : bool
+        Whether an answer without a value is wrong even where nothing is wanted: a tier that is not
+        sure has not said that nothing is there.
     seed : int
         Of the resampling; at least 0.
     """
@@ -116,7 +118,13 @@ def evaluate_extract(
     counts_n3 = np.array(
         [((one & other).total(), one.total(), other.total()) for one, other in pairs], np.float64
     )
-    same_n = np.array([one == other for one, other in pairs], np.float64)
+    same_n = np.array(
+        [
+            one == other and not (needs_value and not (each and each.json))
+            for each, (one, other) in zip(found, pairs, strict=True)
+        ],
+        np.float64,
+    )
     n = len(pairs)
 
     def figures_of(picks_rn: metrics.Picks) -> dict[str, metrics.Floats]:
@@ -134,32 +142,30 @@ def evaluate_extract(
         for field, (_, leaf) in zip(each.fields, leaves(read(each.json)), strict=True)
         if isinstance(leaf.value, str)
     ]
-    whole = None
-    intervals = {name: metrics.interval(value, resampled[name]) for name, value in figures.items()}
-    if confidence_n is not None:
-        whole = evaluate_whole(confidence_n, same_n > 0, seed=seed)
-        intervals[WHOLE_ECE] = whole.ece
     return ExtractReport(
         n=n,
         incomplete=sum(each is None or not each.complete for each in found),
         abstained=sum(each is not None and each.abstained for each in found),
         strings=len(strings),
         grounded=sum(field.grounded for field in strings),
-        metrics=intervals,
+        metrics={name: metrics.interval(value, resampled[name]) for name, value in figures.items()},
         fields=tuple(_fields(pairs)),
         wrong_lines=tuple(lines[row] for row in np.flatnonzero(same_n == 0)[:MOST_LISTED]),
-        whole=whole,
     )
 
 
-def value_findings(found: Sequence[str], wanted: Sequence[str]) -> Findings:
+def value_findings(
+    found: Sequence[str], wanted: Sequence[str], *, needs_value: bool = False
+) -> Findings:
     """What was found, to be compared with what another one finds.
 
     Parameters
     ----------
     found, wanted : sequence of str
-        JSON of each row; empty where nothing was found. The fields are those that occur in either.
+        JSON of each row; empty where there is no value. The fields are those that occur in either.
         A row is shown as `sprat.train.compare.RIGHT`, or by the fields of which something is wrong.
+    needs_value : bool
+        As in `evaluate_extract`.
     """
     pairs = list(zip(map(_leaves, found), map(_leaves, wanted), strict=True))
     names = sorted({field for pair in pairs for each in pair for field, _ in each})
@@ -171,7 +177,8 @@ def value_findings(found: Sequence[str], wanted: Sequence[str]) -> Findings:
             for (field, _), count in each.items():
                 counts[row, column[field], kind] += count
         wrong = sorted({field for field, _ in (one - other) + (other - one)})
-        shown.append(f"wrong: {', '.join(wrong)}" if wrong else RIGHT)
+        missing = "no value" if needs_value and not found[row] else ""
+        shown.append(f"wrong: {', '.join(wrong) or missing}" if wrong or missing else RIGHT)
     return Findings(tuple(names), tuple(shown), counts)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sprat.bundle_manifest import Thresholds
 from sprat.errors import SetupError
 from sprat.head import sigmoid
 from sprat.progress import Progress, Silent
@@ -210,6 +211,32 @@ def highest(scores_w: npt.NDArray[Any], starts_n: npt.NDArray[np.int64]) -> npt.
     """The highest score among the windows of each row, along the first axis."""
     best: npt.NDArray[Any] = np.maximum.reduceat(scores_w, starts_n, axis=0)
     return best
+
+
+def due_categories(
+    probability_nk: npt.NDArray[np.float64], thresholds: Sequence[Thresholds]
+) -> IntArray:
+    """The category that a moderator's answer to each row is due to, as the server says it.
+
+    Parameters
+    ----------
+    probability_nk : float64[N, K]
+        Calibrated probability of each category, in [0, 1].
+    thresholds : sequence of Thresholds
+        K of them.
+
+    Returns
+    -------
+    int32[N]
+        Place of the category; K where none is flagged.
+    """
+    # None of those that are not flagged, and any that blocks before one that does not.
+    severity_nk = np.where(
+        probability_nk >= [each.flag_at for each in thresholds], probability_nk, -1.0
+    ) + (probability_nk >= [each.block_at or np.inf for each in thresholds])
+    worst_n: IntArray = severity_nk.argmax(axis=1).astype(np.int32)
+    worst_n[severity_nk.max(axis=1) < 0] = probability_nk.shape[1]
+    return worst_n
 
 
 def _out_of_fold(

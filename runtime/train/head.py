@@ -44,6 +44,7 @@ from sprat.train.record import (
 )
 from sprat.train.report import Report
 from sprat.train.suspects import Suspect, confusing_pairs, find_suspects
+from sprat.train.traffic import traffic_of_classifier
 from sprat.values import FloatArray
 
 log = logging.getLogger(__name__)
@@ -229,6 +230,9 @@ def judge_tier(
             calibration=calibration.calibration,
             accept_at=accept_at,
             evaluation=report.summary(),
+            traffic=traffic_of_classifier(
+                name, logits_mk, calibration.calibration, prepared.labels
+            ),
         ),
         head,
         TierRecord(

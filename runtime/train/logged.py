@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from sprat.bundle_manifest import BundleManifest
-from sprat.decisions import Decision
-from sprat.drift_log import KINDS
+from sprat.decisions import ALLOW, RIGHT_OR_WRONG, Decision
 from sprat.errors import DataError, InvalidInput
+from sprat.train.categories import CategoryData
 from sprat.train.data import Dataset
 from sprat.train.thresholds import Rule
 from sprat.tuning_manifest import LoggedRows
 
+KINDS = ("classify", "route", "moderate")
+"""Of tasks whose right answer feedback tells."""
+
 
 def labelled(
     decisions: Iterable[Decision], manifest: BundleManifest, rule: Rule, path: Path, *, seed: int
-) -> tuple[Dataset, LoggedRows]:
+) -> tuple[Dataset | CategoryData, LoggedRows]:
     """The rows of a decision log whose right answer is known, or nearly.
 
     A row with feedback has that as its label. People correct what is wrong rather than confirm what
@@ -29,6 +32,10 @@ def labelled(
     that the last tier answered as large a share, all with the last tier's answer as their label.
     What is lost against the last tier comes out too high by that, never too low. A bound on errors
     takes no such rows: they would make the last tier perfect.
+
+    Of a moderate task feedback that confirms an answer makes its categories the right ones, and one
+    that names another category, that one alone. What is only called wrong has no right answer. Of
+    shadows not all categories are known, so that none are taken.
 
     Parameters
     ----------
@@ -47,14 +54,14 @@ def labelled(
     Raises
     ------
     InvalidInput
-        The bundle is of another kind than classify or route.
+        The bundle is of another kind than classify, route or moderate.
     DataError
         The rows are of another kind, have no texts, or no label: it says what to set.
     """
     if manifest.kind not in KINDS:
         raise InvalidInput(
-            f"{manifest.name}: a log has right answers of classify and route tasks only, not of "
-            f"{manifest.kind}; bring labelled rows",
+            f"{manifest.name}: a log has right answers of classify, route and moderate tasks only, "
+            f"not of {manifest.kind}; bring labelled rows",
             field="log",
         )
     right: list[Decision] = []
@@ -75,8 +82,9 @@ def labelled(
         if each.text is None:
             without_text += 1
         elif each.feedback is not None:
-            right.append(each)
-        elif rule == "error" or not is_same:
+            if _right(each, manifest) is not None:
+                right.append(each)
+        elif rule == "error" or not is_same or manifest.kind == "moderate":
             continue
         elif each.shadow is not None:
             shadowed.append(each)
@@ -91,25 +99,48 @@ def labelled(
         sampled += [each for each, is_drawn in zip(last, drawn_n.tolist(), strict=True) if is_drawn]
     chosen = sorted([*right, *sampled], key=lambda each: (each.time, each.id))
     texts = tuple(each.text or "" for each in chosen)
-    labels = tuple(map(_label, chosen))
+    answers = [_right(each, manifest) or () for each in chosen]
     digest = hashlib.sha256()
-    for row in zip(texts, labels, strict=True):
+    for row in zip(texts, answers, strict=True):
         digest.update(json.dumps(row).encode() + b"\n")
     lines = tuple(each.id for each in chosen)
-    return Dataset(texts, labels, lines, str(path), digest.hexdigest()), LoggedRows(
+    data: Dataset | CategoryData
+    if manifest.kind == "moderate":
+        data = CategoryData(texts, tuple(answers), lines, str(path), digest.hexdigest())
+    else:
+        labels = tuple(label for (label,) in answers)
+        data = Dataset(texts, labels, lines, str(path), digest.hexdigest())
+    return data, LoggedRows(
         with_feedback=len(right),
-        confirmed=sum(each.feedback == each.label for each in right),
+        confirmed=sum(_is_confirmed(each, manifest) for each in right),
         from_last_tier=len(sampled),
         since=chosen[0].time,
         until=chosen[-1].time,
     )
 
 
-def _label(decision: Decision) -> str:
-    """What is right, or what the last tier said."""
-    if decision.feedback is not None:
-        return decision.feedback
-    return (decision.shadow or decision.tiers[-1]).label
+def _right(decision: Decision, manifest: BundleManifest) -> tuple[str, ...] | None:
+    """The right labels, or what the last tier said; None: they are not known."""
+    right = decision.feedback
+    if right is None:
+        return ((decision.shadow or decision.tiers[-1]).label,)
+    if manifest.kind != "moderate":
+        return (right,)
+    if _is_confirmed(decision, manifest):
+        return () if decision.label == ALLOW else decision.flagged
+    if right in manifest.labels:
+        return (right,)
+    return () if right == ALLOW else None
+
+
+def _is_confirmed(decision: Decision, manifest: BundleManifest) -> bool:
+    """Whether feedback says that the answer is right; an abstention is none."""
+    right = decision.feedback
+    # A category may have such a name, too.
+    is_word = manifest.kind == "moderate" and right not in manifest.labels
+    if is_word and right == RIGHT_OR_WRONG[0]:
+        return decision.label != ""
+    return right == decision.label
 
 
 def _nothing(rows: int, without_text: int) -> str:

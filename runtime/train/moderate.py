@@ -24,6 +24,7 @@ from sprat.bundle_manifest import (
     TierName,
 )
 from sprat.calibration import chance_of_actions, confidences
+from sprat.decisions import ALLOW
 from sprat.head import Head, sigmoid
 from sprat.manifest import ModelRef
 from sprat.progress import Progress, Silent
@@ -40,6 +41,7 @@ from sprat.train.fit_categories import (
     Examples,
     FittedCategory,
     Matrix,
+    due_categories,
     fit_binary,
     fit_category,
     highest,
@@ -52,6 +54,7 @@ from sprat.train.prepare_categories import PreparedCategories
 from sprat.train.provenance import Provenance
 from sprat.train.record import SuspectLine
 from sprat.train.suspects import Suspect, category_suspects
+from sprat.train.traffic import traffic_of_tier
 from sprat.train.window_vectors import WindowVectors
 
 log = logging.getLogger(__name__)
@@ -221,6 +224,11 @@ def train_moderator_tier(
             evaluation=report.summary(),
             moderation=Moderation(
                 window=room, overlap=overlap, ngram_buckets=buckets, thresholds=thresholds
+            ),
+            traffic=traffic_of_tier(
+                name,
+                confidence_m,
+                ((*prepared.names, ALLOW)[at] for at in due_categories(probability_mk, thresholds)),
             ),
         ),
         head,

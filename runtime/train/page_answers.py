@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from sprat.train import page_findings
 from sprat.train.evaluate_extract import ExtractReport
 from sprat.train.evaluate_transform import TransformReport
 from sprat.train.evaluate_whole import WHOLE_ECE
 from sprat.train.page_parts import figures, pictures, section, table, wide
-from sprat.train.page_whole import WHOLE_TITLE, whole_note, whole_plot
 
 TITLES = {
     "micro_f1": "Micro-F1 of fields",
@@ -15,7 +15,7 @@ TITLES = {
     "exact_match": "Answers as wanted",
     "edit_similarity": "Edit similarity",
     "schema_valid": "Answers that fit the schema",
-    WHOLE_ECE: WHOLE_TITLE,
+    WHOLE_ECE: page_findings.TITLES[WHOLE_ECE],
 }
 """What people read for each metric of the two reports."""
 
@@ -23,17 +23,14 @@ TITLES = {
 def of_answers(report: ExtractReport | TransformReport) -> list[str]:
     """Sections of the page."""
     whole = report.whole if isinstance(report, ExtractReport) else None
-    shown = [
-        figures(
-            report.n,
-            [
-                (TITLES[name], each, whole_note(name, whole))
-                for name, each in report.metrics.items()
-            ],
-        ),
-        pictures(whole_plot(whole)),
+    rows = [
+        (TITLES[name], each, page_findings.whole_note(name, whole))
+        for name, each in report.metrics.items()
     ]
+    shown = [figures(report.n, rows)]
     if isinstance(report, ExtractReport):
+        if whole is not None:
+            shown.append(pictures(page_findings.whole_plot(whole)))
         shown.append(_fields(report))
     return [*shown, not_as_wanted(report)]
 

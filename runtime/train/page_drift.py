@@ -46,7 +46,8 @@ def drift_page(
             section(f"Confidence of {tier.name}", _BINS, _bins(tier, bins))
             for tier, bins in zip(traffic.tiers, counts.bins, strict=True)
         ]
-        parts.append(section("Labels", _LABELS, _labels(traffic, counts)))
+        if traffic.labels:
+            parts.append(section("Labels", _LABELS, _labels(traffic, counts)))
     return document(parts, title=f"{title}: drift", facts={"Verdict": verdict, **facts})
 
 
@@ -56,7 +57,7 @@ def _bins(tier: TierTraffic, bins: Sequence[int]) -> str:
         (f"{low:.4f} to {high:.4f}", *_shares(before, tier.rows, now, sum(bins)))
         for (low, high), before, now in zip(pairwise(ends), tier.counts, bins, strict=True)
     ]
-    return table(("confidence", "tuned on", "now", "difference"), rows, right=(1, 2, 3))
+    return table(("confidence", "reference", "now", "difference"), rows, right=(1, 2, 3))
 
 
 def _labels(traffic: Traffic, counts: Counts) -> str:
@@ -71,7 +72,7 @@ def _labels(traffic: Traffic, counts: Counts) -> str:
         (name or "(none)", *_shares(traffic.labels.get(name, 0), before, counts.labels[name], now))
         for name in moved[:MOST_LABELS]
     ]
-    return table(("label", "tuned on", "now", "difference"), rows, right=(1, 2, 3))
+    return table(("label", "reference", "now", "difference"), rows, right=(1, 2, 3))
 
 
 def _shares(before: int, of: int, now: int, of_now: int) -> tuple[str, str, str]:

@@ -7,9 +7,8 @@ from sprat.train import plots
 from sprat.train.curve import LearningCurve
 from sprat.train.evaluate_categories import CategoryReport, ModerationReport
 from sprat.train.evaluate_spans import SpanReport
-from sprat.train.evaluate_whole import WHOLE_ECE
+from sprat.train.evaluate_whole import WHOLE_ECE, WholeReport
 from sprat.train.page_parts import Plot, figures, learning_plot, pictures, section, table, wide
-from sprat.train.page_whole import WHOLE_TITLE, whole_note, whole_plot
 
 TITLES = {
     "micro_f1": "Micro-F1",
@@ -20,7 +19,7 @@ TITLES = {
     "precision": "Precision",
     "recall": "Recall",
     "whole_rows": "Rows with all of their spans",
-    WHOLE_ECE: WHOLE_TITLE,
+    WHOLE_ECE: "Calibration error (ECE) of whole answers",
 }
 """What people read for each metric of the two reports."""
 
@@ -87,6 +86,24 @@ def of_tagger(report: SpanReport) -> list[str]:
         pictures([*([plot] if report.reliability else []), *whole_plot(report.whole)]),
         section("Fields", found, wide(table(columns, rows, right=range(1, 6), sortable=True))),
     ]
+
+
+def whole_note(name: str, whole: WholeReport | None) -> str:
+    """What stands below a figure: that of whole answers says what perfect ones would show."""
+    if whole is None or name != WHOLE_ECE:
+        return ""
+    return f"Perfect confidences would show {whole.ece_noise:.3f} on so few rows."
+
+
+def whole_plot(whole: WholeReport | None) -> list[Plot]:
+    """How often whole answers of some confidence are right; nothing where there is none."""
+    if whole is None:
+        return []
+    about = (
+        "How many answers of some confidence are right as a whole: with all that is there, and "
+        "nothing else. Grey bars: where 95 % of perfectly calibrated bins would lie."
+    )
+    return [("Reliability: whole answers", about, plots.reliability(whole.reliability))]
 
 
 def _category_plots(each: CategoryReport) -> list[Plot]:

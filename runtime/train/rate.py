@@ -16,7 +16,7 @@ from sprat.train.asked import Rated
 from sprat.train.categories import CategoryData
 from sprat.train.data import Dataset
 from sprat.train.features import Compute
-from sprat.train.fit_categories import highest
+from sprat.train.fit_categories import due_categories, highest
 from sprat.train.fit_tagger import is_whole
 from sprat.train.head import Embed
 from sprat.train.spans import SpanDataset
@@ -90,7 +90,11 @@ def rate_categories(bundle: Bundle, index: int, rows: CategoryData, compute: Com
     probability_nk = highest(probability_wk, starts_n)
     flagged_nk = probability_nk >= [each.flag_at for each in settings.thresholds]
     chance_n = chance_of_actions(probability_nk, settings.thresholds)
-    return confidences(chance_n, tier.whole), None, (flagged_nk == truth_nk).all(axis=1)
+    return (
+        confidences(chance_n, tier.whole),
+        due_categories(probability_nk, settings.thresholds),
+        (flagged_nk == truth_nk).all(axis=1),
+    )
 
 
 def rate_spans(bundle: Bundle, index: int, rows: SpanDataset, states: States) -> Rated:

@@ -111,18 +111,29 @@ def split_texts(
     return np.flatnonzero(~is_held_n).tolist(), np.flatnonzero(is_held_n).tolist()
 
 
-def fold_texts(texts: Sequence[str], *, seed: int) -> IntArray:
+def fold_texts(
+    texts: Sequence[str], *, seed: int, kinds_n: npt.NDArray[np.integer] | None = None
+) -> IntArray:
     """A fold of five for each row without a label; the same texts share theirs: int32[N], from 0.
 
     Parameters
     ----------
     seed : int
         At least 0.
+    kinds_n : int[N], optional
+        Texts of each kind are dealt evenly over the folds; of the same texts the first one counts.
     """
     groups_n = same_texts(texts)
     fold_of = np.arange(int(groups_n.max()) + 1, dtype=np.int32) % MOST_FOLDS
-    folds_n: IntArray = np.random.default_rng(seed).permutation(fold_of)[groups_n]
-    return folds_n
+    rng = np.random.default_rng(seed)
+    if kinds_n is None:
+        folds_n: IntArray = rng.permutation(fold_of)[groups_n]
+        return folds_n
+    _, first = np.unique(groups_n, return_index=True)
+    order = rng.permutation(len(first))
+    dealt = np.empty_like(fold_of)
+    dealt[order[np.argsort(kinds_n[first[order]], kind="stable")]] = fold_of
+    return dealt[groups_n]
 
 
 def assign_folds(data: Dataset, *, seed: int) -> IntArray:

@@ -91,7 +91,8 @@ def fit_sureness(
     ImportError
         scikit-learn is not installed.
     """
-    folds_n = fold_texts(texts, seed=seed)
+    # With other shares of right answers in the fold, those left out would look the other way round.
+    folds_n = fold_texts(texts, seed=seed, kinds_n=right_n.astype(np.int32))
     tried, chosen = [], 0
     chances, losses = [], []
     for place, quantiles in enumerate(CANDIDATES):

@@ -33,6 +33,7 @@ from sprat.train.head import check_name
 from sprat.train.prepare_spans import PreparedSpans
 from sprat.train.provenance import Provenance
 from sprat.train.record import LanguageRecord, Tuning
+from sprat.train.traffic import traffic_of_tier
 from sprat.values import IntArray, TokenStates
 
 log = logging.getLogger(__name__)
@@ -228,6 +229,7 @@ def train_tagger_tier(
         )
 
     report = evaluated(range(len(test)))
+    sure_m = whole_confidences(found, calibration)
     fresh = np.flatnonzero(~prepared.is_leaked_m).tolist()
     without_leaked = evaluated(fresh) if 0 < len(fresh) < len(test) else None
     return TrainedTagger(
@@ -238,6 +240,7 @@ def train_tagger_tier(
             calibration=calibration,
             accept_at=accept_at,
             evaluation=report.summary(),
+            traffic=None if sure_m is None else traffic_of_tier(name, sure_m),
         ),
         tagger,
         TaggerRecord(

@@ -49,7 +49,8 @@ class TierScores:
     confidence_n : float64[N]
         Calibrated, in [0, 1].
     answer_n : int32[N] or None
-        Its answers: labels of the bundle, by their places. None of kinds that answer otherwise.
+        Its answers: labels of the bundle, by their places; of a moderator the category that each is
+        due to, and behind them all ``allow``. None of kinds that answer otherwise.
     is_right_n : bool[N]
         Whether its answer is the gold label.
     cost_ms : float

@@ -1,16 +1,21 @@
-"""What rows look like to a cascade, kept with its thresholds: see `sprat.drift`."""
+"""What rows look like to a cascade, or to a tier alone, kept in its bundle: see `sprat.drift`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sprat.bundle_manifest import BundleManifest, Calibration
+from sprat.calibration import confidences
+from sprat.decisions import ALLOW
+from sprat.train.calibrate import log_softmax
 from sprat.train.thresholds import ABSTAINED, Answers, TierScores
 from sprat.tuning_manifest import TierTraffic, Traffic
-from sprat.values import IntArray
+from sprat.values import FloatArray, IntArray
 
 BINS = 10
 """Bins of a tier's confidences, of about equally many rows; fewer where many are the same."""
@@ -33,20 +38,64 @@ def traffic_of(
     answers : Answers
         What `sprat.train.thresholds.cascade` makes of both.
     labels : sequence of str
-        What ``answer_n`` points to. Of kinds that answer otherwise nothing is counted of answers.
+        What ``answer_n`` points to: see `answer_names`. Of kinds that answer otherwise nothing is
+        counted of answers.
     """
     places = [place for place, accept_at in enumerate(thresholds) if accept_at is not None]
     reached_n = np.ones(len(answers.tier_n), np.bool_)
     counted = []
     for place in places:
         is_own_n = answers.tier_n == place
-        counted.append(_tier(tiers[place], reached_n, int((reached_n & ~is_own_n).sum())))
+        passed_on = int((reached_n & ~is_own_n).sum())
+        counted.append(_tier(tiers[place].name, tiers[place].confidence_n[reached_n], passed_on))
         reached_n = reached_n & ~is_own_n
     return Traffic(
         rows=len(answers.tier_n),
         tiers=tuple(counted),
         **_answers([tiers[place] for place in places], places, answers, labels),
     )
+
+
+def traffic_of_tier(
+    name: str, confidence_n: npt.NDArray[np.float64], answers: Iterable[str] = ()
+) -> Traffic:
+    """Count what a tier makes of the rows that it was evaluated on, when it answers all of them.
+
+    Parameters
+    ----------
+    name : str
+        Of the tier.
+    confidence_n : float64[N]
+        Of its answers, in [0, 1]; N from 1.
+    answers : iterable of str
+        The answers, where they are labels.
+    """
+    return Traffic(
+        rows=len(confidence_n),
+        tiers=(_tier(name, confidence_n, None),),
+        labels=dict(Counter(answers)),
+    )
+
+
+def traffic_of_classifier(
+    name: str, logits_nk: FloatArray, calibration: Calibration, labels: Sequence[str]
+) -> Traffic:
+    """As `traffic_of_tier`, of a tier whose best label is the answer.
+
+    Parameters
+    ----------
+    logits_nk : float32[N, K]
+    labels : sequence of str
+        K labels.
+    """
+    log_p = log_softmax(logits_nk, calibration.temperature)
+    confidence_n = confidences(np.exp(log_p.max(axis=1)), calibration)
+    return traffic_of_tier(name, confidence_n, (labels[at] for at in log_p.argmax(axis=1)))
+
+
+def answer_names(manifest: BundleManifest) -> tuple[str, ...]:
+    """What the places of answers are called: see `sprat.train.thresholds.TierScores`."""
+    return (*manifest.labels, ALLOW) if manifest.kind == "moderate" else manifest.labels
 
 
 def _answers(
@@ -68,8 +117,7 @@ def _answers(
     }
 
 
-def _tier(tier: TierScores, reached_n: npt.NDArray[np.bool_], passed_on: int) -> TierTraffic:
-    confidence_n = tier.confidence_n[reached_n]
+def _tier(name: str, confidence_n: npt.NDArray[np.float64], passed_on: int | None) -> TierTraffic:
     edges: IntArray | npt.NDArray[np.float64] = np.empty(0)
     if len(confidence_n):
         ranks = np.linspace(0, 1, BINS + 1)[1:-1]
@@ -78,7 +126,7 @@ def _tier(tier: TierScores, reached_n: npt.NDArray[np.bool_], passed_on: int) ->
         edges = edges[edges > confidence_n.min()]
     bins_n = np.searchsorted(edges, confidence_n, side="right")
     return TierTraffic(
-        name=tier.name,
+        name=name,
         edges=tuple(edges.tolist()),
         counts=tuple(np.bincount(bins_n, minlength=len(edges) + 1).tolist()),
         passed_on=passed_on,

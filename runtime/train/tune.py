@@ -31,7 +31,7 @@ from sprat.train.thresholds import (
     cascade,
     choose,
 )
-from sprat.train.traffic import traffic_of
+from sprat.train.traffic import answer_names, traffic_of
 from sprat.train.window_vectors import OpenCompute
 from sprat.tuning_manifest import LoggedRows, Tuning
 
@@ -143,7 +143,7 @@ def tune(
         manifest.tiers[index].model_copy(update={"accept_at": chosen.thresholds[index]})
         for index in kept
     )
-    tuning = _evidence(scores, chosen, aim, data, manifest.labels, logged, costs, seed=seed)
+    tuning = _evidence(scores, chosen, aim, data, answer_names(manifest), logged, costs, seed=seed)
     tuned = replace(
         bundle,
         manifest=manifest.model_copy(update={"tiers": tiers, "tuning": tuning}),

@@ -20,19 +20,20 @@ from sprat import adapter
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import REPORT
 from sprat.client import Client
+from sprat.manifest import sha256_file
 from sprat.pull import pull
 from sprat.store import Store
 from sprat.train.task_file import task_files
 from sprat.values import ExtractSpec, Label, LabelSet
 
 ENCODER, TASK = "words", "both"
-ROWS = make_visitors(60, seed=3)
-TRAFFIC = make_visitors(400, seed=4)
+ROWS = make_visitors(60, seed=3, hard=0.4)
+TRAFFIC = make_visitors(400, seed=4, hard=0.4)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a tagger that knows few of the names, a tiny language model, and rows."""
+    """A store with a tagger, a tiny language model, and rows."""
     folder = tmp_path_factory.mktemp("fields")
     store = Store(folder / "home")
     pull(str(write_encoder(folder / ENCODER)), store)
@@ -41,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pull(str(folder / "tiny.gguf"), store)
     lora.write_adapter(folder / "polite.gguf", lora.pairs(folder / "tiny.gguf"))
     adapter.add(folder / "polite.gguf", store, base="tiny")
-    train = write_rows(folder / "train.jsonl", make_visitors(60, seed=1, names=NAMES[:4]))
+    train = write_rows(folder / "train.jsonl", make_visitors(160, seed=1, hard=0.4))
     run(store, "train", str(train), "--kind", "extract", "--base", ENCODER, "-o", "tagger")
     write_rows(folder / "rows.jsonl", ROWS)
     write_rows(folder / "traffic.jsonl", TRAFFIC)
@@ -98,7 +99,7 @@ def added(home: Path, store: Store, config: Path, chat: ChatServer) -> dict[str,
 
 @pytest.fixture(scope="module")
 def tuned(home: Path, store: Store, config: Path, added: dict[str, Any]) -> dict[str, Any]:
-    given = ("tune", TASK, "--data", str(home / "traffic.jsonl"), "--max-loss", "4")
+    given = ("tune", TASK, "--data", str(home / "traffic.jsonl"), "--max-loss", "6")
     asks = ("--endpoint", "far", "-c", str(config), "--remote-cost-ms", "40")
     return dict(json.loads(run(store, *given, *asks, "--json")))
 
@@ -132,6 +133,7 @@ def test_fields_tier_is_added_calibrated_and_judged(
     assert 0.8 < evaluation["metrics"]["exact_match"]["value"] < 1
     assert evaluation["metrics"]["precision"]["value"] == 1
     assert added["tier"]["calibration"]["isotonic"]
+    assert evaluation["metrics"]["whole_ece"]["value"] < 0.3
     report = json.loads((store.bundle(TASK)[1] / REPORT).read_text())
     assert list(report["tiers"]) == ["head"]
     assert report["asked"]["remote"]["evaluation"] == evaluation
@@ -155,11 +157,11 @@ def test_fields_tier_is_evaluated_and_compared(
     asks = ("--endpoint", "far", "--config", str(config))
     report = json.loads(run(store, "eval", TASK, rows, *asks, "--against", "tagger", "--json"))
     assert report["metrics"]["exact_match"]["value"] > 0.9
-    against = report["against"]
-    assert against["rows"]["only_first"] > against["rows"]["only_second"]
+    rows_of_both = report["against"]["comparison"]["rows"]
+    assert rows_of_both["only_first"] > rows_of_both["only_second"]
     page = home / "report.html"
     run(store, "eval", TASK, rows, *asks, "--min-exact-match", "0.5", "--html", str(page))
-    assert "<svg" in page.read_text() or "<table" in page.read_text()
+    assert "Reliability: whole answers" in page.read_text()
     spans = json.loads(run(store, "eval", TASK, rows, "--tier", "head", "--json"))
     assert spans["n"] == 400
     assert "expected --endpoint for tier remote" in refused(store, "eval", TASK, rows)
@@ -242,7 +244,8 @@ def test_fields_tier_refuses_adapters_for_something_else(
 def test_fields_tier_of_a_model_that_says_nothing_true_is_not_added(
     home: Path, store: Store
 ) -> None:
-    train_for(store, ExtractSpec("tiny", schema(name={"type": "string"}), adapter="polite"))
+    made = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    train_for(store, ExtractSpec("tiny", json.dumps(made), adapter="polite"))
     rows = ("--data", str(home / "rows.jsonl"), "-o", "never", "--max-tokens", "6")
     given = ("add-tier", "tagger", "--model", "tiny", "--adapter", "polite")
     assert "none of 30 answers holds" in refused(store, *given, *rows)
@@ -252,6 +255,26 @@ def test_fields_tier_of_a_model_that_says_nothing_true_is_not_added(
     assert "labels: expected none beside adapter polite, which knows its own schema" in said
     names = [manifest.name for manifest, _ in store.bundles()]
     assert "never" not in names
+
+
+def test_fields_tier_asks_as_its_adapter_was_trained(home: Path, store: Store) -> None:
+    source = schema(name={"type": "string"})
+    train_for(store, ExtractSpec("tiny", source, "Who?", max_tokens=9, adapter="polite"))
+    given = ("add-tier", "tagger", "--model", "tiny", "--adapter", "polite", "-o", "local")
+    added = json.loads(run(store, *given, "--data", str(home / "rows.jsonl"), "--json"))
+    asked = added["tier"]["language"]
+    assert json.loads(asked["json_schema"]) == json.loads(source)
+    assert (asked["instructions"], asked["max_tokens"]) == ("Who?", 9)
+    assert asked["adapter"]["digest"] == store.adapter("polite")[0].digest
+    few = write_rows(home / "few.jsonl", make_visitors(8, seed=9))
+    timed = ("--data", str(few), "--seconds", "0.5", "--json")
+    head, language = json.loads(run(store, "bench", "--tiers", "local", *timed))["tiers"]
+    assert (head["name"], language["name"], language["engine"]) == ("head", "language", "llama")
+    assert len(language["asked"]) == 64
+    assert language["cpu_ms"]["value"] > 0
+    assert "Asked: Who?" in run(store, "inspect", "local")
+    explained = json.loads(run(store, "explain", "local", "I am Ada", "--json"))
+    assert [tier["model"] for tier in explained["tiers"]] == ["tiny"]
 
 
 @pytest.mark.parametrize(
@@ -291,8 +314,6 @@ def test_fields_tier_refuses_what_cannot_be_asked(
 def test_fields_tier_refuses_the_rows_of_the_adapter(home: Path, store: Store) -> None:
     train_for(store, ExtractSpec("tiny", schema(name={"type": "string"}), adapter="polite"))
     rows = home / "rows.jsonl"
-    from sprat.manifest import sha256_file
-
     seen = {"provenance": {"train": {"sha256": sha256_file(rows)}}}
     report = store.adapter("polite")[1] / REPORT
     report.write_text(json.dumps(seen))

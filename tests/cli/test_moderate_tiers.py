@@ -13,16 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lora
 import pytest
 from chat_server import ChatServer, user_text
 from servers import sprat, start_server
 from tiny_models import CHAT_TEMPLATE, encoder_files, gguf_file, write_files
 from topics import TOY, write_rows
 
+from sprat import adapter
+from sprat.asked_manifest import Categories
 from sprat.bundle_manifest import AskedModeration
 from sprat.client import Client
 from sprat.pull import pull
 from sprat.store import Store
+from sprat.values import Label
 
 NAMES = sorted(TOY)
 
@@ -52,6 +56,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gguf = folder / "tiny.gguf"
     gguf.write_bytes(gguf_file(folder, context_length=1024, chat_template=CHAT_TEMPLATE))
     pull(str(gguf), store)
+    made = lora.write_adapter(folder / "polite.gguf", lora.pairs(gguf))
+    adapter.add(made, store, base="tiny")
     for name, count, seed in (("train", 120, 1), ("few", 20, 2), ("rows", 80, 3)):
         write_rows(
             folder / f"{name}.jsonl",
@@ -73,9 +79,9 @@ def store(home: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def added(home: Path, store: Store) -> dict[str, Any]:
-    """The bundle ``both``: the heads, then the language model."""
+    """The bundle ``both``: the heads, then the language model under an adapter."""
     asks = ("--instructions", "Posts.", "--labels-file", str(home / "labels.json"))
-    given = ("add-tier", "head", "--model", "tiny", "-o", "both", *asks)
+    given = ("add-tier", "head", "--model", "tiny", "--adapter", "polite", "-o", "both", *asks)
     return dict(json.loads(run(store, *given, "--data", str(home / "rows.jsonl"), "--json")))
 
 
@@ -155,6 +161,7 @@ def test_moderate_tier_writes_a_bundle_with_one_tier_more(
         "delivery",
     ]
     assert added["tier"]["language"]["categories"][0]["description"] == "What costs something."
+    assert added["tier"]["language"]["adapter"]["digest"] == store.adapter("polite")[0].digest
     assert isinstance(tier.moderation, AskedModeration)
     assert len(tier.moderation.odds) == len(tier.moderation.thresholds) == 2
     assert tier.whole is not None
@@ -171,6 +178,7 @@ def test_moderate_tier_is_shown_evaluated_and_explained(
     shown = run(store, "inspect", "both")
     assert "Tier language, on" in shown
     assert "Posts." in shown
+    assert "Adapter: polite, digest" in shown
     rows = str(home / "traffic.jsonl")
     last = json.loads(run(store, "eval", "both", rows, "--json"))
     assert last["n"] == 300
@@ -191,6 +199,29 @@ def test_moderate_tier_keeps_a_policy(home: Path, store: Store) -> None:
     moderation = store.bundle("strict")[0].tiers[-1].moderation
     assert moderation is not None
     assert [(each.flag_at, each.block_at) for each in moderation.thresholds] == [(0.3, 0.8)] * 2
+
+
+def test_moderate_tier_under_an_adapter_is_asked_for_the_labels_that_it_knows(
+    home: Path, store: Store, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    rows = [
+        {"text": row["text"], "label": row["labels"][0] if row["labels"] else "fine"}
+        for row in message_rows(60, 7)
+    ]
+    labelled = write_rows(tmp_path / "labelled.jsonl", rows)
+    train = ("train", str(labelled), "--kind", "classify", "--base", "tiny")
+    run(store, *train, "--epochs", "1", "--instructions", "Which one?", "-o", "labels")
+    given = ("add-tier", "head", "--model", "tiny", "--adapter", "labels", "-o", "knowing")
+    run(store, *given, "--data", str(home / "rows.jsonl"))
+    tier = store.bundle("knowing", check=True)[0].tiers[-1]
+    assert isinstance(tier.language, Categories)
+    assert tier.language.clean == Label("fine")
+    assert tier.language.instructions == "Which one?"
+    answer = json.loads(run(store, "explain", "knowing", "parcel late", "--json"))["answer"]
+    assert {each["category"] for each in answer["categories"]} == set(NAMES)
+    seen = refused(store, *given[:-1], "never", "--data", str(labelled))
+    assert "adapter labels was trained on rows of this file" in seen
 
 
 def test_moderate_tier_is_tuned_and_served(

@@ -237,8 +237,11 @@ def test_remote_tier_that_no_configuration_names_is_left_out(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--model", "tiny", "--endpoint", "far"), "expected one of --model and --endpoint"),
-        ((), "expected one of --model and --endpoint"),
+        (
+            ("--model", "tiny", "--endpoint", "far"),
+            "expected one of --model, --task and --endpoint",
+        ),
+        ((), "expected one of --model, --task and --endpoint"),
         (("--endpoint", "far"), "endpoints.far: no such endpoint; known: none"),
         (("--endpoint", "far", "--adapter", "a"), "--adapter: expected --model beside it"),
         (("--model", "tiny", "--votes", "3"), "--votes: expected --endpoint beside it"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from tuned import tuning
 
 from sprat import Client, Runtime
 from sprat.bundle import Bundle
+from sprat.config import Config
 from sprat.decisions import summarize
+from sprat.errors import ConfigError
 from sprat.progress import Silent
+from sprat.service import Service
 from sprat.store import Store
 from sprat.train.data import Dataset
 from sprat.train.thresholds import cascade
 from sprat.train.traffic import traffic_of
 from sprat.train.tune import score_tiers
+from sprat.values import DriftFigure
 
 WAIT_S = 30.0
 
@@ -142,6 +146,11 @@ def test_drift_is_found_by_server_and_log_and_mended_by_tuning(
     assert now.returncode == 1
     assert json.loads(now.stdout)["verdict"] == "drifted"
     assert f"task {TASK}: drifted on the last" in served.server.log.read_text()
+    # The server learned of the feedback, too.
+    error = next(each for each in json.loads(now.stdout)["figures"] if each["what"] == "error")
+    assert (error["rows"], error["verdict"]) == (300, "drifted")
+    assert "the guarantee no longer holds" in json.loads(now.stdout)["note"]
+    assert "error (" in served.server.log.read_text()
     page = tmp_path / "drift.html"
     later = sprat(served.store, *from_log, "--html", str(page))
     assert later.returncode == 1
@@ -160,6 +169,116 @@ def test_drift_is_found_by_server_and_log_and_mended_by_tuning(
     assert logged["with_feedback"] == 300
     assert 0 < logged["confirmed"] < 300
     assert Bundle.load(tmp_path / TASK).manifest.tuning.logged.with_feedback == 300  # type: ignore[union-attr]
+
+
+@asynccontextmanager
+async def open_service(
+    served: Served, log: Path | None, **accept_at: float
+) -> AsyncIterator[Service]:
+    """Another start, with this log and thresholds of tiers."""
+    tiers = {tier: {"accept_at": least} for tier, least in accept_at.items()}
+    config = Config.model_validate(
+        {
+            "log": {} if log is None else {"path": str(log)},
+            "tasks": {TASK: {"bundle": str(served.bundle), "tiers": tiers}},
+        }
+    )
+    service = await Service.open(config, served.store)
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
+def error_of(service: Service) -> DriftFigure | None:
+    """What a service says of its promise; None where there is nothing to compare with."""
+    (task,) = service.list_tasks()
+    assert task.drift is not None
+    return next((each for each in task.drift.figures if each.what == "error"), None)
+
+
+async def test_drift_is_remembered_by_the_next_start(served: Served, tmp_path: Path) -> None:
+    """And feedback that comes then is on answers of the same version, or does not count."""
+    log = tmp_path / "decisions.db"
+    answered = []
+    async with open_service(served, log) as service:
+        before = error_of(service)
+        assert before is not None
+        assert (before.rows, before.verdict) == (0, "too_few")
+        for start in range(0, 150, 50):
+            result = await service.classify(TASK, USUAL.texts[start : start + 50])
+            for item, said in enumerate(result.items):
+                assert said is not None
+                answered.append((result.request_id, item, said.label))
+        for request, item, label in answered[:40]:
+            await service.feedback(request, label, item)
+        found = error_of(service)
+        assert found is not None
+        assert (found.rows, found.share, found.verdict) == (40, 0.0, "stable")
+    async with open_service(served, log) as service:
+        (task,) = service.list_tasks()
+        assert task.drift is not None
+        assert task.drift.rows == 150
+        assert error_of(service) == found
+        for request, item, label in answered[40:50]:
+            await service.feedback(request, "delivery" if label != "delivery" else "money", item)
+        now = error_of(service)
+        assert now is not None
+        assert (now.rows, now.share) == (50, 0.2)
+    async with open_service(served, log, static=0.123) as service:
+        (task,) = service.list_tasks()
+        assert task.drift is not None
+        assert (task.drift.verdict, task.drift.rows) == ("unknown", 0)
+        # Of a version that is not served now: it is kept, and counts for that one.
+        request, item, label = answered[50]
+        await service.feedback(request, label, item)
+        result = await service.classify(TASK, USUAL.texts[:1])
+        await service.feedback(result.request_id, label, 0)
+        assert error_of(service) is None
+    async with open_service(served, log) as service:
+        (task,) = service.list_tasks()
+        assert task.drift is not None
+        assert task.drift.rows == 150
+        last = error_of(service)
+        assert last is not None
+        assert last.rows == 51
+
+
+async def test_drift_without_a_log_is_of_the_newest_answers_alone(served: Served) -> None:
+    async with open_service(served, None) as service:
+        result = await service.classify(TASK, USUAL.texts[:50])
+        with pytest.raises(ConfigError, match="no decision log is kept, and no feedback"):
+            await service.feedback("0" * 16, "money", 0)
+        assert result.request_id == ""
+        (task,) = service.list_tasks()
+        error = error_of(service)
+    assert task.drift is not None
+    assert task.drift.rows == 50
+    assert error is not None
+    assert (error.rows, error.verdict) == (0, "too_few")
+
+
+async def test_drift_of_a_tier_alone_is_watched_from_its_training_on(
+    served: Served, tmp_path: Path
+) -> None:
+    """Tiers keep what their held-out rows looked like; of a route as of a classifier."""
+    manifest = Bundle.load(served.bundle).manifest
+    assert all(tier.traffic is not None for tier in manifest.tiers)
+    log = tmp_path / "decisions.db"
+    async with open_service(served, log, static=0.0) as service:
+        for start in range(0, 300, 50):
+            await service.classify(TASK, USUAL.texts[start : start + 50])
+        (task,) = service.list_tasks()
+    assert task.tiers == ()
+    assert task.drift is not None
+    assert (task.drift.reference, task.drift.rows) == ("evaluation", 300)
+    traffic = manifest.tiers[-1].traffic
+    assert traffic is not None
+    assert task.drift.reference_rows == traffic.rows == sum(traffic.labels.values())
+    assert [(each.what, each.tier) for each in task.drift.figures] == [
+        ("confidence", "head"),
+        ("labels", ""),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, Fault
 from doubles import moderator, no_leaked_threads
+from pydantic import TypeAdapter
 from remotes import configuration, with_remote_categories
 from tiny_models import encoder_files, write_files
 
+from sprat.endpoints.base import SaidCategories
 from sprat.endpoints.breaker import FAILURES
 from sprat.errors import ConfigError, EngineError
 from sprat.inprocess import Runtime
 from sprat.pull import pull
 from sprat.store import Store
+from sprat.task_config import TierConfig
 from sprat.values import ModerateResult, Moderation
 
 NAME, ENCODER = "tiered", "tiny-encoder"
@@ -169,6 +172,29 @@ def test_categories_that_are_no_list_of_these_are_never_sure(
     assert [each.label for each in item.tiers] == ["allow", ""]
 
 
+def test_categories_that_are_no_list_of_these_are_nothing_to_fall_back_on(
+    home: Store, chat: ChatServer
+) -> None:
+    """Where the tier behind is missed, and answers are wanted all the same."""
+    heads = moderator(home.model(ENCODER)[0], thresholds=LIMITS)
+    made = with_remote_categories(with_remote_categories(heads), name="farther").named(NAME)
+    home.add_bundle(NAME, lambda path: made.save(path, report="{}"), replace=True)
+    config = configuration(NAME, chat.url, on_failure="answer")
+    tiers = {
+        "head": TierConfig(accept_at=1.0),
+        "remote": TierConfig(endpoint="far", accept_at=0.9),
+        "farther": TierConfig(endpoint="far"),
+    }
+    task = config.tasks[NAME].model_copy(update={"tiers": tiers})
+    chat.answer = lambda body: "no"
+    chat.faults = [Fault(), Fault(500)]
+    config = config.model_copy(update={"tasks": {NAME: task}})
+    with Runtime(config=config, store=home) as runtime:
+        (item,) = runtime.moderate(NAME, [SECRET]).items
+    assert item is not None
+    assert (item.tier, item.degraded, item.abstained, item.action) == (1, "failure", True, "flag")
+
+
 def test_categories_of_an_answer_that_was_cut_off_count_for_nothing(
     home: Store, chat: ChatServer
 ) -> None:
@@ -249,6 +275,16 @@ def test_categories_of_bad_texts_are_not_asked_for(home: Store, chat: ChatServer
     assert [item and item.tier for item in result.items] == [1, None]
     assert [error.index for error in result.errors] == [1]
     assert len(chat.bodies) == 1
+
+
+def test_categories_that_were_said_can_be_kept_as_json() -> None:
+    said = SaidCategories.of({"zed": 0.75, "quirk": 0.5}, 7, spans={"zed": (1, 3)}, chunks=2)
+    assert said.confidence == pytest.approx(0.375)
+    adapter = TypeAdapter(SaidCategories)
+    assert adapter.validate_json(adapter.dump_json(said)) == said
+    nothing = SaidCategories.of({}, 7)
+    assert nothing.confidence == 0
+    assert adapter.validate_json(adapter.dump_json(nothing)) == nothing
 
 
 def test_categories_are_left_out_where_nobody_is_named(home: Store, chat: ChatServer) -> None:

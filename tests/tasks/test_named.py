@@ -29,6 +29,10 @@ from sprat.values import (
 
 AB = (Label("a"), Label("b"))
 LABELS = LabelSet(GENERATOR, AB)
+NAMES = ExtractSpec(
+    GENERATOR,
+    '{"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}',
+)
 QUESTIONS = QuestionSet(GENERATOR, (Question("q", "Is it?", "yes_no"),))
 TRANSFORM = TransformSpec(GENERATOR, "Say {text}")
 

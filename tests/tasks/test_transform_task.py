@@ -27,6 +27,7 @@ from sprat.errors import (
     InputTooLong,
     InvalidInput,
     NotReady,
+    QueueFull,
     SpratError,
 )
 from sprat.model import GenerativeModel
@@ -99,7 +100,7 @@ async def stages() -> AsyncIterator[Any]:
         accept_at: Sequence[float],
         on_failure: OnFailure = "abstain",
         changes: Sequence[dict[str, Any]] = (),
-        capacity: int = 100_000,
+        capacity: Sequence[int] = (100_000, 100_000),
         **manifest: Any,
     ) -> Stage:
         permits = ComputePermits(2)
@@ -118,10 +119,10 @@ async def stages() -> AsyncIterator[Any]:
         models = [
             GenerativeModel(
                 generator_manifest(name),
-                GenerateScheduler(name, lambda engine=engine: engine, permits, capacity=capacity),
+                GenerateScheduler(name, lambda engine=engine: engine, permits, capacity=room),
                 pool,
             )
-            for name, engine in zip(names, engines, strict=True)
+            for name, engine, room in zip(names, engines, capacity, strict=False)
         ]
         opened.extend(zip(engines, models, strict=True))
         parts = [
@@ -364,22 +365,46 @@ async def test_transform_task_overload_of_a_tier_is_one_that_is_missed(stages: A
         Scripted(answer="hm", logprob=HALF),
         Scripted(answer="Good day", logprob=SURE, sequence_limit=1),
         accept_at=[0.6, 0.5],
-        capacity=300,
+        capacity=(100_000, 300),
         on_failure="answer",
     )
     second = stage.engines[1]
     second.gate.clear()
-    waiting = []
-    for _ in range(2):  # one runs, one waits, and there is no room for another
-        waiting.append(asyncio.ensure_future(stage.ask()))
-        await eventually(lambda: stage.counts[0][0] == len(waiting), "it never came true")
-    await eventually(lambda: second.starts == 1, "it never came true")
-    (only,) = await stage.ask()
-    assert (only.degraded, only.text) == ("overload", "hm")
+    calls = [asyncio.ensure_future(stage.ask())]
+    await eventually(lambda: second.starts == 1, "it never began")
+    # One runs, one waits, and there is no room for others.
+    calls += [asyncio.ensure_future(stage.ask()) for _ in range(3)]
+    await eventually(lambda: sum(call.done() for call in calls) == 2, "nobody was refused")
+    for call in calls:
+        if call.done():
+            (only,) = call.result()
+            assert (only.degraded, only.text) == ("overload", "hm")
+    waiting = [call for call in calls if not call.done()]
     second.gate.set()
     for answer in waiting:
         (good,) = await asyncio.wait_for(answer, WAIT_S)
         assert (good.text, good.degraded) == ("Good day", None)
+
+
+async def test_transform_task_overload_of_the_first_tier_is_one_of_the_call(stages: Any) -> None:
+    stage = stages(
+        # Slow, not stopped: between its steps others are tokenized.
+        Scripted(answer="x" * 250, logprob=SURE, sequence_limit=1, delay_s=0.02),
+        Scripted(),
+        accept_at=[0.6, 0.5],
+        capacity=(300, 100_000),
+        on_failure="answer",
+    )
+    calls = [asyncio.ensure_future(stage.ask())]
+    await eventually(lambda: stage.engines[0].starts == 1, "it never began")
+    # One runs, one waits, and there is no room for others.
+    calls += [asyncio.ensure_future(stage.ask()) for _ in range(3)]
+    await eventually(lambda: sum(call.done() for call in calls) == 2, "nobody was refused")
+    for call in calls:
+        call.cancel()
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(end) for end in ends].count(QueueFull) == 2
+    assert stage.counts == [(0, 0, 0), (0, 0, 0)]
 
 
 async def test_transform_task_that_is_unloaded_is_not_ready(stages: Any) -> None:

@@ -195,8 +195,9 @@ def test_asked_categories_of_no_answer_are_wrong_and_never_sure(
     fit = KIND.fit(bundle, half, rows, tier, seed=0)
     assert (fit.rows, fit.not_sound) == (500, 500)
     fitted = KIND.fitted(tier, fit)
-    sure_n, labels, is_right_n = KIND.rate(bundle, half, rows, fitted)
-    assert labels is None
+    sure_n, due_n, is_right_n = KIND.rate(bundle, half, rows, fitted)
+    assert due_n is not None
+    assert set(due_n.tolist()) == set(range(len(bundle.labels) + 1))
     assert (sure_n[1::2] == 0).all()
     assert not is_right_n[1::2].any()
     assert 0.4 < is_right_n[::2].mean() < 1

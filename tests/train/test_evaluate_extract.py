@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from sprat.train.evaluate_extract import evaluate_extract
@@ -80,14 +79,3 @@ def test_evaluate_extract_is_the_same_for_the_same_seed() -> None:
     answers = [found(each) if "{}" in each else None for each in WANTED]
     one, other = (evaluate_extract(answers, WANTED, lines=[1, 2, 3, 4], seed=3) for _ in range(2))
     assert one == other
-
-
-def test_evaluate_extract_judges_the_confidence_in_whole_values() -> None:
-    answers = [found('{"n":"2"}', ("/n", True)), None]
-    wanted, sure = ['{"n":"2"}', '{"n":"3"}'], np.array([0.9, 0.3])
-    plain = evaluate_extract(answers, wanted, lines=[1, 2])
-    report = evaluate_extract(answers, wanted, lines=[1, 2], confidence_n=sure)
-    assert plain.whole is None
-    assert report.whole is not None
-    assert report.whole.ece.value == pytest.approx((0.1 + 0.3) / 2)
-    assert report.metrics == {**plain.metrics, "whole_ece": report.whole.ece}

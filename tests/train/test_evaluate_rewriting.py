@@ -32,7 +32,7 @@ def tier(
 
 WANTED = wanted("alpha", "beta", "gamma", "delta")
 SMALL = tier(
-    "small", ["alpha", "beta", "gamm", "dxxxx"], [0.95, 0.6, 0.7, 0.2], accept_at=0.65, cost_ms=1
+    "small", ["alpha", "beta", "gamm", "dxxxx"], [0.95, 0.5, 0.7, 0.2], accept_at=0.55, cost_ms=1
 )
 LARGE = tier(
     "large", ["alpha", "beta", "gamma", "delt~"], [0.9, 0.9, 0.9, 0.0], accept_at=0.3, cost_ms=4

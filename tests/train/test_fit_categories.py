@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sprat.bundle_manifest import Thresholds
 from sprat.head import sigmoid
 from sprat.text.ngrams import with_ngrams
-from sprat.train.fit_categories import Examples, fit_category, fit_platt, with_sparse_ngrams
+from sprat.train.fit_categories import (
+    Examples,
+    due_categories,
+    fit_category,
+    fit_platt,
+    with_sparse_ngrams,
+)
 
 
 def test_fit_platt_finds_slope_and_offset() -> None:
@@ -78,3 +85,21 @@ def test_fit_category_is_judged_by_the_highest_window() -> None:
     windows = np.stack([vectors, loud], axis=1).reshape(800, 6)
     fooled = fit_category(Examples(vectors, windows, np.arange(0, 800, 2)), truth, folds, name="x")
     assert fooled.chosen.nll > alone.chosen.nll
+
+
+def test_fit_categories_say_what_an_answer_is_due_to() -> None:
+    """As the server says it: what blocks before what flags, then the more probable."""
+    thresholds = (
+        Thresholds(flag_at=0.5),
+        Thresholds(flag_at=0.5, block_at=0.7),
+        Thresholds(flag_at=0.2),
+    )
+    probability = np.array(
+        [
+            [0.99, 0.75, 0.1],  # The second one blocks.
+            [0.6, 0.55, 0.1],
+            [0.4, 0.4, 0.25],  # The last one is flagged, though less probable than the others.
+            [0.4, 0.4, 0.1],
+        ]
+    )
+    assert due_categories(probability, thresholds).tolist() == [1, 0, 2, 3]

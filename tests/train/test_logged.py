@@ -9,7 +9,8 @@ from logs import Logged, write_log
 from tuned import manifest
 
 from sprat.decisions import read_decisions
-from sprat.errors import DataError
+from sprat.errors import DataError, InvalidInput
+from sprat.train.categories import CategoryData
 from sprat.train.data import Dataset
 from sprat.train.logged import labelled
 from sprat.train.thresholds import Rule
@@ -46,7 +47,9 @@ def rows(
     path = tmp_path / "log"
     path.unlink(missing_ok=True)
     decisions = read_decisions(write_log(path, given), task="tickets")
-    return labelled(decisions, MANIFEST, rule, path, seed=seed)
+    data, logged = labelled(decisions, MANIFEST, rule, path, seed=seed)
+    assert isinstance(data, Dataset)
+    return data, logged
 
 
 def test_logged_rows_have_the_feedback_as_their_label(tmp_path: Path) -> None:
@@ -112,3 +115,79 @@ def test_logged_messages_hold_no_text(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         rows(tmp_path, row("secret"))
     assert "secret" not in str(caught.value)
+
+
+# -- moderate --------------------------------------------------------------------------------
+
+MODERATOR = MANIFEST.model_copy(update={"kind": "moderate"})
+
+
+def moderated(
+    text: str | None, label: str, *flagged: str, known: bool = True, feedback: str | None = None
+) -> Logged:
+    return Logged(
+        (("static", label or "a", 0.9),),
+        label,
+        MODERATOR.version,
+        text,
+        feedback=feedback,
+        shadow="b",
+        kind="moderate",
+        flagged=flagged if known else None,
+    )
+
+
+def test_logged_moderations_have_the_categories_that_feedback_tells(tmp_path: Path) -> None:
+    given = [
+        moderated("confirmed", "a", "a", "b", feedback="a"),
+        moderated("right", "b", "a", "b", feedback="right"),
+        moderated("right, clean", "allow", feedback="right"),
+        moderated("clean", "a", "a", feedback="allow"),
+        moderated("missed", "allow", feedback="b"),
+        moderated("other", "a", "a", feedback="b"),
+        moderated("withheld", "", "a", feedback="b"),
+        moderated("withheld and clean", "", "a", feedback="allow"),
+        # What was right instead is not known.
+        moderated("wrong", "a", "a", feedback="wrong"),
+        moderated("nothing was said", "", "a", feedback="right"),
+        moderated("older", "a", known=False, feedback="a"),
+        moderated("shadowed", "a", "a"),
+        moderated(None, "a", "a", feedback="a"),
+    ]
+    path = tmp_path / "log"
+    decisions = read_decisions(write_log(path, given), task="tickets")
+    data, logged = labelled(decisions, MODERATOR, "loss", path, seed=0)
+    assert isinstance(data, CategoryData)
+    assert dict(zip(data.texts, data.categories, strict=True)) == {
+        "confirmed": ("a", "b"),
+        "right": ("a", "b"),
+        "right, clean": (),
+        "clean": (),
+        "missed": ("b",),
+        "other": ("b",),
+        "withheld": ("b",),
+        "withheld and clean": (),
+    }
+    assert data.truth(("a", "b")).sum() == 7
+    assert (logged.with_feedback, logged.confirmed, logged.from_last_tier) == (8, 3, 0)
+    assert len(data.sha256) == 64
+
+
+def test_logged_moderations_without_a_right_answer_are_refused(tmp_path: Path) -> None:
+    path = write_log(tmp_path / "log", [moderated("wrong", "a", "a", feedback="wrong")])
+    with pytest.raises(DataError, match="expected rows with a right answer, found none among 1"):
+        labelled(read_decisions(path, task=None), MODERATOR, "loss", path, seed=0)
+
+
+def test_logged_categories_may_be_called_right_or_wrong(tmp_path: Path) -> None:
+    made = manifest(("right", "wrong"), (0.5, 0.5)).model_copy(update={"kind": "moderate"})
+    path = write_log(tmp_path / "log", [moderated("one", "right", "right", feedback="wrong")])
+    data, logged = labelled(read_decisions(path, task=None), made, "loss", path, seed=0)
+    assert isinstance(data, CategoryData)
+    assert (data.categories, logged.confirmed) == ((("wrong",),), 0)
+
+
+def test_logged_rows_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    made = MANIFEST.model_copy(update={"kind": "extract"})
+    with pytest.raises(InvalidInput, match="classify, route and moderate tasks only, not of extra"):
+        labelled([], made, "loss", tmp_path, seed=0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sprat.errors import DataError, InvalidInput
 from sprat.train.data import Dataset
-from sprat.train.split import assign_folds, same_texts, split
+from sprat.train.split import assign_folds, fold_texts, same_texts, split, split_texts
 
 
 def make(rows: list[tuple[str, str]]) -> Dataset:
@@ -149,3 +149,24 @@ def test_split_counts_a_text_of_two_labels_for_the_first() -> None:
 def test_split_refuses_a_share_out_of_range(share: float) -> None:
     with pytest.raises(InvalidInput, match="held_out: expected above 0 and below 1"):
         split(make([("a", "a"), ("b", "b")]), share, seed=0)
+
+
+def test_split_of_texts_without_labels_keeps_the_same_together() -> None:
+    texts = [f"text {n % 20}" for n in range(60)]
+    kept, held = split_texts(texts, 0.25, seed=1, path="rows.jsonl")
+    assert sorted([*kept, *held]) == list(range(60))
+    assert len({texts[row] for row in held}) == 5
+    assert not {texts[row] for row in kept} & {texts[row] for row in held}
+    assert split_texts(texts, 0.25, seed=1, path="rows.jsonl") == (kept, held)
+    with pytest.raises(DataError, match="expected 2 or more different texts, found 1"):
+        split_texts(["a", "A "], 0.5, seed=0, path="rows.jsonl")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_deals_kinds_of_texts_evenly_over_folds(seed: int) -> None:
+    texts = [f"text {n % 40}" for n in range(80)]
+    kinds = np.array([n % 40 < 10 for n in range(80)], np.int32)
+    folds = fold_texts(texts, seed=seed, kinds_n=kinds)
+    assert (folds[:40] == folds[40:]).all()
+    assert [int(kinds[folds == fold].sum()) for fold in range(5)] == [4] * 5
+    assert np.bincount(folds).tolist() == [16] * 5

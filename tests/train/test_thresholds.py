@@ -73,9 +73,9 @@ def test_cascade_leaves_a_tier_out_and_leaves_rows_unanswered() -> None:
 
 def test_cascade_passes_on_what_the_server_passes_on() -> None:
     """What is just above a threshold, but of the last tier that takes part."""
-    least = least_confidence(0.8, "ct2")
-    confidence = [0.8, least - 1e-9, least]
     for engine, expected in (("ct2", [1, 1, 0]), ("llama", [1, 1, 0]), ("static", [0, 0, 0])):
+        least = least_confidence(0.8, engine)
+        confidence = [0.8, max(0.8, least - 1e-9), least]
         first = tier("a", confidence, [1, 1, 1], 1.0, engine)
         second = tier("b", [0.9] * 3, [1, 1, 1], 10.0, engine)
         third = tier("c", [0.9] * 3, [1, 1, 1], 100.0, engine)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from tuned import manifest
 
+from sprat.bundle_manifest import Calibration
 from sprat.train.thresholds import TierScores, cascade
-from sprat.train.traffic import BINS, traffic_of
+from sprat.train.traffic import (
+    BINS,
+    answer_names,
+    traffic_of,
+    traffic_of_classifier,
+    traffic_of_tier,
+)
 
 LABELS = ("a", "b", "c")
 
@@ -74,3 +82,34 @@ def test_traffic_of_answers_that_are_no_labels() -> None:
     traffic = traffic_of(tiers, (0.9, 0.5), cascade(tiers, (0.9, 0.5)), LABELS)
     assert [(tier.rows, tier.passed_on) for tier in traffic.tiers] == [(2, 1), (1, 1)]
     assert (traffic.labels, traffic.early, traffic.agreed) == ({}, 0, 0)
+
+
+def test_traffic_of_a_tier_alone_has_no_threshold() -> None:
+    traffic = traffic_of_tier("head", np.array([0.9, 0.2, 0.9]), ("a", "b", "a"))
+    (tier,) = traffic.tiers
+    assert (tier.name, tier.edges, tier.counts) == ("head", (0.9,), (1, 2))
+    assert tier.passed_on is None
+    assert (traffic.rows, traffic.labels, traffic.early) == (3, {"a": 2, "b": 1}, 0)
+    assert traffic_of_tier("head", np.array([0.5])).labels == {}
+
+
+def test_traffic_of_a_classifier_has_its_best_labels_and_their_confidences() -> None:
+    calibration = Calibration(temperature=2.0, ceiling=0.9)
+    logits = np.array([[4.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]], np.float32)
+    traffic = traffic_of_classifier("head", logits, calibration, LABELS)
+    assert traffic.labels == {"a": 1, "b": 1, "c": 1}
+    (tier,) = traffic.tiers
+    assert tier.counts == (1, 2)
+    assert tier.edges == (0.9,)
+
+
+def test_traffic_of_moderators_counts_the_categories_that_answers_are_due_to() -> None:
+    made = manifest(LABELS, (0.9, 0.0)).model_copy(update={"kind": "moderate"})
+    names = answer_names(made)
+    assert names == (*LABELS, "allow")
+    assert answer_names(manifest(LABELS, (0.9, 0.0))) == LABELS
+    tiers = [scores("static", [0.95, 0.3, 0.95], [3, 3, 0]), scores("head", [0.9] * 3, [3, 1, 3])]
+    thresholds = (0.9, 0.0)
+    traffic = traffic_of(tiers, thresholds, cascade(tiers, thresholds), names)
+    assert traffic.labels == {"allow": 1, "a": 1, "b": 1}
+    assert (traffic.early, traffic.agreed) == (2, 1)
