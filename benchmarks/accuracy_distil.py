@@ -60,7 +60,8 @@ def run(context: Context) -> Outcome:
         count = QUICK_ROWS if context.quick else ROWS
         chosen, others = train[:count], train[count:]
         work.write("test", test)
-        work.sprat("static", bundle.ENCODER, "-o", STUDENT, "--replace")
+        anew = () if context.quick else ("--replace",)
+        work.sprat("static", bundle.ENCODER, "-o", STUDENT, *anew)
         work.write("gold", chosen)
         gold = work.train("gold", STUDENT)
         context.say(f"student by gold: {gold:.4f}")

@@ -18,6 +18,7 @@ from sprat.quantize.choose import Trial
 from sprat.quantize.choose_encoder import EncoderTrial
 from sprat.quantize.choose_language import LanguageTrial
 
+QUICK_TEXTS = 8
 LEAST_AGREEMENT = 0.993
 MOST_ACCURACY_DROP = 0.003
 COLUMNS = (
@@ -93,7 +94,7 @@ def _material(context: Context, folder: Path) -> tuple[str, gate_rows.GateRows, 
     rows, guide = gate_rows.read(test), gate_rows.read(train)
     if context.quick:
         assert rows.rows is not None
-        few = rows.rows.take(range(32))
+        few = rows.rows.take(range(QUICK_TEXTS))
         rows = gate_rows.GateRows(few.texts, few, rows.path, rows.sha256)
     return task, rows, guide
 
@@ -122,12 +123,14 @@ def _language_model(
     _, source = context.store.model(manifest.name)
     plain = gate_rows.GateRows(rows.texts, None, rows.path, rows.sha256)
     if context.quick:
-        guide = gate_rows.GateRows(guide.texts[:8], None, guide.path, guide.sha256)
+        guide = gate_rows.GateRows(guide.texts[:QUICK_TEXTS], None, guide.path, guide.sha256)
     tried: list[_Tried] = []
     settings: Sequence[tuple[str, gate_rows.GateRows | None, tuple[str, ...]]] = (
         ("", None, ("q8_0", "q4_0", "iq4_nl")),
         (" guided", guide, ("q4_0", "iq4_nl")),
     )
+    if context.quick:
+        settings = [(suffix, calibration, names[:1]) for suffix, calibration, names in settings]
     for suffix, calibration, names in settings:
         work = folder / f"language{suffix.strip()}"
         trial = LanguageTrial(manifest, source, work, plain, calibration, Silent())

@@ -73,7 +73,7 @@ class Remote(Manifest):
     instructions : str
         As in `sprat.values.LabelSet`.
     votes : int
-        Answers for each text; see `sprat.endpoints.labels.LabelQuestion`.
+        Answers for each text; see `sprat.endpoints.votes.Voting`.
     """
 
     model: str = Field(min_length=1)

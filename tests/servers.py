@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from forks import Forks
 
 from sprat.store import Store
 
@@ -56,16 +59,29 @@ def environment(store: Store) -> dict[str, str]:
     return {**os.environ, "SPRAT_HOME": str(store.root), "PYTHONUNBUFFERED": "1"}
 
 
-def sprat(store: Store, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a `sprat` command to its end."""
+@functools.cache
+def _forks() -> Forks:
+    made = Forks()
+    atexit.register(made.close)
+    return made
+
+
+def sprat(
+    store: Store, *arguments: str, cwd: Path | None = None, input: str = "", anew: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a `sprat` command to its end; ``anew``: in an interpreter of its own, see `forks`."""
+    env = environment(store)
+    if not anew:
+        return _forks().run(arguments, env=env, cwd=cwd, input=input, timeout_s=120)
     return subprocess.run(
         [sys.executable, "-m", "sprat", *arguments],
-        env=environment(store),
+        env=env,
+        cwd=cwd,
+        input=input,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        **options,
     )
 
 
@@ -83,10 +99,11 @@ class Server:
         return self.process.wait(timeout_s)
 
 
-def start_server(store: Store, folder: Path, *arguments: str) -> Server:
+def start_server(store: Store, folder: Path, *arguments: str, drain_s: float = 0) -> Server:
     """Start `sprat serve` and wait for its `ready` line.
 
-    Its log and, unless the arguments say otherwise, its socket ``s.sock`` go to ``folder``.
+    Its log and, unless the arguments say otherwise, its socket ``s.sock`` go to ``folder``. When it
+    stops, it waits ``drain_s`` for balancers to notice: here there are none.
     """
     if "--listen" not in arguments:
         arguments += ("--listen", f"unix:{folder}/s.sock")
@@ -94,7 +111,7 @@ def start_server(store: Store, folder: Path, *arguments: str) -> Server:
     with log.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "sprat", "-v", "serve", *arguments],
-            env=environment(store),
+            env=environment(store) | {"SPRAT_SERVER__DRAIN_S": str(drain_s)},
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,

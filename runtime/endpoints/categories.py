@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sprat.endpoints.base import SaidCategories
-from sprat.endpoints.labels import check_votes, probability
+from sprat.endpoints.votes import Voting
 from sprat.remote import ChatEndpoint, Completion
 from sprat.tasks import choose
 from sprat.tokenizer import check_text
-from sprat.values import Label, Message, Sampling
+from sprat.values import Label
 
 MOST_CATEGORIES = 256
 GENERAL_INSTRUCTIONS = "Say which of these categories the text that the user sends belongs to."
@@ -60,19 +60,21 @@ class CategoryQuestion:
         instructions: str = "",
         votes: int = 1,
     ) -> None:
-        check_votes(votes)
         choose.check_options(categories, 1, MOST_CATEGORIES, "categories")
         if instructions:
             check_text(instructions, field="instructions")
-        self._endpoint = endpoint
         self._votes = votes
         self._names = [category.name for category in categories]
         head = instructions or GENERAL_INSTRUCTIONS
-        self._prompt = "\n".join([head, *map(choose.line, categories), FORM])
-        self._schema = json.dumps(_schema(self._names), ensure_ascii=False)
         # A token is at least a byte.
         longest = len(json.dumps({"categories": self._names}).encode())
-        self._sampling = Sampling(max_tokens=longest + 32, temperature=0.0 if votes == 1 else 1.0)
+        self._voting = Voting(
+            endpoint,
+            "\n".join([head, *map(choose.line, categories), FORM]),
+            max_tokens=longest + 32,
+            votes=votes,
+            schema=json.dumps(_schema(self._names), ensure_ascii=False),
+        )
 
     async def ask(self, text: str, *, deadline: float = math.inf) -> SaidCategories:
         """Ask about a text. See `ChatEndpoint.complete` for ``deadline`` and the other errors.
@@ -82,32 +84,20 @@ class CategoryQuestion:
         EndpointError
             A single answer came without its probability.
         """
-        chat = [Message("system", self._prompt), Message("user", text)]
-        # One after another: other texts are under way meanwhile.
-        answers = [
-            await self._endpoint.complete(
-                chat,
-                self._sampling,
-                schema=self._schema,
-                logprobs=self._votes == 1,
-                deadline=deadline,
-            )
-            for _ in range(self._votes)
-        ]
-        read = sum(each.usage.input_tokens for each in answers if each.usage is not None)
-        valid = [named for each in answers if (named := self._named(each)) is not None]
+        heard = await self._voting.ask(text, deadline=deadline)
+        valid = [named for each in heard.answers if (named := self._named(each)) is not None]
         if not valid:
-            return SaidCategories.of({}, read)
+            return SaidCategories.of({}, heard.input_tokens)
         if self._votes == 1:
             (named,) = valid
-            sure = max(LEAST_SURE, probability(self._endpoint, answers[0]))
+            sure = max(LEAST_SURE, self._voting.probability(heard))
             chances = {name: sure if name in named else 1 - sure for name in self._names}
         else:
             chances = {
                 name: (sum(name in named for named in valid) + 1) / (len(valid) + 2)
                 for name in self._names
             }
-        return SaidCategories.of(chances, read)
+        return SaidCategories.of(chances, heard.input_tokens)
 
     def _named(self, answer: Completion) -> frozenset[str] | None:
         """The categories that an answer names; None where it is no list of these."""

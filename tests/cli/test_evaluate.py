@@ -169,6 +169,7 @@ def test_train_twice_gives_the_same_weights_and_version(
         store,
         *("train", str(other.parent / "few.jsonl"), "--test", str(tickets[1]), "--no-cache"),
         *("-o", str(tmp_path / "few")),
+        anew=True,
     )
     assert done.returncode == 0, done.stderr
     first, again = (

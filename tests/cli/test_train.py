@@ -68,7 +68,7 @@ def test_train_again_embeds_nothing_and_makes_the_same_bundle(
     first = sprat(store, *arguments)
     assert first.returncode == 0, first.stderr
     (kept,) = set(store.embeddings.glob("*/*")) - before
-    again = sprat(store, *arguments, "--replace")
+    again = sprat(store, *arguments, "--replace", anew=True)
     assert again.returncode == 0, again.stderr
     assert set(store.embeddings.glob("*/*")) - before == {kept}
     assert json.loads(again.stdout) == json.loads(first.stdout)

@@ -23,6 +23,8 @@ from sprat.errors import InputTooLong, Unauthenticated
 from sprat.store import Store
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
+DRAIN_S = 0.5
+"""As the configuration has it by default."""
 
 
 def test_health_knows_the_server_the_service_tasks_and_models(server: Server) -> None:
@@ -107,9 +109,7 @@ def test_loopback_with_token_serves_only_its_bearers(
 def test_sigterm_while_busy_finishes_calls_in_flight(
     store: Store, smollm: Path, tmp_path: Path
 ) -> None:
-    server = start_server(
-        store, tmp_path, "--model", GENERATOR, "--listen", f"unix:{tmp_path}/s.sock"
-    )
+    server = start_server(store, tmp_path, "--model", GENERATOR, drain_s=DRAIN_S)
     pieces: list[str] = []
     finished = threading.Event()
 
@@ -131,9 +131,7 @@ def test_sigterm_while_busy_finishes_calls_in_flight(
 
 
 def test_second_signal_ends_calls_in_flight(store: Store, smollm: Path, tmp_path: Path) -> None:
-    server = start_server(
-        store, tmp_path, "--model", GENERATOR, "--listen", f"unix:{tmp_path}/s.sock"
-    )
+    server = start_server(store, tmp_path, "--model", GENERATOR, drain_s=DRAIN_S)
     errors: list[BaseException] = []
     pieces: list[str] = []
 

@@ -75,7 +75,7 @@ def test_static_vectors_rank_paraphrases_above_others(client: Client, minilm_sta
 def test_static_model_is_listed_and_tokenizes(client: Client, minilm_static: str) -> None:
     (info,) = [each for each in client.list_models() if each.name == minilm_static]
     assert (info.kind, info.engine, info.architecture) == ("encoder", "static", "model2vec")
-    assert (info.quantization, info.dimension, info.max_tokens) == ("int8", 256, 512)
+    assert (info.quantization, info.dimension, info.max_tokens) == ("int8", 384, 512)
     (tokenized,) = client.tokenize(minilm_static, ["a small fish"]).items
     assert tokenized.tokens == ("a", "small", "fish")
 
@@ -92,12 +92,12 @@ def test_static_model_refuses_what_it_cannot_do(client: Client, minilm_static: s
 def test_static_command_says_what_it_made(store: Store, minilm_static: str) -> None:
     done = sprat(store, "static", "minilm-l6", "-o", minilm_static)
     assert done.returncode == 0, done.stderr
-    assert "minilm-l6-static-256: distilled from minilm-l6 " in done.stdout
-    assert "256 dimensions, int8" in done.stdout
+    assert "minilm-l6-static: distilled from minilm-l6 " in done.stdout
+    assert "384 dimensions, int8" in done.stdout
     report = json.loads(sprat(store, "models", "--json").stdout)
     (found,) = [m for m in report["models"] if m["name"] == minilm_static]
     assert (found["engine"], found["tokenizer"]) == ("static", "sprat (WordPiece)")
     refused = sprat(store, "static", minilm_static, "-o", "again")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("error: minilm-l6-static-256 is static already")
+    assert refused.stderr.startswith("error: minilm-l6-static is static already")
     assert sprat(store, "static", "minilm-l6", "-o", "x", "--dimension", "0").returncode == 2

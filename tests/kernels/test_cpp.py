@@ -1,8 +1,8 @@
 """Builds each C++ test under AddressSanitizer and UndefinedBehaviorSanitizer, and runs it.
 
-Compilers work ahead of the tests, one on each core; a test waits for its own program only. Fuzzers
-run for ``SPRAT_FUZZ_SECONDS`` each. An input that fails becomes a file in the folder of their
-seeds.
+Programs are built and run ahead of the tests, one on each core; a test waits for its own one only.
+Fuzzers run for ``SPRAT_FUZZ_SECONDS`` each. An input that fails becomes a file in the folder of
+their seeds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ FLAGS = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 ]
-Programs = dict[Path, "Future[Path]"]
+Done = subprocess.CompletedProcess[str]
+Programs = dict[Path, "Future[Done]"]
 
 
 def test_cpp_every_header_has_a_test() -> None:
@@ -42,43 +43,38 @@ def test_cpp_every_header_has_a_test() -> None:
     assert tested == {header.stem for header in HEADERS.glob("sprat/*.hpp")}
 
 
-def build(source: Path, folder: Path) -> Path:
+def seeds(source: Path) -> Path:
+    return HERE / "cpp" / "seeds" / source.stem.removeprefix("fuzz_")
+
+
+def build_and_run(source: Path, folder: Path) -> Done:
+    def run(*command: str | Path) -> Done:
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
     program = folder / source.stem
-    built = subprocess.run(
-        ["g++", *FLAGS, f"-I{HEADERS}", str(source), "-o", str(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    built = run("g++", *FLAGS, f"-I{HEADERS}", source, "-o", program)
     assert built.returncode == 0, built.stderr
-    return program
+    return run(program, *((seeds(source), str(FUZZ_SECONDS)) if source in FUZZERS else ()))
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     folder = tmp_path_factory.mktemp("cpp")
-    with ThreadPoolExecutor(os.cpu_count()) as compilers:
-        yield {source: compilers.submit(build, source, folder) for source in SOURCES + FUZZERS}
-        compilers.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        yield {each: workers.submit(build_and_run, each, folder) for each in SOURCES + FUZZERS}
+        workers.shutdown(cancel_futures=True)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_cpp_passes_under_sanitizers(source: Path, programs: Programs) -> None:
-    program = programs[source].result()
-    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    done = programs[source].result()
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.timeout(300 + 2 * FUZZ_SECONDS)
+@pytest.mark.timeout(300 + 2 * FUZZ_SECONDS * len(FUZZERS))
 @pytest.mark.parametrize("source", FUZZERS, ids=lambda source: source.stem)
 def test_cpp_fuzzer_finds_nothing(source: Path, programs: Programs) -> None:
-    seeds = HERE / "cpp" / "seeds" / source.stem.removeprefix("fuzz_")
-    done = subprocess.run(
-        [programs[source].result(), seeds, str(FUZZ_SECONDS)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = programs[source].result()
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[0]) > len([*seeds.iterdir()])
+    assert int(done.stdout.split()[0]) > len([*seeds(source).iterdir()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,10 +37,9 @@ needs_torch = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def own(store: Store, tmp_path: Path) -> Store:
-    """A store of this test's own, with the encoder of the shared one."""
-    made = Store(tmp_path / "store")
+def own_store(store: Store, root: Path) -> Store:
+    """A store with the encoder of the shared one."""
+    made = Store(root)
     _, folder = store.model(ENCODER)
     (made.root / "models").mkdir(parents=True)
     (made.root / "models" / ENCODER).symlink_to(folder)
@@ -47,6 +47,12 @@ def own(store: Store, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
+def own(store: Store, tmp_path: Path) -> Store:
+    """A store of this test's own."""
+    return own_store(store, tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
 def prepared(dataset: Callable[..., Dataset]) -> Prepared:
     return prepare(dataset(90), held_out=0.3)
 
@@ -73,12 +79,20 @@ def tune(store: Store, prepared: Prepared, **arguments: object) -> TrainedTier:
     )
 
 
+@pytest.fixture(scope="module")
+def tuned(
+    store: Store, minilm: Path, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Store, TrainedTier]:
+    """What was trained, and the store that has its encoder."""
+    made = own_store(store, tmp_path_factory.mktemp("tuned") / "store")
+    return made, tune(made, prepared)
+
+
 @needs_torch
-@pytest.mark.usefixtures("minilm")
 def test_finetune_makes_an_encoder_that_serves_what_was_trained(
-    own: Store, prepared: Prepared
+    tuned: tuple[Store, TrainedTier], prepared: Prepared
 ) -> None:
-    tier = tune(own, prepared)
+    own, tier = tuned
     manifest, folder = own.model(TUNED, check=True)
     base, _ = own.model(ENCODER)
     assert (manifest.engine, manifest.quantization) == ("ct2", base.quantization)
@@ -110,9 +124,11 @@ def test_finetune_makes_an_encoder_that_serves_what_was_trained(
 
 
 @needs_torch
-@pytest.mark.usefixtures("minilm")
-def test_finetune_the_same_seed_gives_the_same_weights(own: Store, prepared: Prepared) -> None:
-    first = tune(own, prepared)
+def test_finetune_the_same_seed_gives_the_same_weights(
+    tuned: tuple[Store, TrainedTier], own: Store, prepared: Prepared
+) -> None:
+    made, first = tuned
+    shutil.copytree(made.model(TUNED)[1], own.root / "models" / TUNED)
     again = tune(own, prepared, replace=True)
     assert first.manifest.base == again.manifest.base
     np.testing.assert_array_equal(first.head.weight, again.head.weight)
