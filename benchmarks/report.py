@@ -1,6 +1,7 @@
 """Tables of the README, made from results: ``python -m sprat.benchmarks.report README.md``.
 
-The table ``config`` is made from the configuration's own model. A table stands between
+The table ``config`` is made from the configuration's own model, ``metrics`` from the families of
+the server. A table stands between
 ``<!-- table:CASE -->`` and ``<!-- /table:CASE -->``, each on a line of its own; a table that is
 named after no benchmark is left alone. With ``--check`` nothing is written, and the exit status
 says whether all of them are up to date.
@@ -18,12 +19,13 @@ from sprat.benchmarks import harness
 from sprat.benchmarks.harness import Cell, Figure, Result
 from sprat.config import reference
 from sprat.errors import SetupError, SpratError
+from sprat.server.metrics import FAMILIES
 
 DISTURBED = 0.03
 """Share of the machine that others may take without a word."""
 
-CONFIG = "config"
-"""Name of the table of settings."""
+CONFIG, METRICS = "config", "metrics"
+"""Names of the tables of settings, and of what a server exports."""
 
 MARKER = re.compile(r"<!-- (/?)table:([a-z0-9_-]+) -->")
 
@@ -115,7 +117,7 @@ def update(text: str, results: Path) -> str:
     inside: str | None = None
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         marker = MARKER.fullmatch(line.strip())
-        if marker is not None and (marker[2] == CONFIG or marker[2] in harness.CASES):
+        if marker is not None and marker[2] in (CONFIG, METRICS, *harness.CASES):
             closes, name = marker.groups()
             if (name if closes else None) != inside:
                 expected = f"<!-- /table:{inside} -->" if inside else "the begin of a table"
@@ -137,6 +139,9 @@ def _table(name: str, results: Path) -> str:
             (f"`{path}`", default and f"`{default}`", text) for path, default, text in reference()
         ]
         return _markdown(("setting", "default", "meaning"), rows)
+    if name == METRICS:
+        families = [(f"`{f.name}`", ", ".join(f.labels), f.meaning) for f in FAMILIES]
+        return _markdown(("metric", "labels", "meaning"), families)
     result = harness.read(results / f"{name}.json")
     if result.quick:
         raise SetupError(f"{name}: the result is of a quick trial; run `make bench`")

@@ -66,6 +66,13 @@ class ServerConfig(Section):
         int, Field(ge=1, description="calls in flight; more are refused")
     ] = 1024
     reflection: Annotated[bool, Field(description="serve gRPC reflection")] = True
+    metrics: Annotated[
+        str,
+        Field(
+            description="`HOST:PORT` of metrics for Prometheus, without TLS and token: loopback, "
+            "unless `insecure`; empty: none"
+        ),
+    ] = ""
     drain_s: Annotated[
         float,
         Field(ge=0, description="seconds between NOT_SERVING and refusing new calls at a stop"),

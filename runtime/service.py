@@ -53,6 +53,7 @@ from sprat.values import (
     RouteSet,
     Sampling,
     TaskInfo,
+    TierInfo,
     Timings,
     TokenizeResult,
     TokenStates,
@@ -144,6 +145,11 @@ class Service:
                     watched.recall(recalled)
         if config.shadow_share > 0:
             self._shadows = Shadows(config.shadow_share, lambda: permits.has_spare, self._decisions)
+
+    @property
+    def threads(self) -> int:
+        """Compute threads that may run at once: the CPU budget."""
+        return self._pool.threads
 
     async def close(self) -> None:
         """Finish what waits, then release models and threads."""
@@ -602,13 +608,31 @@ class Service:
 
     def list_tasks(self) -> tuple[TaskInfo, ...]:
         """Every task, sorted by name."""
-        infos = (task.info for task in self.registry.tasks.values())
-        if (decisions := self._decisions) is None:
-            return tuple(infos)
-        return tuple(
-            replace(info, log=decisions.use(info.name)) if info.kind in LOGGED_KINDS else info
-            for info in infos
-        )
+        return tuple(map(self.task_info, self.registry.tasks))
+
+    def task_info(self, name: str) -> TaskInfo:
+        """One of `list_tasks`.
+
+        Raises
+        ------
+        NotFound
+            When there is no such task.
+        """
+        info = self.registry.task(name).info
+        if self._decisions is None or info.kind not in LOGGED_KINDS:
+            return info
+        return replace(info, log=self._decisions.use(name))
+
+    def task_tiers(self, name: str) -> tuple[TierInfo, ...]:
+        """What the tiers of a task of a bundle have done, also a single one; none of other tasks.
+
+        Raises
+        ------
+        NotFound
+            When there is no such task.
+        """
+        found = self._watched(name)
+        return self.registry.task(name).info.tiers if found is None else found.tier_infos
 
     def list_models(self) -> tuple[ModelInfo, ...]:
         """Every loaded model, sorted by name."""

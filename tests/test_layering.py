@@ -120,6 +120,10 @@ RULES: dict[str, Only | Within] = {
         ("sprat.engine.llama*", "sprat.quantize.gguf*", BENCHMARKS),
     ),
     "remote knows the HTTP client": Only(("httpx2.*",), ("sprat.remote",)),
+    "server/metrics knows the HTTP server": Only(
+        ("prometheus_client.*", "socketserver.*", "wsgiref.*", "http.*"),
+        ("sprat.server.metrics", BENCHMARKS),
+    ),
     "only programs import cli": Only(
         ("sprat.cli.*",), ("sprat.cli.*", "sprat.demo.*", "sprat.__main__")
     ),
@@ -298,6 +302,7 @@ HEAVY = {
     "jinja2",
     "llama_cpp",
     "matplotlib",
+    "prometheus_client",
     "scipy",
     "sklearn",
     "torch",

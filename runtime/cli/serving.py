@@ -41,6 +41,14 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow TCP beyond loopback without TLS and token.")
     ] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            help="`HOST:PORT` of metrics for Prometheus, at /metrics: texts by tier, drift, "
+            "endpoints. Port 0: a free one, see -v. Absent: none.",
+        ),
+    ] = None,
     log: Annotated[
         Path | None,
         typer.Option("--log", help="Keep a decision log in this file; see `sprat log`."),
@@ -66,6 +74,7 @@ def serve(
         "server.tls_client_ca": tls_client_ca,
         "server.token_file": token_file,
         "server.insecure": insecure or None,
+        "server.metrics": metrics,
         "log.path": None if log is None else str(log),
         "compute.threads": threads,
     }

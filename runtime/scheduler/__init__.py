@@ -1,5 +1,7 @@
 """The threads of sprat. Nothing outside this package and `sprat.budget` starts one.
 
+But for `sprat.server.metrics`, whose HTTP server has one for each scrape.
+
 One `EncodeScheduler` or `GenerateScheduler` per model; all hold permits of one
 `sprat.budget.ComputePermits` while they compute. Results go back to the event loop through a
 `Mailbox`. A `BatchWriter` writes what must not hold up requests.

@@ -92,11 +92,18 @@ class LoopThread:
 
 
 class ComputePool:
-    """Runs short blocking work, such as tokenizing long texts, off the event loop under permits."""
+    """Runs short blocking work, such as tokenizing long texts, off the event loop under permits.
+
+    Attributes
+    ----------
+    threads : int
+        How many permits there are: the CPU budget.
+    """
 
     def __init__(self, permits: ComputePermits) -> None:
+        self.threads = permits.permits
         self._permits = permits
-        self._threads = ThreadPoolExecutor(permits.permits, thread_name_prefix="sprat-pool")
+        self._threads = ThreadPoolExecutor(self.threads, thread_name_prefix="sprat-pool")
 
     async def run(self, owner: str, call: Callable[[], T]) -> T:
         """Run ``call`` on a pool thread holding one permit of ``owner``.

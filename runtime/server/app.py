@@ -81,6 +81,12 @@ async def serve(
         _add_reflection(server)
 
     with ExitStack() as stack:
+        collector = None
+        if config.server.metrics:
+            # Who asks for none does not pay for its import.
+            from sprat.server import metrics
+
+            collector = stack.enter_context(metrics.served(config.server))
         bound = stack.enter_context(listen.bound(server, address, tls))
         await server.start()
         log.info("listening on %s, loading", bound)
@@ -92,6 +98,8 @@ async def serve(
             service = await opening
             if not stop.is_set():
                 servicer.service = service
+                if collector is not None:
+                    collector.service = service
                 tasks = (task.name for task in service.list_tasks())
                 models = (model.name for model in service.list_models())
                 for name in _health_names(tasks, models):

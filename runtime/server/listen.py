@@ -80,12 +80,22 @@ def parse(text: str) -> UnixAddress | TcpAddress:
                 f"{path} has {len(os.fsencode(path))}",
             )
         return UnixAddress(path)
+    return parse_tcp(text, WHERE, expected="unix:PATH or HOST:PORT")
+
+
+def parse_tcp(text: str, where: str, *, expected: str = "HOST:PORT") -> TcpAddress:
+    """Read ``HOST:PORT`` of the setting ``where``.
+
+    Raises
+    ------
+    ConfigError
+        For anything but what is ``expected``.
+    """
     host, _, port = text.rpartition(":")
     is_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535
     if not is_port or not _is_host(host):
         raise ConfigError(
-            WHERE,
-            f"expected unix:PATH or HOST:PORT (an IPv6 HOST in square brackets), got {text!r}",
+            where, f"expected {expected} (an IPv6 HOST in square brackets), got {text!r}"
         )
     return TcpAddress(host, int(port))
 

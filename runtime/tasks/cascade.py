@@ -135,18 +135,18 @@ class Escalation(Generic[AnyTierT, Item]):
     @property
     def info(self) -> TaskInfo:
         """The task, with what each tier has done so far, and how far traffic has drifted."""
-        if len(self._tiers) == 1:
-            return replace(self._info, drift=self._watch.drift)
+        tiers = self.tier_infos if len(self._tiers) > 1 else ()
+        return replace(self._info, drift=self._watch.drift, tiers=tiers)
+
+    @property
+    def tier_infos(self) -> tuple[TierInfo, ...]:
+        """What each tier has done so far, also the only one."""
         facts = zip(
             self._tiers, self._accept_at, self._asked, self._answered, self._missed, strict=True
         )
-        return replace(
-            self._info,
-            drift=self._watch.drift,
-            tiers=tuple(
-                TierInfo(tier.name, accept_at, asked, answered, missed, tier.endpoint_info)
-                for tier, accept_at, asked, answered, missed in facts
-            ),
+        return tuple(
+            TierInfo(tier.name, accept_at, asked, answered, missed, tier.endpoint_info)
+            for tier, accept_at, asked, answered, missed in facts
         )
 
     async def answer(

@@ -188,6 +188,12 @@ def test_report_numbers_have_three_digits(value: float, text: str) -> None:
     assert report._number(value) == text
 
 
+def test_report_makes_the_table_of_metrics_from_the_server(tmp_path: Path) -> None:
+    made = report.update("<!-- table:metrics -->\nstale\n<!-- /table:metrics -->\n", tmp_path)
+    assert "| `sprat_task_drift_psi` | task, figure, tier | population stability index |" in made
+    assert "stale" not in made
+
+
 def test_report_makes_the_table_of_settings_from_the_configuration(tmp_path: Path) -> None:
     made = report.update("<!-- table:config -->\nstale\n<!-- /table:config -->\n", tmp_path)
     assert "| `server.listen` |" in made

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cascades import trained
+from scraping import Page, address_in, scrape
 from servers import TASK, Server, sprat, start_server
 from topics import toy_rows
 from tuned import tuning
@@ -97,7 +98,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         f'[log]\npath = "{log}"\nstore_text = true\nshadow_share = 1.0\n'
         f'[tasks.{TASK}]\nbundle = "{bundle}"\n'
     )
-    server = start_server(store, folder, "--config", str(config))
+    server = start_server(store, folder, "--config", str(config), "--metrics", "127.0.0.1:0")
     yield Served(server, store, bundle, log)
     assert server.stop() == 0
 
@@ -169,6 +170,30 @@ def test_drift_is_found_by_server_and_log_and_mended_by_tuning(
     assert logged["with_feedback"] == 300
     assert 0 < logged["confirmed"] < 300
     assert Bundle.load(tmp_path / TASK).manifest.tuning.logged.with_feedback == 300  # type: ignore[union-attr]
+
+
+def test_drift_stands_in_the_metrics_of_the_server(served: Served) -> None:
+    """Beside what each tier did; as `list_tasks` has it."""
+    with Client(served.server.address) as client:
+        client.classify(TASK, USUAL.texts[:50])
+        (task,) = client.list_tasks()
+    status, text = scrape(address_in(served.server.log.read_text()))
+    page = Page(text)
+    assert status == 200
+    assert task.drift is not None
+    for tier in task.tiers:
+        place = {"task": TASK, "tier": tier.name}
+        assert page("sprat_task_tier_asked_texts_total", **place) == tier.asked
+        assert page("sprat_task_tier_answered_texts_total", **place) == tier.answered
+        assert page("sprat_task_tier_accept_at_ratio", **place) == pytest.approx(tier.accept_at)
+    assert task.tiers[0].asked > task.tiers[0].answered > 0
+    assert page("sprat_task_drift_rows", task=TASK) == task.drift.rows > 0
+    assert page("sprat_task_drift_verdict", task=TASK, verdict=task.drift.verdict) == 1
+    psi = next(each.psi for each in task.drift.figures if each.what == "labels")
+    assert page("sprat_task_drift_psi", task=TASK, figure="labels", tier="") == psi
+    assert (page("sprat_compute_threads") or 0) >= 1
+    assert (page("process_resident_memory_bytes") or 0) > 1e6
+    assert not any(each in text for each in USUAL.texts + OTHER.texts)
 
 
 @asynccontextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import grpc
 import grpc.aio
@@ -29,6 +31,7 @@ from doubles import (
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
+from scraping import address_in, scraped
 
 from sprat import client
 from sprat.config import Config, ModelConfig, ServerConfig
@@ -436,3 +439,36 @@ async def test_app_leaves_no_socket_and_no_threads(start: Start, tmp_path: Path)
         server.signal()
         await server.ends()
     assert sorted(p.name for p in tmp_path.iterdir()) == []
+
+
+# -- metrics ---------------------------------------------------------------------------------
+
+
+async def test_app_metrics_at_a_port_in_use_are_refused_before_loading(start: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = await start(metrics=address)
+        with pytest.raises(ConfigError, match=f"{address} cannot be bound: Address already in use"):
+            await server.ends()
+    assert not server.loads.is_set()
+
+
+async def test_app_metrics_live_as_long_as_the_server(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sprat")
+    server = await start(metrics="localhost:0", drain_s=WAIT_S)
+    await server.check("")
+    address = address_in(caplog.text)
+    assert "sprat_task_info{" not in (await scraped(address))[1]
+    await server.is_ready()
+    assert f'sprat_task_info{{kind="classify",task="{TASK}"' in (await scraped(address))[1]
+    server.signal()
+    await eventually(lambda: "draining" in caplog.text, "never draining")
+    assert (await scraped(address))[0] == 200
+    server.signal()
+    await server.ends()
+    with pytest.raises(URLError):
+        await scraped(address)
