@@ -177,3 +177,32 @@ def endpoint_use(
             raise InvalidInput("--config: expected --endpoint beside it", field="config")
         return None
     return EndpointUse(name, config, store, restart=restart)
+
+
+def check_endpoint(
+    manifests: Sequence[BundleManifest], places: Sequence[tuple[int, ...]], use: EndpointUse | None
+) -> None:
+    """Refuse remote tiers without an endpoint, and an endpoint without a remote tier.
+
+    Parameters
+    ----------
+    places : sequence of tuple of int
+        The tiers of each bundle that are evaluated.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    remote = [
+        (manifest.name, manifest.tiers[place].name)
+        for manifest, each in zip(manifests, places, strict=True)
+        for place in each
+        if manifest.tiers[place].remote is not None
+    ]
+    if remote and use is None:
+        bundle, tier = remote[0]
+        raise InvalidInput(
+            f"{bundle}: expected --endpoint for tier {tier}, or another --tier", field="endpoint"
+        )
+    if use is not None and not remote:
+        raise InvalidInput("--endpoint: no tier that is evaluated is remote", field="endpoint")

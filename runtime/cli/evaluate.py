@@ -35,7 +35,7 @@ Tier = Annotated[
     typer.Option(
         "--tier",
         help="Tier to evaluate, by itself. Absent: what is served, which is a cascade where "
-        "several tiers have thresholds, and else the last tier; of extract the last tier.",
+        "several tiers have thresholds, and else the last tier.",
     ),
 ]
 
@@ -116,8 +116,8 @@ def evaluate(
         float | None,
         typer.Option(
             "--min-exact-match",
-            help="Of transform tasks, and adapters for extract and transform: share of answers "
-            "that are as wanted.",
+            help="Of transform tasks, of extract tasks with a cascade or a tier that asks, and of "
+            "adapters for the two: share of answers that are as wanted.",
             rich_help_panel=LIMITS,
         ),
     ] = None,
@@ -126,6 +126,15 @@ def evaluate(
         typer.Option(
             "--max-ece",
             help="Calibration error: how far confidences are from the share that is right.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    max_whole_ece: Annotated[
+        float | None,
+        typer.Option(
+            "--max-whole-ece",
+            help="Of moderate and extract tasks: calibration error of the confidence in whole "
+            "answers.",
             rich_help_panel=LIMITS,
         ),
     ] = None,
@@ -166,10 +175,10 @@ def evaluate(
 
     Of a moderate task: precision, recall, average precision and calibration of each category; the
     page of `--html` shows what other thresholds would do. Of an extract task: micro-F1 of exact
-    spans, precision, recall, and the same of each field, of one tier; of one that asks a model or
-    an endpoint the same of strings, since it does not say which of two equal places it means. Of a
-    transform task: exact match, edit similarity, and how well confidences tell right answers from
-    wrong ones (AUROC).
+    spans, precision, recall, and the same of each field; where a tier asks a model or an endpoint,
+    the same of strings, since it does not say which of two equal places it means. Of a transform
+    task: exact match, edit similarity, and how well confidences tell right answers from wrong ones
+    (AUROC).
 
     An adapter is judged as the server would use it: by llama.cpp, on the model and with the task
     that it was trained for. Its scores are the model's own: `--max-ece` says how far
@@ -188,6 +197,7 @@ def evaluate(
         "min-micro-f1": min_micro_f1,
         "min-exact-match": min_exact_match,
         "max-ece": max_ece,
+        "max-whole-ece": max_whole_ece,
         "max-wrong-above": max_wrong_above,
     }
     store = Store()
@@ -381,6 +391,7 @@ def _assess(
             ],
             open_embed=open_embed,
             open_tier=open_tier,
+            remote_cost_ms=None if use is None else use.cost_ms,
             progress=bar,
             **options,
         )

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from sprat.cli import comparisons
+from sprat.cli.endpoints import EndpointUse, check_endpoint
 from sprat.cli.limits import Limits, check, judge
 from sprat.cli.limits import as_json as limits_json
 from sprat.cli.output import Bar, print_json, print_table, progress
 from sprat.cli.report_page import write_report
-from sprat.errors import InvalidInput, NotFound
+from sprat.errors import NotFound
 
 if TYPE_CHECKING:
     from sprat.bundle_manifest import BundleManifest, TierManifest
-    from sprat.cli.endpoints import EndpointUse
     from sprat.inprocess import Runtime
     from sprat.manifest import Interval
     from sprat.store import Store
@@ -69,7 +69,7 @@ def evaluate_moderator(
         # Before the first one has read all of the texts.
         rows.truth(manifest.labels)
     places = [_places(manifests[0], tier), *(each.answering for each in manifests[1:])]
-    _check_endpoint(manifests, places, use)
+    check_endpoint(manifests, places, use)
     assessed = []
     with tempfile.TemporaryDirectory() as folder, progress("eval") as bar:
         for name, manifest, each in zip(names, manifests, places, strict=True):
@@ -114,25 +114,6 @@ def _places(manifest: BundleManifest, tier: str | None) -> tuple[int, ...]:
     if tier not in names:
         raise NotFound("tier", tier, tuple(names))
     return (names.index(tier),)
-
-
-def _check_endpoint(
-    manifests: Sequence[BundleManifest], places: Sequence[tuple[int, ...]], use: EndpointUse | None
-) -> None:
-    """Refuse remote tiers without an endpoint, and an endpoint without a remote tier."""
-    remote = [
-        (manifest.name, manifest.tiers[place].name)
-        for manifest, each in zip(manifests, places, strict=True)
-        for place in each
-        if manifest.tiers[place].remote is not None
-    ]
-    if remote and use is None:
-        bundle, tier = remote[0]
-        raise InvalidInput(
-            f"{bundle}: expected --endpoint for tier {tier}, or another --tier", field="endpoint"
-        )
-    if use is not None and not remote:
-        raise InvalidInput("--endpoint: no tier that is evaluated is remote", field="endpoint")
 
 
 @contextmanager

@@ -56,6 +56,7 @@ def evaluate_rewritings(
                     rows,
                     engine_of=lambda model: store.model(model)[0].engine,
                     open_tier=tier_opener(store, None if use is None else use.open),
+                    remote_cost_ms=None if use is None else use.cost_ms,
                     threshold=SURE if threshold is None else threshold,
                     seed=seed,
                     progress=bar,

@@ -1,4 +1,4 @@
-"""``sprat eval`` of extract tasks: exact spans of taggers, strings of tiers that ask."""
+"""``sprat eval`` of extract tasks: exact spans of taggers, strings where tiers ask."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import typer
 
 from sprat.cli import comparisons
 from sprat.cli.embedding import state_opener
+from sprat.cli.endpoints import EndpointUse, check_endpoint
 from sprat.cli.limits import Limits, check, judge
 from sprat.cli.limits import as_json as limits_json
 from sprat.cli.output import Bar, print_json, print_table, progress
 from sprat.cli.report_page import write_report
-from sprat.cli.reports import show_task
+from sprat.cli.reports import show_extract_cascade, show_task
 
 if TYPE_CHECKING:
     from sprat.bundle import Bundle
-    from sprat.cli.endpoints import EndpointUse
     from sprat.store import Store
     from sprat.train.assess_spans import SpanAssessment
     from sprat.train.evaluate_extract import ExtractReport
+    from sprat.train.evaluate_extract_cascade import ExtractCascadeReport
     from sprat.train.evaluate_spans import SpanReport
     from sprat.train.spans import SpanDataset
 
@@ -45,9 +46,9 @@ def evaluate_extract(
     bundles : sequence of Bundle
         The bundle, and perhaps another one to compare it with.
     tier : str or None
-        That of the first bundle to evaluate by itself; None: the last one.
+        That of the first bundle to evaluate by itself; None: what it answers.
     use : EndpointUse or None
-        Whom a remote tier asks.
+        Whom remote tiers ask.
     """
     from sprat.train.assess_spans import compare_tiers
     from sprat.train.spans import read_spans
@@ -58,6 +59,7 @@ def evaluate_extract(
         rows.check_fields(manifest.labels)
     first, *others = bundles
     evaluated = [first if tier is None else first.alone(tier), *others]
+    check_endpoint([each.manifest for each in evaluated], list(map(_places, evaluated)), use)
     try:
         with progress("eval") as bar:
             assessed = [_assess(store, bundle, rows, use, bar, seed) for bundle in evaluated]
@@ -70,7 +72,7 @@ def evaluate_extract(
     comparison = compare_tiers(rows, *assessed, seed=seed) if len(assessed) > 1 else None
     gates = check(report.summary(), limits)
     if html is not None:
-        write_report(html, report, manifests[0], rows, tier=evaluated[0].manifest.tiers[-1].name)
+        write_report(html, report, manifests[0], rows, tier=tier)
     if as_json:
         document = report.model_dump(mode="json")
         if comparison is not None:
@@ -87,6 +89,12 @@ def evaluate_extract(
     judge(gates)
 
 
+def _places(bundle: Bundle) -> tuple[int, ...]:
+    """The tiers that are evaluated: all of a cascade, else the last one."""
+    places = tuple(range(len(bundle.manifest.tiers)))
+    return places if len(bundle.manifest.answering) > 1 else places[-1:]
+
+
 def _assess(
     store: Store,
     bundle: Bundle,
@@ -95,25 +103,40 @@ def _assess(
     bar: Bar,
     seed: int,
 ) -> SpanAssessment:
-    """Evaluate the last tier of a bundle."""
+    """Evaluate what a bundle answers: its cascade, or its last tier."""
     from sprat.train.asked_tiers import tier_opener
-    from sprat.train.assess_spans import assess_asked, assess_tagger
+    from sprat.train.assess_spans import assess_asked, assess_extract_cascade, assess_tagger
 
     manifest = bundle.manifest
     *_, last = manifest.tiers
-    if last.weights:
-        with state_opener(store, bar)(last.model.name) as states:
-            return assess_tagger(bundle, rows, states=states, seed=seed)
+    open_states = state_opener(store, bar)
     open_tier = tier_opener(store, None if use is None else use.open)
+    if len(_places(bundle)) > 1:
+        return assess_extract_cascade(
+            bundle,
+            rows,
+            engine_of=lambda model: store.model(model)[0].engine,
+            open_states=open_states,
+            open_tier=open_tier,
+            remote_cost_ms=None if use is None else use.cost_ms,
+            seed=seed,
+            progress=bar,
+        )
+    if last.weights:
+        with open_states(last.model.name) as states:
+            return assess_tagger(bundle, rows, states=states, seed=seed)
     with open_tier(manifest, len(manifest.tiers) - 1) as ask:
         bar.phase(f"ask about {len(rows)} texts", total=len(rows))
         return assess_asked(manifest, rows, ask=ask, seed=seed, progress=bar)
 
 
-def _show(report: SpanReport | ExtractReport) -> None:
+def _show(report: SpanReport | ExtractReport | ExtractCascadeReport) -> None:
     from sprat.train.evaluate_extract import ExtractReport
+    from sprat.train.evaluate_extract_cascade import ExtractCascadeReport
 
-    if isinstance(report, ExtractReport):
+    if isinstance(report, ExtractCascadeReport):
+        show_extract_cascade(report)
+    elif isinstance(report, ExtractReport):
         show_task(report)
     else:
         show_span_report(report)

@@ -19,9 +19,10 @@ from sprat.asked_manifest import AnyLanguage, AnyRemote
 from sprat.bundle_manifest import BundleManifest, Calibration, ReportSummary, TierManifest
 from sprat.errors import DataError, DeadlineExceeded, EngineError, InvalidInput, QueueFull
 from sprat.manifest import ModelRef
-from sprat.progress import Progress
+from sprat.progress import Progress, Silent
 from sprat.scheduler import Mailbox
 from sprat.train.provenance import Source
+from sprat.train.row_cost import row_cost
 from sprat.values import IntArray, ItemError, Label
 
 ASKED_AT_ONCE = 32
@@ -234,6 +235,32 @@ def answers(ask: Ask, rows: AskedRows, progress: Progress) -> list[Any]:
         made += result.items
         progress.advance(len(few))
     return made
+
+
+def say_and_cost(
+    kind: AskedKind[RowsT, SaidT, FitT, ReportT, RecordT],
+    bundle: BundleManifest,
+    place: int,
+    ask: Ask,
+    rows: RowsT,
+    progress: Progress,
+    remote_cost_ms: Callable[[], float] | None = None,
+) -> tuple[SaidT, float]:
+    """What a tier says of rows, and the CPU milliseconds of this process for each, above 0.
+
+    Parameters
+    ----------
+    place : int
+        Of the tier.
+    remote_cost_ms : callable, optional
+        What an answer of a remote tier costs instead; called when all rows are answered.
+    """
+    is_remote = bundle.tiers[place].remote is not None
+    if not is_remote:
+        # The memory, the adapter and what all prompts begin with are nobody's cost.
+        kind.say(bundle, ask, rows.take([0]), Silent())
+    said, cost_ms = row_cost(lambda: kind.say(bundle, ask, rows, progress), len(rows))
+    return said, remote_cost_ms() if is_remote and remote_cost_ms is not None else cost_ms
 
 
 def described(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from sprat.train.evaluate import SURE, evaluate
 from sprat.train.evaluate_cascade import CascadeReport, TierOutput, evaluate_cascade
 from sprat.train.head import Embed, OpenEmbed, embed_texts
 from sprat.train.report import Report
+from sprat.train.row_cost import row_cost
 from sprat.train.thresholds import ABSTAINED
 from sprat.values import FloatArray
 
@@ -108,6 +109,7 @@ def assess_cascade(
     engines: Sequence[str],
     open_embed: OpenEmbed,
     open_tier: OpenTier,
+    remote_cost_ms: Callable[[], float] | None = None,
     out_of_scope_label: str | None = None,
     threshold: float = SURE,
     seed: int = 0,
@@ -123,6 +125,8 @@ def assess_cascade(
         Of the models of the tiers; ``remote`` of a remote tier.
     open_embed, open_tier : callable
         See `OpenEmbed`, asked for the models of tiers with a head; and `OpenTier`, for the others.
+    remote_cost_ms : callable, optional
+        See `sprat.train.asked.say_and_cost`.
 
     See `assess` for the others and for what is raised.
     """
@@ -141,9 +145,12 @@ def assess_cascade(
             if tier.remote is None:  # What is done once only is nobody's cost.
                 _logits(bundle, place, (inside.take([0]),), embed, ask, Silent())
             progress.phase(f"tier {tier.name}: {len(data)} rows", total=len(data))
-            started = time.process_time()
-            logits_nk, outside_mk = _logits(bundle, place, (inside, outside), embed, ask, progress)
-            cost_ms = (time.process_time() - started) * 1e3 / len(data)
+            (logits_nk, outside_mk), cost_ms = row_cost(
+                functools.partial(_logits, bundle, place, (inside, outside), embed, ask, progress),
+                len(data),
+            )
+        if tier.remote is not None and remote_cost_ms is not None:
+            cost_ms = remote_cost_ms()
         tiers.append(
             TierOutput(
                 tier.name,
@@ -152,7 +159,7 @@ def assess_cascade(
                 tier.calibration or Calibration(temperature=1.0),
                 logits_nk,
                 outside_mk,
-                max(cost_ms, 1e-6),
+                cost_ms,
             )
         )
     report, label_n = evaluate_cascade(

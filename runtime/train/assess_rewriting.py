@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest
 from sprat.errors import DataError
-from sprat.progress import Progress, Silent
-from sprat.train.asked import OpenTier
+from sprat.progress import Progress
+from sprat.train.asked import OpenTier, say_and_cost
 from sprat.train.asked_rewritings import AskedRewritings, schema_of, transform_of
 from sprat.train.compare import RewritingComparison, compare_rewriting
 from sprat.train.evaluate import SURE
 from sprat.train.evaluate_rewriting import RewritingReport, TierRewritings, evaluate_rewriting
 from sprat.train.evaluate_transform import score_rows
 from sprat.train.metrics import Floats
-from sprat.train.thresholds import LEAST_COST_MS
 from sprat.train.tune import EngineOf
 from sprat.train.wanted import Wanted
 
@@ -48,6 +46,7 @@ def assess_rewriting(
     *,
     engine_of: EngineOf,
     open_tier: OpenTier,
+    remote_cost_ms: Callable[[], float] | None = None,
     threshold: float = SURE,
     seed: int = 0,
     progress: Progress,
@@ -60,6 +59,8 @@ def assess_rewriting(
     ----------
     engine_of, open_tier : callable
         See `sprat.train.tune.EngineOf` and `sprat.train.asked.OpenTier`.
+    remote_cost_ms : callable, optional
+        See `sprat.train.asked.say_and_cost`.
     threshold : float
         Confidence from which on an answer counts as sure, in (0, 1].
     seed : int
@@ -80,11 +81,9 @@ def assess_rewriting(
         tier = manifest.tiers[place]
         progress.phase(f"tier {tier.name}: {len(rows)} rows", total=len(rows))
         with open_tier(manifest, place) as ask:
-            if tier.remote is None:  # What is done once only is nobody's cost.
-                _KIND.say(manifest, ask, rows.take([0]), Silent())
-            started = time.process_time()
-            said = _KIND.say(manifest, ask, rows, progress)
-            spent_ms = (time.process_time() - started) * 1e3
+            said, cost_ms = say_and_cost(
+                _KIND, manifest, place, ask, rows, progress, remote_cost_ms
+            )
         tiers.append(
             TierRewritings(
                 name=tier.name,
@@ -92,7 +91,7 @@ def assess_rewriting(
                 accept_at=_accept_at(manifest, place),
                 answers=said.answers,
                 confidence_n=said.confidences(tier),
-                cost_ms=max(spent_ms / len(rows), LEAST_COST_MS),
+                cost_ms=cost_ms,
             )
         )
     transform = transform_of(manifest)

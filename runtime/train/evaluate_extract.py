@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -114,27 +114,9 @@ def evaluate_extract(
     seed : int
         Of the resampling; at least 0.
     """
-    pairs = _pairs(found, wanted)
-    counts_n3 = np.array(
-        [((one & other).total(), one.total(), other.total()) for one, other in pairs], np.float64
-    )
-    same_n = np.array(
-        [
-            one == other and not (needs_value and not (each and each.json))
-            for each, (one, other) in zip(found, pairs, strict=True)
-        ],
-        np.float64,
-    )
-    n = len(pairs)
-
-    def figures_of(picks_rn: metrics.Picks) -> dict[str, metrics.Floats]:
-        return {
-            **_rates(counts_n3[picks_rn].sum(axis=1).T),
-            "exact_match": same_n[picks_rn].mean(axis=1),
-        }
-
-    figures = {name: float(value[0]) for name, value in figures_of(np.arange(n)[None]).items()}
-    resampled = metrics.bootstrap(figures_of, (n,), np.random.default_rng(seed))
+    given = ["" if each is None else each.json for each in found]
+    findings = value_findings(given, wanted, needs_value=needs_value)
+    right_n = np.array([each == RIGHT for each in findings.shown], np.bool_)
     strings = [
         field
         for each in found
@@ -143,15 +125,58 @@ def evaluate_extract(
         if isinstance(leaf.value, str)
     ]
     return ExtractReport(
-        n=n,
+        n=len(found),
         incomplete=sum(each is None or not each.complete for each in found),
         abstained=sum(each is not None and each.abstained for each in found),
         strings=len(strings),
         grounded=sum(field.grounded for field in strings),
-        metrics={name: metrics.interval(value, resampled[name]) for name, value in figures.items()},
-        fields=tuple(_fields(pairs)),
-        wrong_lines=tuple(lines[row] for row in np.flatnonzero(same_n == 0)[:MOST_LISTED]),
+        metrics=extract_figures(findings, right_n, seed=seed),
+        fields=field_reports(findings),
+        wrong_lines=wrong_lines(right_n, lines),
     )
+
+
+def extract_figures(
+    findings: Findings, right_n: npt.NDArray[np.bool_], *, seed: int
+) -> dict[str, Interval]:
+    """``micro_f1``, ``precision``, ``recall`` and ``exact_match``; see `ExtractReport`.
+
+    Parameters
+    ----------
+    right_n : bool[N]
+        Which answers are right as a whole.
+    """
+    counts_n3 = findings.counts.sum(axis=1).astype(np.float64)
+
+    def figures_of(picks_rn: metrics.Picks) -> dict[str, metrics.Floats]:
+        return {
+            **_rates(counts_n3[picks_rn].sum(axis=1).T),
+            "exact_match": right_n[picks_rn].mean(axis=1),
+        }
+
+    return metrics.intervals(figures_of, (len(right_n),), np.random.default_rng(seed))
+
+
+def field_reports(findings: Findings) -> tuple[FieldReport, ...]:
+    """How each field fares, in the order of the findings."""
+    sums_k3 = findings.counts.sum(axis=0)
+    rates = _rates(sums_k3.T.astype(np.float64))
+    return tuple(
+        FieldReport(
+            field=name,
+            precision=float(rates["precision"][at]),
+            recall=float(rates["recall"][at]),
+            f1=float(rates["micro_f1"][at]),
+            support=int(sums_k3[at, 2]),
+            predicted=int(sums_k3[at, 1]),
+        )
+        for at, name in enumerate(findings.names)
+    )
+
+
+def wrong_lines(right_n: npt.NDArray[np.bool_], lines: Sequence[int]) -> tuple[int, ...]:
+    """The first lines that are not right, `MOST_LISTED` of them."""
+    return tuple(lines[row] for row in np.flatnonzero(~right_n)[:MOST_LISTED])
 
 
 def value_findings(
@@ -182,14 +207,6 @@ def value_findings(
     return Findings(tuple(names), tuple(shown), counts)
 
 
-def _pairs(
-    found: Sequence[Extraction | None], wanted: Sequence[str]
-) -> list[tuple[Leaves, Leaves]]:
-    """What was found and what was wanted of each row."""
-    given = ("" if each is None else each.json for each in found)
-    return list(zip(map(_leaves, given), map(_leaves, wanted), strict=True))
-
-
 def _leaves(source: str) -> Leaves:
     if not source:
         return Counter()
@@ -210,21 +227,3 @@ def _rates(counts_3: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float6
         "precision": hits / np.maximum(predicted, 1),
         "recall": hits / np.maximum(support, 1),
     }
-
-
-def _fields(pairs: Iterable[tuple[Leaves, Leaves]]) -> Iterable[FieldReport]:
-    counts: dict[str, npt.NDArray[np.float64]] = {}
-    for found, wanted in pairs:
-        for column, each in enumerate((found & wanted, found, wanted)):
-            for (field, _), count in each.items():
-                counts.setdefault(field, np.zeros(3))[column] += count
-    for field in sorted(counts):
-        rates = {name: float(value) for name, value in _rates(counts[field]).items()}
-        yield FieldReport(
-            field=field,
-            precision=rates["precision"],
-            recall=rates["recall"],
-            f1=rates["micro_f1"],
-            support=int(counts[field][2]),
-            predicted=int(counts[field][1]),
-        )

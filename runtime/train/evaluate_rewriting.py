@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from sprat.train.evaluate_transform import (
 )
 from sprat.train.evaluate_whole import WholeReport, evaluate_whole
 from sprat.train.metrics import Floats, Picks
+from sprat.train.served import served_confidences, served_figures
 from sprat.train.thresholds import ABSTAINED, Answers, TierScores, best_tier, cascade
 from sprat.train.wanted import Wanted
 
@@ -131,10 +132,10 @@ def evaluate_rewriting(
     rng = np.random.default_rng(seed)
     base = evaluate_transform(answers, wanted, schema=schema, seed=seed)
     is_cascade = len(tiers) > 1
-    found = _shares(served, scores[best].cost_ms if is_cascade else None, rng)
+    found = served_figures(served, scores[best].cost_ms if is_cascade else None, rng)
     whole = None
     if all(tier.confidence_n is not None for tier in tiers):
-        confidence_n = _confidence(scores, served)
+        confidence_n = served_confidences(scores, served)
         found |= _sure(confidence_n, served, threshold, rng)
         is_answered_n = served.tier_n != ABSTAINED
         if is_answered_n.any():
@@ -172,36 +173,6 @@ def _scores(
     return TierScores(tier.name, confidence_n, None, right_n, tier.cost_ms, tier.engine)
 
 
-def _shares(
-    served: Answers, best_ms: float | None, rng: np.random.Generator
-) -> dict[str, Interval]:
-    """Figures that need no confidence; ``best_ms`` is what the best tier of a cascade costs."""
-    is_answered_n = served.tier_n != ABSTAINED
-
-    def statistics(picks_rn: Picks) -> dict[str, Floats]:
-        right_r = served.is_right_n[picks_rn].mean(axis=1)
-        covered_r = is_answered_n[picks_rn].mean(axis=1)
-        if best_ms is None:
-            return {"right": right_r}
-        return {
-            "right": right_r,
-            "coverage": covered_r,
-            "wrong": np.where(covered_r > 0, 1 - right_r / np.maximum(covered_r, 1e-12), 0.0),
-            "cost_ratio": served.cost_n[picks_rn].mean(axis=1) / best_ms,
-        }
-
-    return _intervals(statistics, len(served.tier_n), rng)
-
-
-def _confidence(scores: Sequence[TierScores], served: Answers) -> Floats:
-    """Of each row's answer, 0 where there is none: float64[N]."""
-    confidence_n = np.zeros(len(served.tier_n))
-    for at, tier in enumerate(scores):
-        is_own_n = served.tier_n == at
-        confidence_n[is_own_n] = tier.confidence_n[is_own_n]
-    return confidence_n
-
-
 def _sure(
     confidence_n: Floats, served: Answers, threshold: float, rng: np.random.Generator
 ) -> dict[str, Interval]:
@@ -215,7 +186,7 @@ def _sure(
             "wrong_above": (is_sure_n & ~served.is_right_n)[picks_rn].mean(axis=1),
         }
 
-    found = _intervals(statistics, len(confidence_n), rng)
+    found = metrics.intervals(statistics, (len(confidence_n),), rng)
     right = np.sort(confidence_n[served.is_right_n])
     wrong = np.sort(confidence_n[is_answered_n & ~served.is_right_n])
     if len(right) and len(wrong):
@@ -223,17 +194,5 @@ def _sure(
         def area(right_rn: Picks, wrong_rm: Picks) -> dict[str, Floats]:
             return {"auroc": metrics.auroc(right, wrong, right_rn, wrong_rm)}
 
-        found |= _intervals(area, (len(right), len(wrong)), rng)
+        found |= metrics.intervals(area, (len(right), len(wrong)), rng)
     return found
-
-
-def _intervals(
-    statistics: Callable[..., dict[str, Floats]],
-    sizes: int | tuple[int, ...],
-    rng: np.random.Generator,
-) -> dict[str, Interval]:
-    """Statistics of all rows, with the intervals of their resamples."""
-    sizes = (sizes,) if isinstance(sizes, int) else sizes
-    point = statistics(*(np.arange(n)[None] for n in sizes))
-    samples = metrics.bootstrap(statistics, sizes, rng)
-    return {name: metrics.interval(float(point[name][0]), samples[name]) for name in point}

@@ -170,27 +170,29 @@ def evaluate_spans(
 
 
 def span_findings(
-    found: Sequence[Sequence[Span]], data: SpanDataset, fields: Sequence[str]
+    found: Sequence[Sequence[Span] | None], data: SpanDataset, fields: Sequence[str]
 ) -> Findings:
     """What a tagger finds, to be compared with what another one does.
 
     Parameters
     ----------
-    found : sequence of sequence of Span
-        Per row.
+    found : sequence of (sequence of Span) or None
+        Per row; None where there is no answer, which is never right.
     fields : sequence of str
         K fields that the tagger knows; the rows have no others.
     """
     counts = np.zeros((len(data), len(fields), 3), np.int64)
     column = {field: index for index, field in enumerate(fields)}
+    given = [each or () for each in found]
     for row, (spans, hits, gold) in enumerate(
-        zip(found, _matched(found, data), data.spans, strict=True)
+        zip(given, _matched(given, data), data.spans, strict=True)
     ):
         for span, hit in zip(spans, hits, strict=True):
             counts[row, column[span.field], :2] += (hit, 1)
         for true in gold:
             counts[row, column[true.field], 2] += 1
-    return Findings(tuple(fields), tuple(map(shown_spans, found)), counts)
+    shown = ("(no answer)" if each is None else shown_spans(each) for each in found)
+    return Findings(tuple(fields), tuple(shown), counts)
 
 
 def shown_spans(spans: Sequence[Span] | Sequence[GoldSpan]) -> str:

@@ -162,6 +162,18 @@ def interval(value: float, values_r: Floats) -> Interval:
     return Interval(value=value, low=low, high=high)
 
 
+def intervals(
+    statistics: Callable[..., dict[str, Floats]], sizes: tuple[int, ...], rng: np.random.Generator
+) -> dict[str, Interval]:
+    """Statistics of all rows, each a number, with the intervals of their resamples.
+
+    See `bootstrap` for the parameters.
+    """
+    point = statistics(*(np.arange(n)[None] for n in sizes))
+    samples = bootstrap(statistics, sizes, rng)
+    return {name: interval(float(point[name][0]), samples[name]) for name in point}
+
+
 def pieces(n: int) -> Iterator[int]:
     """Sizes that add up to `RESAMPLES`; so many samples of n rows are in memory at once."""
     step = max(1, _CHUNK // n)

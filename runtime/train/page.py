@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sprat.train import page_answers, page_cascade, page_findings, page_rewriting, plots
+from sprat.train import (
+    page_answers,
+    page_cascade,
+    page_extract_cascade,
+    page_findings,
+    page_rewriting,
+    plots,
+)
 from sprat.train.curve import LearningCurve
 from sprat.train.evaluate_cascade import CascadeReport
 from sprat.train.evaluate_categories import ModerationReport
 from sprat.train.evaluate_extract import ExtractReport
+from sprat.train.evaluate_extract_cascade import ExtractCascadeReport
 from sprat.train.evaluate_rewriting import RewritingReport
 from sprat.train.evaluate_spans import SpanReport
 from sprat.train.evaluate_transform import TransformReport
@@ -19,7 +27,9 @@ from sprat.train.page_labels import RELIABILITY, by_label
 from sprat.train.page_parts import document, figures, learning_plot, pictures
 from sprat.train.report import METRICS, SCOPE_METRICS, Report
 
-BundleReport = Report | CascadeReport | ModerationReport | SpanReport | RewritingReport
+BundleReport = (
+    Report | CascadeReport | ModerationReport | SpanReport | ExtractCascadeReport | RewritingReport
+)
 """What an evaluation of a bundle says, by its kind; of a cascade, and of a tier by itself."""
 
 AnyReport = BundleReport | ExtractReport | TransformReport
@@ -75,6 +85,8 @@ def page(
         sections = page_findings.of_moderator(report, learning)
     elif isinstance(report, SpanReport):
         sections = page_findings.of_tagger(report)
+    elif isinstance(report, ExtractCascadeReport):
+        sections = page_extract_cascade.of_extract_cascade(report)
     elif isinstance(report, RewritingReport):
         sections = page_rewriting.of_rewriting(report)
     elif isinstance(report, ExtractReport | TransformReport):

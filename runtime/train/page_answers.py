@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sprat.train import page_findings
-from sprat.train.evaluate_extract import ExtractReport
+from sprat.train.evaluate_extract import ExtractReport, FieldReport
 from sprat.train.evaluate_transform import TransformReport
 from sprat.train.evaluate_whole import WHOLE_ECE
 from sprat.train.page_parts import figures, pictures, section, table, wide
@@ -31,23 +33,33 @@ def of_answers(report: ExtractReport | TransformReport) -> list[str]:
     if isinstance(report, ExtractReport):
         if whole is not None:
             shown.append(pictures(page_findings.whole_plot(whole)))
-        shown.append(_fields(report))
+        about = (
+            f"{report.grounded:,} of {report.strings:,} strings stand in their text; "
+            f"{report.abstained:,} values were withheld."
+        )
+        shown.append(fields_section(report.fields, about))
     return [*shown, not_as_wanted(report)]
 
 
 def not_as_wanted(report: ExtractReport | TransformReport) -> str:
     """The section of the lines that were answered otherwise."""
-    rows = [(str(line),) for line in report.wrong_lines]
+    ended = f"{report.incomplete:,} answers did not end by themselves."
+    return wrong_lines_section(report.wrong_lines, ended)
+
+
+def wrong_lines_section(lines: Sequence[int], about: str) -> str:
+    """Lines that were answered otherwise, or not at all."""
+    rows = [(str(line),) for line in lines]
     about = (
-        f"{report.incomplete:,} answers did not end by themselves. Look these lines up in the data "
-        "file."
+        f"{about} Look these lines up in the data file."
         if rows
         else "No answer is other than wanted."
     )
     return section("Not as wanted", about, table(("line",), rows, right=(0,)))
 
 
-def _fields(report: ExtractReport) -> str:
+def fields_section(fields: Sequence[FieldReport], about: str) -> str:
+    """How each field fares."""
     rows = [
         (
             each.field,
@@ -55,11 +67,8 @@ def _fields(report: ExtractReport) -> str:
             str(each.support),
             str(each.predicted),
         )
-        for each in report.fields
+        for each in fields
     ]
     columns = ("field", "precision", "recall", "F1", "there", "found")
-    about = (
-        f"{report.grounded:,} of {report.strings:,} strings stand in their text; "
-        f"{report.abstained:,} values were withheld. Click on a column to sort by it."
-    )
+    about = f"{about} Click on a column to sort by it."
     return section("Fields", about, wide(table(columns, rows, right=range(1, 6), sortable=True)))

@@ -6,10 +6,10 @@ from sprat.train import plots
 from sprat.train.evaluate_rewriting import RewritingReport
 from sprat.train.page_answers import TITLES as ANSWERS
 from sprat.train.page_answers import not_as_wanted
-from sprat.train.page_cascade import COST, TIERS
 from sprat.train.page_cascade import TITLES as CASCADE
+from sprat.train.page_cascade import cost_plot, tiers_section
 from sprat.train.page_labels import RELIABILITY
-from sprat.train.page_parts import figures, pictures, section, table, wide
+from sprat.train.page_parts import figures, pictures
 
 TITLES = {**ANSWERS, **CASCADE, "right": "Right answers", "auroc": "AUROC of the confidence"}
 """What people read for each metric."""
@@ -25,6 +25,14 @@ _NOTES = {
     "cost_ratio": "CPU time, share of {report.best_tier} alone.",
 }
 
+_ALONE = {
+    "right": "right alone",
+    "exact_match": "as wanted",
+    "edit_similarity": "similarity",
+    "ece": "ECE",
+    "auroc": "AUROC",
+}
+
 
 def of_rewriting(report: RewritingReport) -> list[str]:
     """Its sections."""
@@ -38,35 +46,7 @@ def of_rewriting(report: RewritingReport) -> list[str]:
         shown.append(("Reliability", RELIABILITY, curve))
     if not report.tiers:
         return [figures(report.n, rows), pictures(shown), not_as_wanted(report)]
-    best_ms = next(each.cost_ms for each in report.shares if each.name == report.best_tier)
-    right = {name: each.metrics["right"].value for name, each in report.tiers.items()}
-    cost = plots.cost_curve(
-        [],
-        (report.metrics["cost_ratio"].value, report.metrics["right"].value),
-        [(each.name, each.cost_ms / best_ms, right[each.name]) for each in report.shares],
-        chosen_name="cascade",
-    )
-    shown.append(("Cost and quality", COST, cost))
-    parts = [figures(report.n, rows), _tiers(report), pictures(shown)]
-    return [*parts, not_as_wanted(report)]
-
-
-def _tiers(report: RewritingReport) -> str:
-    alone = ("right", "exact_match", "edit_similarity", "ece", "auroc")
-    rows = []
-    for share in report.shares:
-        own = report.tiers[share.name].metrics
-        rows.append(
-            (
-                share.name,
-                "left out" if share.accept_at is None else f"{share.accept_at:.4f}",
-                f"{share.cost_ms:.3g}",
-                *(f"{each:.1%}" for each in (share.asked, share.answers, share.accuracy)),
-                *(f"{own[name].value:.4f}" if name in own else "" for name in alone),
-            )
-        )
-    columns = (
-        *("tier", "answers from", "CPU ms a text", "asked", "answers", "right"),
-        *("right alone", "as wanted", "similarity", "ECE", "AUROC"),
-    )
-    return section("Tiers", TIERS, wide(table(columns, rows, right=range(1, 11))))
+    alone = {name: each.metrics for name, each in report.tiers.items()}
+    shown.append(cost_plot(report.shares, report.best_tier, alone, report.metrics, "right"))
+    tiers = tiers_section(report.shares, alone, _ALONE)
+    return [figures(report.n, rows), tiers, pictures(shown), not_as_wanted(report)]

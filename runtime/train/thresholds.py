@@ -30,9 +30,6 @@ MOST_CANDIDATES = 4096
 
 ABSTAINED = -1
 
-LEAST_COST_MS = 1e-6
-"""What a row costs where no clock shows anything."""
-
 UNANSWERED_COST = 10.0
 """What a row that nobody answers costs, in whole cascades: somebody has to look at it."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,17 +11,17 @@ from sprat.bundle import Bundle
 from sprat.bundle_manifest import BundleManifest
 from sprat.costs import Costs
 from sprat.errors import DataError, InvalidInput
-from sprat.progress import Progress, Silent
-from sprat.train.asked import Ask, OpenTier
+from sprat.progress import Progress
+from sprat.train.asked import Ask, OpenTier, say_and_cost
 from sprat.train.asked_kinds import asked_kind
 from sprat.train.head import OpenEmbed
 from sprat.train.metrics import Floats, Picks, bootstrap, interval
 from sprat.train.rate import RATE, Rows
+from sprat.train.row_cost import row_cost
 from sprat.train.split import same_texts
 from sprat.train.tagger import OpenStates
 from sprat.train.thresholds import (
     ABSTAINED,
-    LEAST_COST_MS,
     Aim,
     Answers,
     Chosen,
@@ -190,9 +189,8 @@ def score_tiers(
                 f"{bundle.manifest.name}: tier {tier.name} needs open_tier", field="open_tier"
             )
         with open_tier(bundle.manifest, index) as ask:
-            cost = None if tier.remote is None else remote_cost_ms
             scores.append(
-                _score_asked(bundle.manifest, index, data, ask, engine_of, cost, progress)
+                _score_asked(bundle.manifest, index, data, ask, engine_of, remote_cost_ms, progress)
             )
     return tuple(scores)
 
@@ -240,9 +238,9 @@ def _score(
     tier = bundle.manifest.tiers[index]
     with open_embed(tier.model.name) as read:
         read(data.texts[:1])  # What is done once only is nobody's cost.
-        started = time.process_time()
-        confidence_n, answer_n, is_right_n = RATE[bundle.manifest.kind](bundle, index, data, read)
-        cost_ms = _cost_ms(started, len(data))
+        (confidence_n, answer_n, is_right_n), cost_ms = row_cost(
+            lambda: RATE[bundle.manifest.kind](bundle, index, data, read), len(data)
+        )
     return TierScores(
         tier.name, confidence_n, answer_n, is_right_n, cost_ms, engine_of(tier.model.name)
     )
@@ -254,25 +252,15 @@ def _score_asked(
     data: Rows,
     ask: Ask,
     engine_of: EngineOf,
-    given_cost_ms: Callable[[], float] | None,
+    remote_cost_ms: Callable[[], float] | None,
     progress: Progress,
 ) -> TierScores:
     tier, kind = manifest.tiers[index], asked_kind(manifest)
     kind.check(manifest, data)
-    if tier.remote is None:
-        # The memory, the adapter and what all prompts begin with are nobody's cost.
-        kind.say(manifest, ask, data.take([0]), Silent())
-    started = time.process_time()
-    said = kind.say(manifest, ask, data, progress)
-    cost_ms = _cost_ms(started, len(data)) if given_cost_ms is None else given_cost_ms()
+    said, cost_ms = say_and_cost(kind, manifest, index, ask, data, progress, remote_cost_ms)
     confidence_n, answer_n, is_right_n = kind.rate(manifest, said, data, tier)
     engine = "remote" if tier.remote is not None else engine_of(tier.model.name)
     return TierScores(tier.name, confidence_n, answer_n, is_right_n, cost_ms, engine)
-
-
-def _cost_ms(started: float, count: int) -> float:
-    """CPU milliseconds of each of so many rows, by the time of this process since ``started``."""
-    return max((time.process_time() - started) * 1e3 / count, LEAST_COST_MS)
 
 
 def _evidence(

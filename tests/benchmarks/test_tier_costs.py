@@ -61,6 +61,6 @@ def test_tier_costs_even_parts_have_all_lengths(count: int, size: int) -> None:
 
 def test_tier_costs_know_every_kind_of_bundle() -> None:
     kinds = get_args(BundleManifest.model_fields["kind"].annotation)
-    assert len(kinds) >= 4
+    assert len(kinds) >= 5
     for kind in kinds:
-        assert callable(tier_costs._caller(cast(Any, None), kind, "task"))
+        assert callable(tier_costs._caller(cast(Any, None), kind, "task", {}))

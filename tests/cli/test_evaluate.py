@@ -180,6 +180,7 @@ def test_train_twice_gives_the_same_weights_and_version(
     assert (other / weights).read_bytes() == (tmp_path / "few" / weights).read_bytes()
     # What else runs decides which test texts share a batch, and that rounds their vectors.
     old, new = first.tiers[0], again.tiers[0]
-    assert new.model_copy(update={"evaluation": old.evaluation}) == old
+    same = {"evaluation": old.evaluation, "traffic": old.traffic}
+    assert new.model_copy(update=same) == old
     for name, figure in new.evaluation.metrics.items():
         assert figure.value == pytest.approx(old.evaluation.metrics[name].value, abs=0.01), name

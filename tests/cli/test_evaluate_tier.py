@@ -1,9 +1,10 @@
-"""``sprat eval --tier`` of moderators and taggers: one of several tiers, by itself."""
+"""``sprat eval`` of moderators and taggers with several tiers: as served, and one by itself."""
 
 from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ from tagged import make_bookings, write_encoder, write_rows
 from tiny_models import encoder_files, write_files
 
 from sprat.bundle import Bundle, write_bundle
+from sprat.config import Config
+from sprat.inprocess import Runtime
 from sprat.pull import pull
 from sprat.store import Store
+from sprat.task_config import TaskConfig
+from sprat.train.spans import SpanDataset
+from sprat.values import Extraction
 
 
 def evaluated(store: Store, *arguments: str) -> dict[str, Any]:
@@ -69,10 +75,14 @@ def test_eval_tier_of_a_moderator(tmp_path: Path) -> None:
     assert "no tier named 'finetune'; known: head, static" in unknown.stderr
 
 
-def test_eval_tier_of_a_tagger(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def taggers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Bundle, SpanDataset, str]:
+    """A store with ``blind`` and ``many``, a bundle of both, test rows, and their file."""
+    tmp_path = tmp_path_factory.mktemp("taggers")
     store = Store(tmp_path / "home")
     pull(str(write_encoder(tmp_path / "tiny")), store)
-    test = str(write_rows(tmp_path / "test.jsonl", make_bookings(60, seed=1)))
+    held_out = make_bookings(60, seed=1)
+    test = str(write_rows(tmp_path / "test.jsonl", held_out))
     rows = make_bookings(80)
     # Without knowing what was asked for, a lone number may be anything.
     blind = replace(rows, requested=((),) * len(rows))
@@ -101,6 +111,64 @@ def test_eval_tier_of_a_tagger(tmp_path: Path) -> None:
         manifest=many.manifest.model_copy(update={"tiers": (poor.manifest.tiers[0], tuned)}),
         taggers=(*poor.taggers, *many.taggers),
     )
+    return store, both, held_out, test
+
+
+def served(store: Store, path: Path, rows: SpanDataset) -> list[Extraction]:
+    """What a bundle answers in a process of its own to rows, each asked for what it asks."""
+    found: dict[int, Extraction] = {}
+    with Runtime(config=Config(tasks={"both": TaskConfig(bundle=str(path))}), store=store) as own:
+        for asked in set(rows.requested):
+            places = [at for at, each in enumerate(rows.requested) if each == asked]
+            result = own.extract("both", [rows.texts[at] for at in places], requested=asked)
+            found.update(zip(places, filter(None, result.items), strict=True))
+    return [found[at] for at in range(len(rows))]
+
+
+def test_eval_cascade_of_taggers(
+    taggers: tuple[Store, Bundle, SpanDataset, str], tmp_path: Path
+) -> None:
+    store, both, rows, test = taggers
+    tiers = tuple(
+        tier.model_copy(update={"accept_at": at})
+        for tier, at in zip(both.manifest.tiers, (0.7, 0.5), strict=True)
+    )
+    tuned = replace(both, manifest=both.manifest.model_copy(update={"tiers": tiers}))
+    write_bundle(tmp_path / "both", lambda folder: tuned.save(folder, report="{}"))
+    path, page = str(tmp_path / "both"), tmp_path / "both.html"
+    given = (path, test, "--against", "many")
+    report = evaluated(store, *given, "--html", str(page), "--max-whole-ece", "0.5")
+    assert report["by"] == "spans"
+    answers = served(store, tmp_path / "both", rows)
+    for place, share in enumerate(report["shares"]):
+        own = [each for each in answers if each.tier == place and not each.abstained]
+        assert share["answers"] == pytest.approx(len(own) / len(rows), abs=0.02)
+    assert 0 < report["shares"][0]["answers"] < 1
+    coverage = report["metrics"]["coverage"]["value"]
+    assert coverage == pytest.approx(sum(not each.abstained for each in answers) / 60, abs=0.02)
+    for tier in ("head", "finetune"):
+        alone = evaluated(store, path, test, "--tier", tier)
+        figure = report["tiers"][tier]["metrics"]["micro_f1"]["value"]
+        assert alone["micro_f1"] == pytest.approx(figure)
+        assert "shares" not in alone
+    beside = report["against"]["comparison"]
+    figure = report["metrics"]["micro_f1"]["value"]
+    assert beside["micro_f1"]["first"] == pytest.approx(figure)
+    assert report["gates"][0]["passed"]
+    assert re.search(r"head on tiny \w+, then finetune on tiny", page.read_text("utf-8"))
+    missed = sprat(store, "eval", *given, "--min-exact-match", "1", "--max-whole-ece", "0.5")
+    assert missed.returncode == 1
+    assert "exact_match is 0." in missed.stderr
+    for said in ("Tiers in the cascade", "of the CPU time of finetune alone. What counts is spans"):
+        assert said in " ".join(missed.stdout.split())
+    assert "Ada" not in missed.stdout + missed.stderr
+
+
+def test_eval_tier_of_a_tagger(
+    taggers: tuple[Store, Bundle, SpanDataset, str], tmp_path: Path
+) -> None:
+    store, both, _, test = taggers
+    poor, many = (Bundle.load(store.bundle(name)[1]) for name in ("blind", "many"))
     write_bundle(tmp_path / "both", lambda folder: both.save(folder, report="{}"))
     page = tmp_path / "tier.html"
     first = evaluated(store, str(tmp_path / "both"), test, "--tier", "head", "--html", str(page))

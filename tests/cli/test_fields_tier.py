@@ -153,18 +153,33 @@ def test_fields_tier_is_tuned_with_the_tagger(tuned: dict[str, Any]) -> None:
 def test_fields_tier_is_evaluated_and_compared(
     home: Path, store: Store, config: Path, tuned: dict[str, Any]
 ) -> None:
-    rows = str(home / "traffic.jsonl")
+    rows = str(write_rows(home / "new.jsonl", TRAFFIC.take(range(150))))
     asks = ("--endpoint", "far", "--config", str(config))
     report = json.loads(run(store, "eval", TASK, rows, *asks, "--against", "tagger", "--json"))
-    assert report["metrics"]["exact_match"]["value"] > 0.9
+    assert report["by"] == "strings"
+    figures = {name: each["value"] for name, each in report["metrics"].items()}
+    head, remote = report["shares"]
+    assert remote["cost_ms"] > 0
+    assert 0 < remote["answers"] < 1
+    # The endpoint leaves a name out: nothing else may be wrong with it.
+    alone = report["tiers"]["remote"]["metrics"]
+    assert alone["precision"]["value"] == 1
+    assert figures["exact_match"] > report["tiers"]["head"]["metrics"]["exact_match"]["value"]
+    assert figures["coverage"] == pytest.approx(head["answers"] + remote["answers"])
     rows_of_both = report["against"]["comparison"]["rows"]
     assert rows_of_both["only_first"] > rows_of_both["only_second"]
     page = home / "report.html"
     run(store, "eval", TASK, rows, *asks, "--min-exact-match", "0.5", "--html", str(page))
     assert "Reliability: whole answers" in page.read_text()
+    assert "then remote on big" in page.read_text()
+    both = (TASK, rows, "--tier", "remote", *asks, "--max-whole-ece", "0.2", "--json")
+    own = json.loads(run(store, "eval", *both))
+    assert own["metrics"] == alone
     spans = json.loads(run(store, "eval", TASK, rows, "--tier", "head", "--json"))
-    assert spans["n"] == 400
+    assert spans["n"] == 150
     assert "expected --endpoint for tier remote" in refused(store, "eval", TASK, rows)
+    unused = refused(store, "eval", TASK, rows, "--tier", "head", *asks)
+    assert "--endpoint: no tier that is evaluated is remote" in unused
 
 
 def test_fields_tier_answers_the_hard_texts_of_a_server(

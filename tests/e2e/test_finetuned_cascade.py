@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 from servers import ENCODER, Server, sprat, start_server
 
 from sprat import Client
-from sprat.bundle import Bundle
+from sprat.bundle import Bundle, write_bundle
 from sprat.calibration import least_confidence
 from sprat.store import Store
 
@@ -42,6 +42,7 @@ class Made:
     bundle: Path
     tuned: Path
     figures: dict[str, Any]
+    served: Path
     texts: list[str]
 
 
@@ -80,7 +81,7 @@ def made(minilm: Path, shared_data: Path, tmp_path_factory: pytest.TempPathFacto
         *("-o", str(tuned)),
     )
     rows = map(json.loads, files["served"].read_text("utf-8").splitlines())
-    return Made(store, bundle, tuned, figures, [row["text"] for row in rows])
+    return Made(store, bundle, tuned, figures, files["served"], [row["text"] for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,39 @@ def test_finetuned_cascade_answers_by_its_tuned_encoder_where_the_head_is_not_su
     assert same >= 0.9 * escalated
     asked = {tier.name: tier.asked for tier in infos[TASK].tiers}
     assert asked["finetune"] == escalated
+
+
+def test_finetuned_cascade_is_evaluated_as_it_is_served(
+    made: Made, server: Server, tmp_path: Path
+) -> None:
+    bundle = Bundle.load(made.bundle)
+    head, last = bundle.manifest.tiers
+    tiers = (head.model_copy(update={"accept_at": ACCEPT_AT}), last)
+    bundle = replace(bundle, manifest=bundle.manifest.model_copy(update={"tiers": tiers}))
+    write_bundle(tmp_path / TASK, lambda folder: bundle.save(folder, report="{}"))
+    # The calls to the server ask for no field.
+    lines = made.served.read_text("utf-8").splitlines()
+    rows = [{**json.loads(line), "requested": []} for line in lines]
+    new = tmp_path / "new.jsonl"
+    new.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    report = run(made.store, "eval", str(tmp_path / TASK), str(new))
+    with Client(server.address) as client:
+        items = [each for each in client.extract(TASK, made.texts).items if each is not None]
+    assert report["n"] == len(items) == 60
+    assert report["metrics"]["coverage"]["value"] == 1
+    for place, share in enumerate(report["shares"]):
+        served = sum(item.tier == place for item in items) / 60
+        # A text or two on the edge, in other batches.
+        assert share["answers"] == pytest.approx(served, abs=0.04)
+    right = 0
+    for row, item in zip(rows, items, strict=True):
+        wanted = sorted((each["field"], each["start"], each["end"]) for each in row["spans"])
+        names = (field.path.split("/")[1] for field in item.fields)
+        found = zip(
+            names, (f.start for f in item.fields), (f.end for f in item.fields), strict=True
+        )
+        right += sorted(found) == wanted
+    assert report["metrics"]["exact_match"]["value"] == pytest.approx(right / 60, abs=0.04)
 
 
 def test_finetuned_cascade_is_served_as_it_was_tuned(made: Made, server: Server) -> None:

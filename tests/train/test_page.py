@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
+from typing import Literal
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -12,11 +14,12 @@ import pytest
 from sprat.bundle_manifest import Calibration
 from sprat.manifest import Interval
 from sprat.tagger import Span
-from sprat.train import page_findings, plots
+from sprat.train import page_extract_cascade, page_findings, plots
 from sprat.train.curve import CurvePoint, LearningCurve
 from sprat.train.evaluate import evaluate
 from sprat.train.evaluate_categories import ModerationReport, evaluate_categories
-from sprat.train.evaluate_extract import ExtractReport, FieldReport
+from sprat.train.evaluate_extract import ExtractReport, FieldReport, value_findings
+from sprat.train.evaluate_extract_cascade import TierFound, evaluate_extract_cascade
 from sprat.train.evaluate_spans import SpanReport, evaluate_spans
 from sprat.train.evaluate_transform import TransformReport
 from sprat.train.evaluate_whole import evaluate_whole
@@ -270,6 +273,37 @@ def test_page_of_a_tagger() -> None:
 def test_page_of_a_tagger_that_finds_nothing() -> None:
     parser = parsed(page(span_report(0), title="t", facts={}))
     assert parser.tags.count("svg") == 0
+
+
+@pytest.mark.parametrize("by", ["spans", "strings"])
+def test_page_of_an_extract_cascade(by: Literal["spans", "strings"]) -> None:
+    wanted = [json.dumps({NASTY: "a"})] * 4
+    found = (*wanted[:3], None)
+    tiers = [
+        TierFound("head", "ct2", 0.8, found, np.array([0.9, 0.5, 0.9, 0.0]), 1.0),
+        TierFound("remote", "remote", 0.0, found, np.array([0.9, 0.7, 0.9, 0.0]), 5.0),
+        TierFound(NASTY, "ct2", None, found, None, 2.0),
+    ]
+    report, _ = evaluate_extract_cascade(
+        tiers,
+        lambda given: value_findings([each or "" for each in given], wanted, needs_value=True),
+        by=by,
+        lines=(17, 18, 19, 23),
+    )
+    text = page(report, title=NASTY, facts={"Data": "x.jsonl"})
+    parser = parsed(text)
+    assert NASTY not in text
+    # Whole answers, and cost against quality.
+    assert parser.tags.count("svg") == 2
+    for name, each in report.metrics.items():
+        assert f"<td>{page_extract_cascade.TITLES[name]}</td>" in text
+        assert f"{each.low:.4f} to {each.high:.4f}" in text
+    assert "<td>remote</td>" in text
+    assert "left out" in text
+    assert "share of head alone" in text
+    assert ("at exactly the right place" in text) == (by == "spans")
+    assert '<td class="right">23</td>' in text
+    assert "No answer is other than wanted" not in text
 
 
 def test_page_of_answers() -> None:
