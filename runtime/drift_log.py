@@ -13,6 +13,8 @@ from sprat.decisions import RIGHT_OR_WRONG, Decision
 from sprat.drift import Counts, Outcome, Reference, Row, reference
 from sprat.errors import DataError, InvalidInput
 
+COUNTED_AT_ONCE = 1000
+
 LABELLED = ("classify", "route", "moderate")
 """Kinds whose answers are labels, or due to one."""
 
@@ -163,6 +165,7 @@ def count(
         counted.counts,
         compared_with.tuning is None,
     )
+    rows: list[Row] = []
     for decision in decisions:
         if decision.task_version != manifest.version:
             counted.other_versions[decision.task_version] += 1
@@ -171,8 +174,12 @@ def count(
         else:
             counted.since = decision.time if counted.since is None else counted.since
             counted.until = decision.time
-            counted.counts.add(seen.row)
+            rows.append(seen.row)
             counted.counts.learn(seen.outcome)
+            if len(rows) == COUNTED_AT_ONCE:
+                counted.counts.count(rows)
+                rows.clear()
+    counted.counts.count(rows)
     return counted
 
 

@@ -238,12 +238,12 @@ def test_drift_rows_that_leave_the_window_leave_no_trace() -> None:
         counts.row([0.3], is_passed_on=True, label=None),
     ]
     for row in rows:
-        counts.add(row)
+        counts.count([row])
     assert (counts.rows, counts.passed_on) == (3, [2, 1])
     assert counts.labels == {"a": 1, "": 1}
     assert [sum(bins) for bins in counts.bins] == [3, 1]
     for row in rows:
-        counts.add(row, -1)
+        counts.count([row], -1)
     assert +counts.labels == Counter()
     assert (counts.rows, counts.passed_on) == (0, [0, 0])
     assert counts.bins == [[0] * 10, [0] * 10]

@@ -28,6 +28,9 @@ STEP_KNOWN = 20
 """After so many answers, or so many that something became known of, the verdict is looked at, for
 the log."""
 
+BLOCK = 64
+"""Answers that are counted at a time, which costs each of them less."""
+
 _ALARMS = ("watch", "drifted")
 
 
@@ -53,6 +56,7 @@ class Watch:
         self._note = found if isinstance(found, str) else ""
         self._reference = None if isinstance(found, str) else found
         self._window: deque[Row] = deque()
+        self._uncounted: list[Row] = []
         self._size = max(WINDOW, WINDOW_A_LABEL * len(manifest.labels))
         self._said = ("too_few", "")
         self._until_look, self._until_look_known = STEP, STEP_KNOWN
@@ -74,6 +78,7 @@ class Watch:
         """How far the window, and what is known of answers, is from the rows of the reference."""
         if self._reference is None:
             return Drift("unknown", 0, note=self._note)
+        self._count()
         counts = replace(self._counts, answered=self._outcomes.answered)
         return compare(self._reference, counts)
 
@@ -87,7 +92,8 @@ class Watch:
         """
         if self._reference is None:
             return
-        rows, answered = [], 0
+        came, row_of = self._uncounted, self._counts.row
+        before, answered = len(came), 0
         for item in items:
             if item is None:
                 continue
@@ -97,9 +103,9 @@ class Watch:
             is_missed = item.degraded is not None
             is_passed_on = is_missed or item.abstained
             label = None if is_missed else "" if item.abstained else item.tiers[-1].label
-            rows.append(self._counts.row(known, is_passed_on=is_passed_on, label=label))
+            came.append(row_of(known, is_passed_on=is_passed_on, label=label))
             answered += not is_passed_on
-        self._take(rows, answered)
+        self._take(len(came) - before, answered)
 
     def add_alone(self, heard: Heard[Any], accept_at: float) -> None:
         """Take in what the only tier says, as `add`.
@@ -111,15 +117,16 @@ class Watch:
         """
         if self._reference is None:
             return
-        rows, answered = [], 0
+        came, row_of = self._uncounted, self._counts.row
+        before, answered = len(came), 0
         for row, confidence in enumerate(heard.confidence):
             if confidence is None:
                 continue
             is_sure = heard.is_sure(row, accept_at)
             label = heard.label(row) if is_sure or self._is_evaluation else ""
-            rows.append(self._counts.row((confidence,), is_passed_on=not is_sure, label=label))
+            came.append(row_of((confidence,), is_passed_on=not is_sure, label=label))
             answered += is_sure
-        self._take(rows, answered)
+        self._take(len(came) - before, answered)
 
     def learn(self, decision: Decision) -> None:
         """Take in what became known of an answer, as the decision log has it."""
@@ -151,7 +158,7 @@ class Watch:
         if self._reference is None:
             return
         read = map(self._reader.read, newest)
-        self._append([seen.row for seen in read if seen is not None])
+        self._uncounted += [seen.row for seen in read if seen is not None]
         self._outcomes.recall(answered)
         for decision in known:
             if (seen := self._reader.read(decision)) is not None:
@@ -159,20 +166,22 @@ class Watch:
                 self._outcomes.learn(key, decision.time, seen.outcome)
         self._look()
 
-    def _take(self, rows: Sequence[Row], answered: int) -> None:
-        self._append(rows)
+    def _take(self, count: int, answered: int) -> None:
+        """Go on from so many rows more, of which some were answered."""
         self._outcomes.count_answers(answered, int(time.time()) // HOUR_S)
-        self._until_look -= len(rows)
+        if len(self._uncounted) >= BLOCK:
+            self._count()
+        self._until_look -= count
         if self._until_look <= 0:
             self._look()
 
-    def _append(self, rows: Iterable[Row]) -> None:
-        window, count = self._window, self._counts.add
-        for row in rows:
-            window.append(row)
-            count(row)
-            if len(window) > self._size:
-                count(window.popleft(), -1)
+    def _count(self) -> None:
+        self._window += self._uncounted
+        self._counts.count(self._uncounted)
+        self._uncounted = []
+        old = len(self._window) - self._size
+        if old > 0:
+            self._counts.count([self._window.popleft() for _ in range(old)], -1)
 
     def _look(self) -> None:
         self._until_look, self._until_look_known = STEP, STEP_KNOWN
