@@ -161,18 +161,6 @@ class LoraModel:
             found[int(layer), linear] = (_array(parameter), _array(b))
         return found
 
-    def state(self) -> dict[str, FloatArray]:
-        """A copy of all matrices by their names."""
-        return {name: _array(parameter) for name, parameter in self.parameters.items()}
-
-    def restore(self, state: dict[str, FloatArray]) -> None:
-        """Put matrices that `state` gave back in their place."""
-        import torch
-
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(torch.from_numpy(state[name]))
-
 
 def _array(parameter: torch.Tensor) -> FloatArray:
     array: FloatArray = parameter.detach().numpy().copy()

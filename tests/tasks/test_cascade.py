@@ -126,11 +126,6 @@ def part(made: Bundle, place: int, model: Any, accept_at: float) -> Part:
     return Part(place, HeadTier.of(made, place, model), accept_at)
 
 
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
-
-
 async def run(
     task: ClassifyTask, texts: Sequence[str], mailbox: Mailbox, **options: Any
 ) -> list[Any]:

@@ -50,11 +50,6 @@ async def model(generator: Generator) -> AsyncIterator[GenerativeModel]:
     pool.close()
 
 
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
-
-
 def seen(generator: Generator) -> list[Choice]:
     """Every choice that the engine is handed from now on."""
     choices: list[Choice] = []

@@ -40,11 +40,6 @@ async def model() -> AsyncIterator[EncoderModel]:
     pool.close()
 
 
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
-
-
 def expected(head: Bundle, text: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Probabilities as the definition says, in float64."""
     (fitted,) = head.heads

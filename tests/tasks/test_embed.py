@@ -26,11 +26,6 @@ async def model() -> AsyncIterator[EncoderModel]:
     pool.close()
 
 
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
-
-
 async def test_embed_gives_one_vector_a_text_in_order(
     model: EncoderModel, mailbox: Mailbox
 ) -> None:

@@ -50,11 +50,6 @@ async def model(writer: Writer) -> AsyncIterator[GenerativeModel]:
     pool.close()
 
 
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
-
-
 async def one(model: GenerativeModel, mailbox: Mailbox, text: str, spec: ExtractSpec) -> Extraction:
     """What comes of one text."""
     (item,) = (await extract.run(model, [text], spec, mailbox=mailbox)).items

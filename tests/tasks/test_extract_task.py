@@ -96,11 +96,6 @@ def tag_task(
 
 
 @pytest.fixture
-def permits() -> ComputePermits:
-    return ComputePermits(2)
-
-
-@pytest.fixture
 def pool(permits: ComputePermits) -> Iterator[ComputePool]:
     made = ComputePool(permits)
     yield made
@@ -112,11 +107,6 @@ async def model(permits: ComputePermits, pool: ComputePool) -> AsyncIterator[Enc
     made = encoder_model(Encoder(), permits, pool)
     yield made
     await asyncio.to_thread(made.close)
-
-
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
 
 
 async def test_extract_task_gives_values_and_where_they_stand(

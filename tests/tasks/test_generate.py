@@ -28,11 +28,6 @@ async def model() -> AsyncIterator[GenerativeModel]:
     pool.close()
 
 
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
-
-
 ALLOWED: list[tuple[str, Any]] = [
     ("max_tokens", 1),
     ("max_tokens", 2**20),

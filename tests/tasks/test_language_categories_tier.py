@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from doubles import (
     WAIT_S,
-    Encoder,
     Generator,
-    encoder_model,
     eventually,
     generative_model,
     moderator,
@@ -40,16 +38,6 @@ CLEAN = {"asks": {"clean": {"name": "fine"}}}
 
 
 @pytest.fixture
-def permits() -> ComputePermits:
-    return ComputePermits(2)
-
-
-@pytest.fixture
-def pool(permits: ComputePermits) -> ComputePool:
-    return ComputePool(permits)
-
-
-@pytest.fixture
 def generator() -> Generator:
     return Generator(context_length=900)
 
@@ -62,20 +50,6 @@ async def model(
     yield made
     generator.choices.gate.set()
     await asyncio.to_thread(made.close)
-
-
-@pytest.fixture
-async def encoder(pool: ComputePool) -> AsyncIterator[EncoderModel]:
-    # Permits of its own: a language model that a test holds in a step keeps all of them.
-    made = encoder_model(Encoder(), ComputePermits(1), pool)
-    yield made
-    await asyncio.to_thread(made.close)
-    pool.close()
-
-
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
 
 
 def two_tiers(encoder: EncoderModel, model: GenerativeModel, **changes: Any) -> Bundle:

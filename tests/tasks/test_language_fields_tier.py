@@ -33,11 +33,6 @@ VALUE = {"guests": ["Bea"], "name": "Ada"}
 
 
 @pytest.fixture
-def permits() -> ComputePermits:
-    return ComputePermits(2)
-
-
-@pytest.fixture
 async def pool(permits: ComputePermits) -> AsyncIterator[ComputePool]:
     made = ComputePool(permits)
     yield made
@@ -66,11 +61,6 @@ async def model(writer: Writer) -> AsyncIterator[GenerativeModel]:
     writer.gate.set()
     await asyncio.to_thread(made.close)
     pool.close()
-
-
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
 
 
 def both(model: GenerativeModel, **asks: Any) -> Bundle:

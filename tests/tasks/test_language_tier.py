@@ -14,10 +14,8 @@ import pytest
 from doubles import (
     LABELS,
     WAIT_S,
-    Encoder,
     Generator,
     bundle,
-    encoder_model,
     eventually,
     generative_model,
 )
@@ -41,16 +39,6 @@ TEXTS = ("third third first", "second", "no label")
 
 
 @pytest.fixture
-def permits() -> ComputePermits:
-    return ComputePermits(2)
-
-
-@pytest.fixture
-def pool(permits: ComputePermits) -> ComputePool:
-    return ComputePool(permits)
-
-
-@pytest.fixture
 def generator() -> Generator:
     return Generator(context_length=1000)
 
@@ -63,20 +51,6 @@ async def model(
     yield made
     generator.choices.gate.set()
     await asyncio.to_thread(made.close)
-
-
-@pytest.fixture
-async def encoder(pool: ComputePool) -> AsyncIterator[EncoderModel]:
-    # Permits of its own: a language model that a test holds in a step keeps all of them.
-    made = encoder_model(Encoder(), ComputePermits(1), pool)
-    yield made
-    await asyncio.to_thread(made.close)
-    pool.close()
-
-
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
 
 
 def two_tiers(encoder: EncoderModel, model: GenerativeModel, **changes: Any) -> Bundle:

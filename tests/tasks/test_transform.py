@@ -40,11 +40,6 @@ async def model(writer: Writer) -> AsyncIterator[GenerativeModel]:
     pool.close()
 
 
-@pytest.fixture
-async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
-
-
 async def chunks(
     model: GenerativeModel, mailbox: Mailbox, spec: TransformSpec, **inputs: str
 ) -> list[Chunk]:
