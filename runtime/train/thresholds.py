@@ -302,8 +302,8 @@ def _require_rows(aim: Aim, count: int, path: str) -> None:
         raise DataError(
             path,
             0,
-            f"expected {2 * least} or more different texts to show a {aim.rule} of {aim.limit:g}, "
-            f"found some {2 * count}",
+            f"expected {2 * least} or more different texts to show that the {aim.rule} is "
+            f"at most {aim.limit:g}, found some {2 * count}",
         )
 
 
